@@ -1,0 +1,423 @@
+"""`python -m trainer.prepare` as a user runs it, on pictures that are drawn here and on real posters where they are at hand."""
+
+import csv
+import http.server
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trainer.data import shards
+
+REPOSITORY = Path(__file__).parents[2]
+REAL_POSTERS = REPOSITORY.parent / "shared" / "data" / "originals"
+GENRES = ("Action", "Comedy", "Drama", "War")
+FILMS = 60
+
+
+def draw(film: int) -> Image.Image:
+    """A picture of one colour of its own."""
+    return Image.new("RGB", (40, 60), (film * 3, 255 - film * 3, film * 37 % 256))
+
+
+def encoded(image: Image.Image, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=95, **options)
+    return buffer.getvalue()
+
+
+def genres_of(film: int) -> list[str]:
+    return [genre for place, genre in enumerate(GENRES) if (film >> place) & 1] or ["Drama"]
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with films.csv and posters/."""
+    folder = tmp_path_factory.mktemp("films")
+    (folder / "posters").mkdir()
+    with (folder / "films.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("Id", "Genre"))
+        for film in range(FILMS):
+            (folder / "posters" / f"tt{film:07d}.jpg").write_bytes(encoded(draw(film)))
+            writer.writerow((f"tt{film:07d}", str(genres_of(film))))
+    return folder
+
+
+def command(csv_path: Path, output: Path, *flags: str, images: Path | None = None) -> list[str]:
+    where = [f"--images={images}"] if images else []
+    size = ["--height=48", "--width=32"]
+    return [sys.executable, "-m", "trainer.prepare", f"--csv={csv_path}", f"--output={output}", *where, *size, *flags]
+
+
+def prepare(
+    csv_path: Path, output: Path, *flags: str, images: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(csv_path, output, *flags, images=images),
+        cwd=REPOSITORY,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def examples(folder: Path, split: str) -> list[tuple[str, list[int], list[str], bytes]]:
+    """Returns id, label, names of genres and picture of a split's examples, in the order in which they were dealt to the shards."""
+    import tensorflow as tf
+
+    in_shards = []
+    for path in shards.load(folder).shard_paths(split):
+        of_shard = []
+        for record in tf.data.TFRecordDataset(path):
+            feature = tf.train.Example.FromString(record.numpy()).features.feature
+            of_shard.append(
+                (
+                    feature["image/id"].bytes_list.value[0].decode(),
+                    list(feature["image/label"].int64_list.value),
+                    [name.decode() for name in feature["image/label_text"].bytes_list.value],
+                    feature["image/encoded"].bytes_list.value[0],
+                )
+            )
+            assert feature["image/height"].int64_list.value == [48]
+            assert feature["image/width"].int64_list.value == [32]
+        in_shards.append(of_shard)
+    longest = max(map(len, in_shards))
+    return [of_shard[place] for place in range(longest) for of_shard in in_shards if place < len(of_shard)]
+
+
+def rejects(folder: Path) -> list[tuple[int, str, str]]:
+    with (folder / "rejects.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert all(list(row) == ["row", "id", "reason", "detail"] and row["detail"] for row in rows)
+    return [(int(row["row"]), row["id"], row["reason"]) for row in rows]
+
+
+def counts(table: str) -> Counter[str]:
+    """Reads the first table that the command prints."""
+    rows = re.findall(r"^ *(\S.*?)  +([\d,]+)$", table.split("\n\n")[0], re.MULTILINE)
+    return Counter({name: int(count.replace(",", "")) for name, count in rows})
+
+
+def assert_adds_up(table: str, folder: Path) -> None:
+    rows = counts(table)
+    dataset = json.loads((folder / "dataset.json").read_text())
+    by_reason = Counter(reason for _, _, reason in rejects(folder))
+    expected = {f"examples in {name}": split["examples"] for name, split in dataset["splits"].items()}
+    expected |= {f"rejected: {reason}": count for reason, count in by_reason.items()}
+    assert rows == {"rows read": sum(expected.values()), **expected}
+
+
+def assert_one_line_error(result: subprocess.CompletedProcess[str], message: str) -> None:
+    assert result.returncode == 2, result.stderr
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert re.search(message, errors[0]), errors[0]
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.fixture(scope="module")
+def prepared(films: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The data set of the films and what the command printed."""
+    output = tmp_path_factory.mktemp("prepared") / "dataset"
+    result = prepare(films / "films.csv", output, images=films / "posters")
+    assert result.returncode == 0, result.stderr
+    return output, result.stdout
+
+
+def test_every_film_becomes_an_example(prepared: tuple[Path, str]):
+    output, table = prepared
+    dataset = shards.load(output)
+    assert dataset.genres == GENRES
+    assert_adds_up(table, output)
+    seen: dict[str, tuple[list[int], list[str], bytes]] = {}
+    for name in shards.SPLITS:
+        found = examples(output, name)
+        assert len(found) == dataset.split(name).examples
+        sizes = [shard.examples for shard in dataset.split(name).shards]
+        assert sorted(sizes, reverse=True) == sizes
+        assert max(sizes) - min(sizes) <= 1
+        assert not shards.corrupt_shards(dataset, name)
+        names_of_genres = Counter(genre for _, _, text, _ in found for genre in text)
+        assert names_of_genres == Counter(dataset.split(name).genre_counts)
+        seen |= {film_id: (label, text, picture) for film_id, label, text, picture in found}
+    assert len(dataset.split("train").shards) == 16
+    assert set(seen) == {f"tt{film:07d}" for film in range(FILMS)}
+    for film in range(FILMS):
+        label, text, picture = seen[f"tt{film:07d}"]
+        assert text == genres_of(film)
+        assert label == [int(genre in text) for genre in GENRES]
+        pixels = np.asarray(Image.open(io.BytesIO(picture))).astype(int)
+        assert pixels.shape == (48, 32, 3)
+        assert np.abs(pixels - draw(film).getpixel((0, 0))).max() <= 4
+
+
+def test_the_order_is_mixed_and_does_not_depend_on_the_csv(films: Path, prepared: tuple[Path, str], tmp_path: Path):
+    output, _ = prepared
+    order = [film_id for film_id, *_ in examples(output, "train")]
+    assert order != sorted(order)
+    header, *rows = (films / "films.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "films.csv").write_text(header + "".join(reversed(rows)))
+    assert prepare(tmp_path / "films.csv", tmp_path / "dataset", images=films / "posters").returncode == 0
+    assert tree(tmp_path / "dataset") == tree(output)
+
+
+def test_raw_pictures_are_pixels(films: Path, tmp_path: Path):
+    result = prepare(films / "films.csv", tmp_path, "--encoding=raw", "--shards=3", images=films / "posters")
+    assert result.returncode == 0, result.stderr
+    dataset = shards.load(tmp_path)
+    assert dataset.encoding == "raw"
+    assert len(dataset.split("train").shards) == 3
+    film_id, *_, picture = examples(tmp_path, "train")[0]
+    pixels = np.frombuffer(picture, np.uint8).reshape(48, 32, 3).astype(int)
+    assert np.abs(pixels - draw(int(film_id[2:])).getpixel((0, 0))).max() <= 2
+
+
+def test_every_bad_row_is_rejected_by_name(films: Path, tmp_path: Path):
+    posters = tmp_path / "posters"
+    posters.mkdir()
+    good = encoded(draw(7))
+    (posters / "good.jpg").write_bytes(good)
+    (posters / "same.jpg").write_bytes(good)
+    (posters / "empty.jpg").touch()
+    (posters / "cut.jpg").write_bytes(good[: len(good) // 2])
+    (posters / "page.jpg").write_text("<html>")
+    (posters / "link.jpg").symlink_to(films / "posters" / "tt0000001.jpg")
+    rows = [
+        "good,Drama,good.jpg,train",
+        "again,Drama,good.jpg,train",
+        "good,Drama,good.jpg,train",
+        ",Drama,good.jpg,train",
+        "bare,N/A,good.jpg,train",
+        'listless,"[\'Drama",good.jpg,train',
+        "absent,Drama,absent.jpg,train",
+        "empty,Drama,empty.jpg,train",
+        "cut,Drama,cut.jpg,train",
+        "page,Drama,page.jpg,train",
+        "up,Drama,../../etc/passwd,train",
+        "root,Drama,/etc/passwd,train",
+        "link,Drama,link.jpg,train",
+        "late,Drama,good.jpg,tomorrow",
+        "rare,War,same.jpg,train",
+        "parted,Drama,same.jpg,test",
+        "long,Drama,good.jpg,train,what",
+    ]
+    (tmp_path / "films.csv").write_text("id,genre,poster,split\n" + "\n".join(rows) + "\n")
+    flags = ("--split_column=split", "--min_examples=2")
+    result = prepare(tmp_path / "films.csv", tmp_path / "dataset", *flags, images=posters)
+    assert result.returncode == 0, result.stderr
+    assert_adds_up(result.stdout, tmp_path / "dataset")
+    assert rejects(tmp_path / "dataset") == [
+        (3, "good", "repeated"),
+        (4, "", "no_id"),
+        (5, "bare", "no_genre"),
+        (6, "listless", "bad_genres"),
+        (7, "absent", "no_picture"),
+        (8, "empty", "empty"),
+        (9, "cut", "truncated"),
+        (10, "page", "unsupported_format"),
+        (11, "up", "outside_folder"),
+        (12, "root", "outside_folder"),
+        (13, "link", "outside_folder"),
+        (14, "late", "bad_split"),
+        (15, "rare", "rare_genre_only"),
+        (16, "parted", "shared_picture"),
+        (17, "", "bad_row"),
+    ]
+    assert shards.load(tmp_path / "dataset").genres == ("Drama",)
+    assert {film_id for film_id, *_ in examples(tmp_path / "dataset", "train")} == {"good", "again"}
+    assert "'validation' has no example" in result.stderr
+    assert str(tmp_path) not in (tmp_path / "dataset" / "rejects.csv").read_text()
+
+
+class PosterServer(http.server.BaseHTTPRequestHandler):
+    asked: ClassVar[Counter[str]] = Counter()
+
+    def do_GET(self) -> None:
+        self.asked[self.path] += 1
+        found = re.fullmatch(r"/(\d+)_CR0,0,182,268_\.jpg", self.path)
+        self.send_response(200 if found else 404)
+        self.end_headers()
+        if found:
+            self.wfile.write(encoded(draw(int(found[1]))))
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture
+def poster_server() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), PosterServer) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_pictures_are_fetched_once_and_kept(poster_server: str, tmp_path: Path):
+    PosterServer.asked.clear()
+    lines = [f'{film},"{poster_server}/{film}_CR0,0,182,268_.jpg",{"|".join(genres_of(film))}' for film in range(20)]
+    lines.append(f"99,{poster_server}/gone.jpg,Drama")
+    (tmp_path / "films.csv").write_bytes(("imdbId,Poster,Genre\n" + "\n".join(lines)).encode("utf-16"))
+    flags = (f"--cache_dir={tmp_path / 'cache'}",)
+    first = prepare(tmp_path / "films.csv", tmp_path / "one", *flags, NO_PROXY="127.0.0.1")
+    assert first.returncode == 0, first.stderr
+    assert rejects(tmp_path / "one") == [(21, "99", "not_fetched")]
+    assert prepare(tmp_path / "films.csv", tmp_path / "two", *flags, NO_PROXY="127.0.0.1").returncode == 0
+    assert tree(tmp_path / "one") == tree(tmp_path / "two")
+    assert {count for path, count in PosterServer.asked.items() if path != "/gone.jpg"} == {1}
+
+
+def test_a_finished_data_set_is_replaced_only_when_asked(films: Path, prepared: tuple[Path, str], tmp_path: Path):
+    output = tmp_path / "dataset"
+    shutil.copytree(prepared[0], output)
+    (output / "notes.txt").write_text("mine")
+    before = tree(output)
+    refused = prepare(films / "films.csv", output, "--shards=2", images=films / "posters")
+    assert_one_line_error(refused, "finished data set: add --overwrite")
+    assert tree(output) == before
+    replaced = prepare(films / "films.csv", output, "--shards=2", "--overwrite", images=films / "posters")
+    assert replaced.returncode == 0, replaced.stderr
+    written = {shard.name for split in shards.load(output).splits.values() for shard in split.shards}
+    assert set(tree(output)) == {"dataset.json", "rejects.csv", "notes.txt", *written}
+    assert "train-00001-of-00002.tfrecord" in written
+
+
+@pytest.mark.parametrize("moment", ["decoding", "first shard", "last shards"])
+def test_killed_at_any_moment_a_rerun_ends_with_the_same_bytes(
+    films: Path, prepared: tuple[Path, str], tmp_path: Path, moment: str
+):
+    pattern = {"decoding": "pictures.spool", "first shard": "train-00000*", "last shards": "test-*"}[moment]
+    process = subprocess.Popen(
+        command(films / "films.csv", tmp_path / "dataset", images=films / "posters"),
+        cwd=REPOSITORY,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    stage = tmp_path / "dataset" / ".incomplete"
+    while process.poll() is None and not list(stage.glob(pattern)):
+        time.sleep(0.001)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "dataset" / "dataset.json").exists()
+    assert stage.exists()
+    result = prepare(films / "films.csv", tmp_path / "dataset", images=films / "posters")
+    assert result.returncode == 0, result.stderr
+    assert tree(tmp_path / "dataset") == tree(prepared[0])
+    assert not stage.exists()
+
+
+def test_the_processes_that_decode_do_not_outlive_the_one_they_work_for(films: Path, tmp_path: Path):
+    spool, picture = tmp_path / "spool", films / "posters" / "tt0000001.jpg"
+    spool.touch()
+    program = f"""
+from pathlib import Path
+from trainer.data import decoding
+with open({str(spool)!r}, "wb") as spool:
+    decoding.store([Path({str(picture)!r})] * 100_000, spool, height=192, width=128, encoding="jpeg")
+"""
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=REPOSITORY, start_new_session=True)
+    try:
+        while process.poll() is None and not spool.stat().st_size:
+            time.sleep(0.01)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        deadline = time.monotonic() + 20
+        while is_there(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not is_there(process.pid)
+    finally:
+        if is_there(process.pid):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def is_there(group: int) -> bool:
+    """Whether any process of a group is."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(films: Path, tmp_path: Path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", disk], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("only root may mount the small disk that is to be filled")
+    try:
+        # The spool of raw pictures does not fit; that of JPEGs does, and the shards beside it do not.
+        for encoding in ("raw", "jpeg"):
+            result = prepare(films / "films.csv", disk / "dataset", f"--encoding={encoding}", images=films / "posters")
+            assert_one_line_error(result, f"{disk}.*free some space")
+            assert not tree(disk)
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "flags", "message"),
+    [
+        (None, (), r"nowhere\.csv: there is no such file"),
+        ("", (), "is empty"),
+        ("id,genre\n", (), "no row"),
+        ("id,title\ntt1,Alien\n", (), "no column holds genres among 'id', 'title'"),
+        ("id,genre\ntt1,Drama\n", ("--images=nowhere",), "--images=nowhere: there is no such folder"),
+        ("id,genre\ntt1,Drama\n", (), "--images is not given, and row 1 names the picture 'tt1'"),
+        (
+            "id,genre\ntt1,Drama\n",
+            ("--images=.",),
+            r"no row of the CSV became an example: 1 of 1 are rejected as no_picture \(row 1:",
+        ),
+        ("id,genre\ntt1,Drama\n", ("--images=.", "--height=0"), "height"),
+        ("id,genre\ntt1,Drama\n", ("--images=.", "--encoding=gif"), "encoding"),
+        ("id,genre\ntt1,Drama\n", ("--images=.", "stray"), "'stray' is not a flag"),
+        ("id,genre\ntt1,Drama\n", ("--images=gs://bucket/posters",), "name a local folder"),
+    ],
+)
+def test_what_the_user_must_change_is_one_line(tmp_path: Path, content: str | None, flags: tuple[str, ...], message: str):
+    csv_path = tmp_path / ("nowhere.csv" if content is None else "films.csv")
+    if content is not None:
+        csv_path.write_text(content)
+    result = prepare(csv_path, tmp_path / "dataset", *flags)
+    assert_one_line_error(result, message)
+    assert not tree(tmp_path / "dataset")
+
+
+def test_more_shards_than_films_or_no_frequent_genre_is_one_line(films: Path, tmp_path: Path):
+    for flag, message in (("--shards=99", "--shards=99 is more than the"), ("--min_examples=99", "rejected as rare_genre_only")):
+        assert_one_line_error(prepare(films / "films.csv", tmp_path, flag, images=films / "posters"), message)
+    assert not tree(tmp_path)
+
+
+def test_real_posters_are_all_accounted_for(tmp_path: Path):
+    if not REAL_POSTERS.exists():
+        pytest.skip("the real posters, which are not part of the repository, are not beside it")
+    result = prepare(REAL_POSTERS / "train.csv", tmp_path, images=REAL_POSTERS / "Images")
+    assert result.returncode == 0, result.stderr
+    assert counts(result.stdout)["rows read"] == 500
+    assert_adds_up(result.stdout, tmp_path)
+    assert "N/A" not in shards.load(tmp_path).genres

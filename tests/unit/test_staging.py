@@ -1,0 +1,134 @@
+"""A folder with a dataset.json is a whole data set, whatever happened on the way."""
+
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+from etils import epath
+
+from trainer.data import shards
+from trainer.data.shards import Dataset, Shard, Split
+from trainer.data.staging import staged
+from trainer.errors import UserError
+
+
+def fill(stage: Path, mark: str, train_shards: int) -> None:
+    """Writes a data set whose files all hold `mark`."""
+    written = []
+    for number in range(train_shards):
+        name = shards.shard_name("train", number, train_shards)
+        (stage / name).write_text(mark)
+        written.append(Shard(name, 1, len(mark), ""))
+    (stage / "rejects.csv").write_text(mark)
+    splits = {"train": Split(train_shards, {"Drama": 1}, tuple(written))}
+    dataset = Dataset(epath.Path(stage), mark, ("Drama",), 48, 32, "jpeg", splits)
+    (stage / "dataset.json").write_text(shards.to_text(dataset))
+
+
+def publish(output: Path, mark: str, train_shards: int, *, overwrite: bool = False) -> None:
+    with staged(output, overwrite=overwrite) as stage:
+        fill(stage, mark, train_shards)
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def names(train_shards: int) -> set[str]:
+    return {"dataset.json", "rejects.csv", *(shards.shard_name("train", n, train_shards) for n in range(train_shards))}
+
+
+def test_what_was_built_appears_and_the_stage_goes(tmp_path: Path):
+    publish(tmp_path / "new" / "folder", "one", 3)
+    assert set(files(tmp_path)) == names(3)
+    assert not (tmp_path / "new" / "folder" / ".incomplete").exists()
+
+
+def test_a_finished_data_set_is_kept_without_overwrite(tmp_path: Path):
+    publish(tmp_path, "one", 3)
+    before = files(tmp_path)
+    with pytest.raises(UserError, match="holds a finished data set: add --overwrite"):
+        publish(tmp_path, "two", 3)
+    assert files(tmp_path) == before
+
+
+def test_overwriting_leaves_nothing_of_the_old_and_nothing_foreign_is_touched(tmp_path: Path):
+    (tmp_path / "notes.txt").write_text("mine")
+    publish(tmp_path, "one", 5)
+    publish(tmp_path, "two", 2, overwrite=True)
+    assert set(files(tmp_path)) == {*names(2), "notes.txt"}
+    assert {text for name, text in files(tmp_path).items() if name.startswith("train")} == {"two"}
+
+
+def test_a_failure_leaves_the_folder_as_it_was(tmp_path: Path):
+    publish(tmp_path, "one", 2)
+    before = files(tmp_path)
+    with pytest.raises(RuntimeError), staged(tmp_path, overwrite=True) as stage:
+        fill(stage, "two", 3)
+        raise RuntimeError
+    assert files(tmp_path) == before
+
+
+def test_foreign_files_with_the_names_of_shards_are_not_replaced(tmp_path: Path):
+    foreign = tmp_path / shards.shard_name("train", 1, 2)
+    foreign.write_text("mine")
+    with pytest.raises(UserError, match=r"holds train-00001-of-00002\.tfrecord, which belongs to no data set there"):
+        publish(tmp_path, "one", 2)
+    assert files(tmp_path) == {foreign.name: "mine"}
+
+
+def test_a_file_in_place_of_the_folder_is_explained(tmp_path: Path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UserError, match="is not a folder"):
+            publish(path, "one", 1)
+
+
+def test_a_second_process_is_refused(tmp_path: Path):
+    with staged(tmp_path, overwrite=False) as stage:
+        with pytest.raises(UserError, match="another process"):
+            publish(tmp_path, "two", 1)
+        fill(stage, "one", 1)
+    assert "one" in files(tmp_path)["train-00000-of-00001.tfrecord"]
+
+
+def _die_after(calls: int, output: Path) -> None:
+    """Replaces a data set of 3 shards by one of 2 and ends the process, as kill -9 would, at a change of the file system."""
+    left = calls
+
+    def counted(change):
+        def changed(*arguments, **options):
+            nonlocal left
+            left -= 1
+            if left < 0:
+                os._exit(9)
+            return change(*arguments, **options)
+
+        return changed
+
+    for name in ("unlink", "replace", "rmdir"):
+        setattr(os, name, counted(getattr(os, name)))
+    publish(output, "two", 2, overwrite=True)
+
+
+def test_killed_at_any_change_of_a_file_the_rerun_ends_the_same(tmp_path: Path):
+    undisturbed = tmp_path / "undisturbed"
+    publish(undisturbed, "two", 2)
+    fork = multiprocessing.get_context("fork")
+    for calls in range(100):
+        output = tmp_path / str(calls)
+        publish(output, "one", 3)
+        process = fork.Process(target=_die_after, args=(calls, output))
+        process.start()
+        process.join()
+        if (output / "dataset.json").exists():
+            listed = shards.load(output)  # Which checks that every shard is there.
+            assert {(output / shard.name).read_text() for shard in listed.splits["train"].shards} == {listed.fingerprint}
+        publish(output, "two", 2, overwrite=True)
+        assert files(output) == files(undisturbed)
+        assert not (output / ".incomplete").exists()
+        if process.exitcode == 0:
+            assert calls > 5
+            return
+    raise AssertionError("the process never came to its end")

@@ -1,0 +1,167 @@
+"""From the films of a CSV to the shards of a data set."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from etils import epath
+
+from trainer.data import cells, decoding, fetch, shards, splits, writing
+from trainer.data.catalog import Catalog, Film
+from trainer.data.decoding import Stored
+from trainer.data.images import PictureError
+from trainer.data.pictures import PictureFolder
+from trainer.data.rejects import Reason, Reject
+from trainer.data.shards import Dataset, Split
+from trainer.errors import UserError
+
+_T = TypeVar("_T")
+
+# The trainer opens so many training shards at a time; the other splits are read by a few readers at once.
+_SHARDS_MULTIPLE = {"train": 16, "validation": 4, "test": 4}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a data set is to be.
+
+    Attributes:
+      height: of the stored pictures, in pixels.
+      width: of the stored pictures, in pixels.
+      encoding: one of `shards.ENCODINGS`.
+      min_examples: genres with fewer films, over all splits, are left out; at least 1.
+      train_shards: how many shards the training split gets; None for a multiple of 16, of 100 MB each at most.
+    """
+
+    height: int
+    width: int
+    encoding: str
+    min_examples: int
+    train_shards: int | None
+
+
+def build(
+    catalog: Catalog, folder: Path, settings: Settings, *, images: Path | None, cache_dir: Path
+) -> tuple[Dataset, list[Reject]]:
+    """Finds, decodes and resizes the pictures of films and writes the shards.
+
+    The encoded pictures pass through a file in `folder`: which shard a film belongs to is known only when all of them are decoded.
+    For that while the folder takes twice the space of the data set.
+
+    Args:
+      catalog: the films.
+      folder: where to; an empty folder.
+      settings: what the data set is to be.
+      images: the folder of the pictures; None if all are on the web.
+      cache_dir: keeps the pictures from the web.
+
+    Returns:
+      What dataset.json is to say, and all rows that are no example.
+
+    Raises:
+      UserError: no film is left, or fewer than the shards that were asked for; or a folder of pictures is needed and there is none.
+    """
+    rejected = list(catalog.rejects)
+    found = _good(catalog.films, _find(catalog.films, images, cache_dir), rejected)
+    spool_path = folder / "pictures.spool"
+    with spool_path.open("w+b") as spool:
+        encoded = decoding.store(
+            [file for _, file in found],
+            spool,
+            height=settings.height,
+            width=settings.width,
+            encoding=settings.encoding,
+        )
+        pictures = _good([film for film, _ in found], encoded, rejected)
+        dataset = _write(folder, pictures, spool, settings, rejected)
+    spool_path.unlink()
+    return dataset, rejected
+
+
+def _find(films: Sequence[Film], images: Path | None, cache_dir: Path) -> list[Path | PictureError]:
+    """Returns the file of each film's picture."""
+    local = next((film for film in films if not cells.is_url(film.picture)), None)
+    if local is not None and images is None:
+        raise UserError(f"--images is not given, and row {local.row} names the picture {local.picture!r}: give its folder")
+    if images is not None and not images.is_dir():
+        raise UserError(f"--images={images}: there is no such folder")
+    folder = PictureFolder(images) if images is not None and local is not None else None
+    fetched = fetch.fetch([film.picture for film in films if cells.is_url(film.picture)], cache_dir=cache_dir)
+    found: list[Path | PictureError] = []
+    for film in films:
+        if folder is None or cells.is_url(film.picture):
+            found.append(fetched[film.picture])
+            continue
+        try:
+            found.append(folder.find(film.picture))
+        except PictureError as error:
+            found.append(error)
+    return found
+
+
+def _good(films: Iterable[Film], results: Iterable[_T | PictureError], rejected: list[Reject]) -> list[tuple[Film, _T]]:
+    """Returns the films that have a result, and adds the others to the rejects."""
+    good = []
+    for film, result in zip(films, results, strict=True):
+        if isinstance(result, PictureError):
+            rejected.append(Reject(film.row, film.id, result.reason, result.detail))
+        else:
+            good.append((film, result))
+    return good
+
+
+def _frequent_genres(films: Iterable[Film], min_examples: int) -> tuple[str, ...]:
+    """Returns the genres that enough films have, in the order of their code points, which is that of their bytes in UTF-8."""
+    counts = Counter(genre for film in films for genre in film.genres)
+    return tuple(sorted(genre for genre, count in counts.items() if count >= min_examples))
+
+
+def _write(
+    folder: Path, pictures: Sequence[tuple[Film, Stored]], spool: BinaryIO, settings: Settings, rejected: list[Reject]
+) -> Dataset:
+    picture_of = {film.id: stored for film, stored in pictures}
+    split_of, conflicts = splits.assign(
+        [film for film, _ in pictures], {film_id: stored.source_hash for film_id, stored in picture_of.items()}
+    )
+    rejected += conflicts
+    assigned = [film for film, _ in pictures if film.id in split_of]
+    genres = _frequent_genres(assigned, settings.min_examples)
+    members: dict[str, list[Film]] = {name: [] for name in shards.SPLITS}
+    # The order of the hashes shuffles: a CSV is often sorted, and a shard must not be all of one kind.
+    for film in sorted(assigned, key=lambda film: splits.film_hash(film.id)):
+        if set(film.genres) & set(genres):
+            members[split_of[film.id]].append(film)
+        else:
+            detail = f"fewer than {settings.min_examples} films have {'|'.join(film.genres)}"
+            rejected.append(Reject(film.row, film.id, Reason.RARE_GENRE_ONLY, detail))
+    if not genres:
+        raise UserError(_no_film_is_left(rejected))
+    dataset = Dataset(epath.Path(folder), "", genres, settings.height, settings.width, settings.encoding, {})
+    for name, films in members.items():
+        examples = [writing.Example(film.id, frozenset(film.genres), picture_of[film.id]) for film in films]
+        count = _shard_count(name, examples, settings)
+        written = writing.write_shards(folder, name, examples, dataset, count=count, spool=spool)
+        counts = Counter(genre for film in films for genre in film.genres)
+        split = Split(len(examples), {genre: counts[genre] for genre in genres}, written)
+        dataset = dataclasses.replace(dataset, splits={**dataset.splits, name: split})
+    return dataclasses.replace(dataset, fingerprint=shards.fingerprint(dataset))
+
+
+def _shard_count(split: str, examples: Sequence[writing.Example], settings: Settings) -> int:
+    if split != "train" or settings.train_shards is None:
+        return writing.shard_count(examples, multiple_of=_SHARDS_MULTIPLE[split])
+    if settings.train_shards > len(examples):
+        raise UserError(f"--shards={settings.train_shards} is more than the {len(examples)} films for training: ask for fewer")
+    return settings.train_shards
+
+
+def _no_film_is_left(rejected: Sequence[Reject]) -> str:
+    reason, count = Counter(reject.reason for reject in rejected).most_common(1)[0]
+    first = min(reject for reject in rejected if reject.reason == reason)
+    return (
+        f"no row of the CSV became an example: {count:,} of {len(rejected):,} are rejected as {reason.value} "
+        f"(row {first.row}: {first.detail}); check --csv, --images and --min_examples"
+    )

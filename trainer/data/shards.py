@@ -1,0 +1,213 @@
+"""A data set on disk: TFRecord shards of tf.train.Example, and the dataset.json that makes a folder of them a data set.
+
+Features of an example:
+  image/encoded   bytes: a JPEG file, or the raw uint8 pixels [height, width, 3], row by row
+  image/format    bytes: b"jpeg" or b"raw"
+  image/height, image/width   int64
+  image/id        bytes: the film's id in UTF-8
+  image/label     int64 [genres]: 1 for each genre of the film, in dataset.json's order, else 0
+  image/label_text   bytes: the names of the film's genres in the same order, in UTF-8
+"""
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import google_crc32c
+from etils import epath
+
+from trainer.errors import UserError
+
+VERSION = 1
+SPLITS = ("train", "validation", "test")
+ENCODINGS = ("jpeg", "raw")
+DATASET_FILE = "dataset.json"
+
+_SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-\d{{5,}}-of-\d{{5,}}\.tfrecord")
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A TFRecord file. `crc32c` is the checksum of the whole file as Cloud Storage prints it: big-endian, in base64."""
+
+    name: str
+    examples: int
+    bytes: int
+    crc32c: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """`genre_counts` has every genre of the data set, in its order, also those with no film here."""
+
+    examples: int
+    genre_counts: Mapping[str, int]
+    shards: tuple[Shard, ...]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What dataset.json says. `height` and `width` are in pixels, `encoding` is one of `ENCODINGS`."""
+
+    path: epath.Path
+    fingerprint: str
+    genres: tuple[str, ...]
+    height: int
+    width: int
+    encoding: str
+    splits: Mapping[str, Split]
+
+    def split(self, name: str) -> Split:
+        """Returns a split that has examples.
+
+        Raises:
+          UserError: there is no such split, or it is empty.
+        """
+        split = self.splits.get(name)
+        if split is None or not split.examples:
+            filled = [known for known, content in self.splits.items() if content.examples]
+            state = "has no split" if split is None else "has no example in its split"
+            raise UserError(f"{self.path} {state} {name!r}: choose among {', '.join(filled) or 'none'}, or prepare more films")
+        return split
+
+    def shard_paths(self, name: str) -> list[str]:
+        """Returns the paths of a split's shards, as TensorFlow takes them, in the order of their numbers."""
+        return [str(self.path / shard.name) for shard in self.split(name).shards]
+
+
+def shard_name(split: str, number: int, of: int) -> str:
+    """Names a shard; `number` counts from 0."""
+    return f"{split}-{number:05d}-of-{of:05d}.tfrecord"
+
+
+def load(data_dir: epath.PathLike) -> Dataset:
+    """Reads and checks a data set's dataset.json, and looks whether its shards are there in their sizes.
+
+    Raises:
+      UserError: the folder is no data set, its dataset.json is damaged or of another version, or a shard is missing or has another
+        size than it was written with.
+    """
+    path = epath.Path(data_dir)
+    try:
+        content = (path / DATASET_FILE).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(
+            f"{path} is no data set: it has no {DATASET_FILE} (make one with python -m trainer.prepare --output={path} …)"
+        ) from None
+    dataset = _parse(path, content)
+    for split in dataset.splits.values():
+        for shard in split.shards:
+            _check_size(path / shard.name, shard.bytes)
+    return dataset
+
+
+def corrupt_shards(dataset: Dataset, split: str) -> list[str]:
+    """Reads all shards of a split and returns the names of those that are not what prepare wrote."""
+    return [shard.name for shard in dataset.split(split).shards if checksum(dataset.path / shard.name) != shard.crc32c]
+
+
+def checksum(path: epath.Path) -> str:
+    """Returns the CRC32C of a file, big-endian, in base64."""
+    crc = google_crc32c.Checksum()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            crc.update(chunk)
+    return base64.b64encode(crc.digest()).decode()
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """Returns a SHA-256, in hexadecimal, of what training depends on: the genres, the form of the pictures and every shard."""
+    content = {key: value for key, value in _to_json(dataset).items() if key != "fingerprint"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def to_text(dataset: Dataset) -> str:
+    """Returns the content of dataset.json, the same for the same data set on every machine."""
+    return json.dumps(_to_json(dataset), indent=2, ensure_ascii=False) + "\n"
+
+
+def listed_files(content: bytes) -> list[str]:
+    """Returns the names of the shards that a dataset.json lists; none where it is damaged."""
+    try:
+        return [shard.name for split in _parse(epath.Path(), content).splits.values() for shard in split.shards]
+    except UserError:
+        return []
+
+
+def _to_json(dataset: Dataset) -> dict[str, Any]:
+    return {
+        "version": VERSION,
+        "fingerprint": dataset.fingerprint,
+        "genres": list(dataset.genres),
+        "image": {"height": dataset.height, "width": dataset.width, "encoding": dataset.encoding},
+        "splits": {
+            name: {
+                "examples": split.examples,
+                "genre_counts": dict(split.genre_counts),
+                "shards": [asdict(shard) for shard in split.shards],
+            }
+            for name, split in dataset.splits.items()
+        },
+    }
+
+
+def _parse(path: epath.Path, data: bytes) -> Dataset:
+    file = path / DATASET_FILE
+    remedy = "prepare the data set again with --overwrite"
+    try:
+        content = json.loads(data)
+        version = content["version"]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{file} is damaged (it is not the JSON that trainer.prepare writes): {remedy}") from None
+    if version != VERSION:
+        raise UserError(f"{file} has version {version!r}, and this program reads version {VERSION}: {remedy}")
+    try:
+        return Dataset(
+            path=path,
+            fingerprint=str(content["fingerprint"]),
+            genres=tuple(map(str, content["genres"])),
+            height=int(content["image"]["height"]),
+            width=int(content["image"]["width"]),
+            encoding=_one_of(ENCODINGS, content["image"]["encoding"]),
+            splits={_one_of(SPLITS, name): _parse_split(split) for name, split in content["splits"].items()},
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{file} is damaged ({type(error).__name__}: {error}): {remedy}") from None
+
+
+def _parse_split(content: Mapping[str, Any]) -> Split:
+    shards = tuple(
+        Shard(name=_checked_name(shard["name"]), examples=int(shard["examples"]), bytes=int(shard["bytes"]), crc32c=shard["crc32c"])
+        for shard in content["shards"]
+    )
+    counts = {str(genre): int(count) for genre, count in content["genre_counts"].items()}
+    return Split(examples=int(content["examples"]), genre_counts=counts, shards=shards)
+
+
+def _one_of(known: tuple[str, ...], value: str) -> str:
+    if value not in known:
+        raise ValueError(f"{value!r} is none of {', '.join(known)}")
+    return value
+
+
+def _checked_name(name: str) -> str:
+    """Refuses names that would lead out of the data set's folder."""
+    if not _SHARD_NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no shard's name")
+    return name
+
+
+def _check_size(path: epath.Path, size: int) -> None:
+    try:
+        found = path.stat().length
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: restore it or prepare the data set again with --overwrite") from None
+    if found != size:
+        raise UserError(
+            f"{path} has {found} bytes and {DATASET_FILE} says {size}: restore it or prepare the data set again with --overwrite"
+        )

@@ -1,0 +1,112 @@
+"""python -m trainer.prepare: a CSV of films and a folder of posters become a data set of TFRecord shards.
+
+    python -m trainer.prepare --csv=films.csv --images=posters/ --output=dataset/
+
+Every row of the CSV becomes an example or a line of rejects.csv that says why not. The same input gives the same bytes.
+"""
+
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from absl import flags
+from etils import epath
+
+from trainer import app
+from trainer.data import build, catalog, columns, fetch, rejects, shards, staging
+from trainer.data.rejects import Reject
+from trainer.data.shards import Dataset
+from trainer.errors import UserError
+
+_CSV = flags.DEFINE_string("csv", None, "The CSV: a row a film, in any common form.", required=True)
+_IMAGES = flags.DEFINE_string("images", None, "The folder of the posters; not needed if the CSV has URLs.")
+_OUTPUT = flags.DEFINE_string("output", None, "The folder that becomes the data set.", required=True)
+_HEIGHT = flags.DEFINE_integer("height", 192, "Height of the stored posters, pixels.", lower_bound=8, upper_bound=4096)
+_WIDTH = flags.DEFINE_integer("width", 128, "Width of the stored posters, pixels.", lower_bound=8, upper_bound=4096)
+_ENCODING = flags.DEFINE_enum(
+    "encoding", "jpeg", shards.ENCODINGS, "How posters are stored; raw takes more space and needs no decoding."
+)
+_ID_COLUMN = flags.DEFINE_string("id_column", None, "The column of the films' ids; by default found.")
+_GENRES_COLUMN = flags.DEFINE_string("genres_column", None, "The column of lists of genres; by default found.")
+_IMAGE_COLUMN = flags.DEFINE_string("image_column", None, "The column of the posters' names, paths or URLs; by default found.")
+_LABEL_COLUMNS = flags.DEFINE_list(
+    "label_columns", [], "The columns of 0 and 1, one a genre; by default found. Without a header: the genres' names."
+)
+_SPLIT_COLUMN = flags.DEFINE_string(
+    "split_column", None, "The column of train, validation or test; by default 80, 10 and 10 % by a hash of the id."
+)
+_MIN_EXAMPLES = flags.DEFINE_integer("min_examples", 1, "Genres with fewer films are left out.", lower_bound=1)
+_SHARDS = flags.DEFINE_integer(
+    "shards", None, "Training shards; by default a multiple of 16, of 100 MB each at most.", lower_bound=1
+)
+_CACHE_DIR = flags.DEFINE_string("cache_dir", None, "Keeps fetched posters; by default in the user's cache folder.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a finished data set.")
+
+
+def main(arguments: Sequence[str]) -> None:
+    if arguments:
+        raise UserError(f"{arguments[0]!r} is not a flag: see --help")
+    output = _local("--output", _OUTPUT.value)
+    films = catalog.read(
+        epath.Path(_CSV.value).expanduser(),
+        columns.Columns(
+            id=_ID_COLUMN.value,
+            genres=_GENRES_COLUMN.value,
+            image=_IMAGE_COLUMN.value,
+            labels=tuple(_LABEL_COLUMNS.value),
+            split=_SPLIT_COLUMN.value,
+        ),
+    )
+    print(f"{_CSV.value}: {films.rows:,} rows, {films.layout}", file=sys.stderr)
+    settings = build.Settings(_HEIGHT.value, _WIDTH.value, _ENCODING.value, _MIN_EXAMPLES.value, _SHARDS.value)
+    with staging.staged(output, overwrite=_OVERWRITE.value) as stage:
+        dataset, rejected = build.build(
+            films,
+            stage,
+            settings,
+            images=_local("--images", _IMAGES.value) if _IMAGES.value else None,
+            cache_dir=_local("--cache_dir", _CACHE_DIR.value) if _CACHE_DIR.value else fetch.default_cache_dir(),
+        )
+        rejects.write(rejected, stage / staging.REJECTS_FILE)
+        (stage / shards.DATASET_FILE).write_text(shards.to_text(dataset), encoding="utf-8")
+    print(_summary(films.rows, dataset, rejected))
+    for name, split in dataset.splits.items():
+        if not split.examples:
+            print(f"warning: the split {name!r} has no example: prepare more films", file=sys.stderr)
+
+
+def _local(flag: str, value: str) -> Path:
+    if "://" in value:
+        raise UserError(f"{flag}={value}: name a local folder")
+    return Path(value).expanduser()
+
+
+def _summary(rows: int, dataset: Dataset, rejected: Sequence[Reject]) -> str:
+    """Returns the tables of rows, which add up to the CSV's, and of genres."""
+    by_reason = Counter(reject.reason.value for reject in rejected)
+    splits = dataset.splits.values()
+    rows_table = [
+        ("rows read", rows),
+        *((f"  examples in {name}", split.examples) for name, split in dataset.splits.items()),
+        *((f"  rejected: {reason}", count) for reason, count in sorted(by_reason.items())),
+    ]
+    genres_table = [
+        (genre, *(split.genre_counts[genre] for split in splits), sum(split.genre_counts[genre] for split in splits))
+        for genre in dataset.genres
+    ]
+    return "\n".join([*_aligned(rows_table), "", *_aligned([("films with genre", *dataset.splits, "all"), *genres_table])])
+
+
+def _aligned(table: Iterable[Sequence[object]]) -> list[str]:
+    """Lays out a table whose first column is text and whose others are numbers."""
+    text = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in table]
+    widths = [max(map(len, column)) for column in zip(*text, strict=True)]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))])
+        for row in text
+    ]
+
+
+if __name__ == "__main__":
+    app.run(main)
