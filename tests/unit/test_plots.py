@@ -1,0 +1,174 @@
+"""The charts and the poster grid: what they show, and that nothing is cut off or differs between runs."""
+
+import io
+import math
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from trainer.evaluation import examples, metrics, plots, style
+from trainer.evaluation.metrics import Predictions
+
+HISTORY = [
+    {
+        "epoch": epoch,
+        "step": 10 * epoch,
+        "learning_rate": 0.001,
+        "loss": 1 / epoch,
+        "val_loss": loss,
+        "val_mean_average_precision": rating,
+    }
+    for epoch, loss, rating in ((1, 0.9, 0.2), (2, 0.8, 0.4), (3, 0.7, 0.4), (4, 0.6, 0.3))
+]
+
+
+def make(*, films=40, genres=("Drama", "Comedy", "War"), seed=0):
+    random = np.random.default_rng(seed)
+    labels = random.random((films, len(genres))) < 0.4
+    scores = (0.3 * labels + 0.7 * random.random(labels.shape)).astype(np.float32)
+    predictions = Predictions(tuple(f"film{row}" for row in range(films)), tuple(genres), labels, scores)
+    thresholds = metrics.tune_thresholds(predictions)
+    counts = dict.fromkeys(genres, 5)
+    return predictions, metrics.compute(predictions, split="test", thresholds=thresholds, train_genre_counts=counts)
+
+
+def draw_all(predictions, figures):
+    random = np.random.default_rng(1)
+    pictures = {film: random.integers(0, 255, (48, 32, 3), np.uint8) for film in predictions.ids[:8]}
+    return {
+        "loss": plots.loss(HISTORY),
+        "confusion": plots.confusion(predictions, figures),
+        "outcomes": plots.outcomes(figures),
+        "pr_curves": plots.pr_curves(predictions, figures),
+        "frequencies": plots.frequencies(figures, {"Drama": 7}, 10),
+        "posters": examples.posters(predictions, figures, pictures),
+    }
+
+
+def assert_nothing_touches_the_border(png):
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    assert (border == 255).all()
+
+
+def words(figure):
+    """Every text that the figure shows."""
+    return [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))]
+
+
+@pytest.mark.parametrize(
+    "genres",
+    [["one genre"], [f"genre {g}" for g in range(25)], ["of a length never seen " * 3, "$x^{$", "<b>", "naïve"]],
+    ids=["one", "many", "odd"],
+)
+@pytest.mark.filterwarnings("error")
+def test_charts_of_any_genres_are_not_cut_off(genres):
+    for figure in draw_all(*make(genres=genres)).values():
+        assert_nothing_touches_the_border(style.png(figure))
+
+
+def test_charts_of_one_film_without_any_prediction_can_be_drawn():
+    predictions = Predictions(("a",), ("Drama", "War"), np.array([[True, False]]), np.zeros((1, 2), np.float32))
+    figures = metrics.compute(predictions, split="test", thresholds={"Drama": 0.5, "War": 0.5}, train_genre_counts={"Drama": 1})
+    for figure in draw_all(predictions, figures).values():
+        assert_nothing_touches_the_border(style.png(figure))
+
+
+def test_a_users_own_matplotlib_settings_change_nothing(monkeypatch):
+    before = style.png(plots.outcomes(make()[1]))
+    monkeypatch.setitem(matplotlib.rcParams, "font.size", 25.0)
+    monkeypatch.setitem(matplotlib.rcParams, "axes.facecolor", "red")
+    assert style.png(plots.outcomes(make()[1])) == before
+    assert matplotlib.rcParams["font.size"] == 25.0
+
+
+def test_the_best_epoch_is_the_first_with_the_best_validation_map():
+    assert plots.best_epoch(HISTORY) == 1
+    assert plots.best_epoch([{"val_loss": 0.5}, {"val_loss": 0.4}, {"val_loss": 0.6}]) == 1
+    assert plots.best_epoch([{"val_mean_average_precision": None, "val_loss": 0.5}, {"val_loss": 0.4}]) == 1
+    assert plots.best_epoch([{"epoch": 1}, {"epoch": 2}]) == 1
+
+
+def test_the_history_has_a_panel_a_metric_and_marks_the_best_epoch():
+    figure = plots.loss(HISTORY)
+    panels = {axes.get_title(loc="left"): axes for axes in figure.axes}
+    assert list(panels) == ["Loss", "Mean average precision", "Learning rate"]
+    train, validation, best = panels["Loss"].lines
+    np.testing.assert_array_equal(train.get_ydata(), [1, 1 / 2, 1 / 3, 1 / 4])
+    np.testing.assert_array_equal(validation.get_ydata(), [0.9, 0.8, 0.7, 0.6])
+    assert train.get_marker() != validation.get_marker()
+    np.testing.assert_array_equal(best.get_xdata(), [2, 2])
+    assert "best epoch (2)" in words(figure)
+
+
+@pytest.mark.filterwarnings("error")
+def test_one_epoch_and_undefined_figures_can_be_drawn():
+    one = plots.loss(HISTORY[:1])
+    assert_nothing_touches_the_border(style.png(one))
+    holes: list[dict[str, float | None]] = [{**HISTORY[0]}, {**HISTORY[1], "loss": math.nan, "val_loss": None, "val_roc_auc": None}]
+    assert len(plots.loss(holes).axes) == len(one.axes)
+
+
+def test_the_confusion_matrix_shows_its_counts_and_the_row_and_column_without_genres():
+    labels = np.array([[1, 0]] * 3 + [[0, 1]] * 2, bool)
+    scores = np.array([[0.9, 0.1]] * 2 + [[0.1, 0.2]] + [[0.9, 0.1]] * 2, np.float32)
+    predictions = Predictions(tuple("abcde"), ("Drama", "War"), labels, scores)
+    figures = metrics.compute(predictions, split="test", thresholds={"Drama": 0.5, "War": 0.5}, train_genre_counts={})
+    axes = plots.confusion(predictions, figures).axes[0]
+    cells = {tuple(map(int, reversed(text.get_position()))): text.get_text() for text in axes.texts}
+    assert cells == {(0, 0): "2", (0, 2): "1", (1, 0): "2"}
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["Drama", "War", "(none)"]
+    shares = np.asarray(axes.images[0].get_array())
+    np.testing.assert_allclose(shares, np.array([[2 / 3, 0, 1 / 3], [1, 0, 0], [0, 0, 0]]))
+
+
+def test_genres_come_with_the_commonest_first():
+    _, figures = make(genres=["rare", "common"])
+    figures["per_genre"]["common"]["support"] = 30
+    figures["per_genre"]["rare"]["support"] = 3
+    labels = plots.frequencies(figures, {}, 0).axes[0].get_yticklabels()
+    assert [label.get_text() for label in labels] == ["common", "rare"]
+
+
+def test_a_genre_without_films_says_so_instead_of_a_curve():
+    predictions = Predictions(("a",), ("Drama", "War"), np.array([[True, False]]), np.full((1, 2), 0.7, np.float32))
+    figures = metrics.compute(predictions, split="test", thresholds={"Drama": 0.5, "War": 0.5}, train_genre_counts={})
+    assert "no film here\nhas this genre" in words(plots.pr_curves(predictions, figures))
+
+
+def test_posters_tell_hits_additions_and_misses_apart_by_symbol_and_type():
+    labels, scores = np.array([[1, 0, 1, 0]], bool), np.array([[0.9, 0.8, 0.2, 0.1]], np.float32)
+    predictions = Predictions(("a $film$",), ("Drama", "Comedy", "War", "News"), labels, scores)
+    figures = metrics.compute(
+        predictions,
+        split="test",
+        thresholds=dict.fromkeys(predictions.genres, 0.5),
+        train_genre_counts={},
+    )
+    figure = examples.posters(predictions, figures, {"a $film$": np.zeros((6, 4, 3), np.uint8)})
+    hit, added, missed = figure.axes[0].texts
+    assert (hit.get_text(), hit.get_fontweight(), hit.get_fontstyle()) == ("✓ Drama 0.90", "bold", "normal")
+    assert (added.get_text(), added.get_fontweight(), added.get_fontstyle()) == ("+ Comedy 0.80", "normal", "italic")
+    assert (missed.get_text(), missed.get_fontweight(), missed.get_fontstyle()) == ("− War 0.20", "normal", "normal")
+    assert "a $film$" in words(figure)
+
+
+def test_a_poster_with_many_genres_says_how_many_it_leaves_out():
+    genres = tuple(f"genre {g}" for g in range(12))
+    predictions = Predictions(("a",), genres, np.ones((1, 12), bool), np.full((1, 12), 0.9, np.float32))
+    figures = metrics.compute(predictions, split="test", thresholds=dict.fromkeys(genres, 0.5), train_genre_counts={})
+    figure = examples.posters(predictions, figures, {"a": np.zeros((6, 4, 3), np.uint8)})
+    assert len(figure.axes[0].texts) == 8
+    assert "… and 5 more" in words(figure)
+
+
+def test_examples_depend_on_the_ids_alone():
+    predictions, _ = make(films=50)
+    picked = [predictions.ids[row] for row in examples.pick_examples(predictions, 10)]
+    backwards = Predictions(predictions.ids[::-1], predictions.genres, ~predictions.labels, np.zeros_like(predictions.scores))
+    assert [backwards.ids[row] for row in examples.pick_examples(backwards, 10)] == picked
+    assert len(set(picked)) == 10
+    assert picked != list(predictions.ids[:10])
+    assert sorted(examples.pick_examples(predictions, 99)) == list(range(50))

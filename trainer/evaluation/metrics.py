@@ -1,0 +1,261 @@
+"""The figures of an evaluation: thresholds, scores at two operating points, baselines, and a printed table of them.
+
+scikit-learn computes what it has a function for. It takes a single column of labels for a binary problem, not for a
+multi-label one with a single genre, so its functions are given one genre, or all decisions in a row, at a time.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    confusion_matrix,
+    f1_score,
+    hamming_loss,
+    log_loss,
+    precision_recall_fscore_support,
+    roc_auc_score,
+)
+
+POINTS = {"at_0.5": "threshold 0.5", "tuned": "tuned thresholds"}  # The operating points, by their key in metrics.json.
+
+# A float32 sigmoid reaches 0 and 1 exactly; this is also where Keras's binary cross-entropy clips.
+_CLIP = 1e-7
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model said of the films of a split, and what they are.
+
+    Attributes:
+      ids: N names of films.
+      genres: G names, in the data set's order.
+      labels: bool [N, G], True where the film has the genre.
+      scores: float32 [N, G], the sigmoid outputs, in [0, 1].
+
+    Raises:
+      ValueError: the shapes do not fit together, there is no film or no genre, or a score is not in [0, 1].
+    """
+
+    ids: tuple[str, ...]
+    genres: tuple[str, ...]
+    labels: np.ndarray
+    scores: np.ndarray
+
+    def __post_init__(self) -> None:
+        shape = (len(self.ids), len(self.genres))
+        if self.labels.shape != shape or self.scores.shape != shape or 0 in shape:
+            shapes = f"labels {self.labels.shape}, scores {self.scores.shape}"
+            raise ValueError(f"{shape[0]} films and {shape[1]} genres do not fit {shapes}")
+        if self.labels.dtype != np.bool_ or self.scores.dtype != np.float32:
+            raise ValueError(f"labels are {self.labels.dtype}, not bool, or scores are {self.scores.dtype}, not float32")
+        if not ((self.scores >= 0) & (self.scores <= 1)).all():
+            raise ValueError("a score is not in [0, 1]")
+
+    def predicted(self, thresholds: float | Mapping[str, float]) -> np.ndarray:
+        """Returns bool [N, G]: score >= threshold, for one threshold or one a genre."""
+        limits = [thresholds[genre] for genre in self.genres] if isinstance(thresholds, Mapping) else [thresholds]
+        # In float64: NumPy would round a Python float to the scores' float32 first, perhaps onto a score.
+        return self.scores.astype(np.float64) >= np.array(limits, np.float64)
+
+    def names(self, decisions: np.ndarray) -> list[str]:
+        """Returns the genres that are True in bool [G], in the data set's order."""
+        return [genre for genre, decision in zip(self.genres, decisions, strict=True) if decision]
+
+
+def tune_thresholds(predictions: Predictions) -> dict[str, float]:
+    """Returns, by genre, the threshold with the highest F1 on these predictions: the validation split's.
+
+    Every cut between two different scores is tried. Of equally good ones the highest is taken, which names the genre
+    least often. The threshold lies midway between the scores on either side of the cut (below the lowest one: midway
+    to 0), so that it does not sit on one film's score. A genre that no film here has gets 0.5: there is nothing to
+    choose by.
+    """
+    columns = zip(predictions.labels.T, predictions.scores.T.astype(np.float64), strict=True)
+    return {genre: _tune(*column) for genre, column in zip(predictions.genres, columns, strict=True)}
+
+
+def _tune(labels: np.ndarray, scores: np.ndarray) -> float:
+    if not labels.any():
+        return 0.5
+    levels, level_of = np.unique(-scores, return_inverse=True)  # Ascending in -score: the likeliest films come first.
+    true_positives = np.cumsum(np.bincount(level_of, weights=labels))
+    named = np.cumsum(np.bincount(level_of))
+    # F1 = 2 TP / (named + actual). Division rounds correctly: equal fractions are equal floats, and argmax is exact.
+    best = int(np.argmax(2 * true_positives / (named + labels.sum())))
+    bounds = np.append(-levels, 0.0)
+    return float((bounds[best] + bounds[best + 1]) / 2)
+
+
+def mean_average_precision(predictions: Predictions) -> float | None:
+    """Returns the mean over genres of the average precision, over those that a film here has; None if there is none."""
+    return _mean(_average_precision(*column) for column in _columns(predictions))
+
+
+def compute(
+    predictions: Predictions, *, split: str, thresholds: Mapping[str, float], train_genre_counts: Mapping[str, int]
+) -> dict[str, Any]:
+    """Computes everything that metrics.json holds.
+
+    `loss` is the mean binary cross-entropy (natural logarithm) over films and genres, of scores clipped to
+    [1e-7, 1 - 1e-7], without label smoothing or weights. `accuracy` is categorical: the share of films whose likeliest
+    genre is the first true one in the data set's order; a film without genres counts as wrong. The figures of an
+    operating point count what is undefined as 0, also within an average, as scikit-learn's `zero_division=0` does. The
+    mean average precision and ROC AUC are means over the genres for which they are defined. A figure of one genre that
+    is undefined is None.
+
+    Args:
+      predictions: of the split that is evaluated.
+      split: its name.
+      thresholds: by genre, from `tune_thresholds` on the validation split.
+      train_genre_counts: films by genre in the TRAINING split; the baselines name the one or two commonest there.
+
+    Returns:
+      Plain dicts, lists, strings, ints, finite floats and None, keyed as in metrics.json.
+    """
+    labels, scores = predictions.labels, predictions.scores.astype(np.float64)
+    predicted = {"at_0.5": predictions.predicted(0.5), "tuned": predictions.predicted(thresholds)}
+    points = {point: _figures(labels, decisions) for point, decisions in predicted.items()}
+    has_first = labels[np.arange(len(labels)), labels.argmax(axis=1)]
+    right = has_first & (scores.argmax(axis=1) == labels.argmax(axis=1))
+    return {
+        "split": split,
+        "examples": len(labels),
+        "loss": float(log_loss(labels.ravel(), scores.clip(_CLIP, 1 - _CLIP).ravel(), labels=[False, True])),
+        "accuracy": float(right.mean()),
+        "mean_average_precision": mean_average_precision(predictions),
+        "roc_auc": _mean(_roc_auc(*column) for column in _columns(predictions)),
+        "at_0.5": points["at_0.5"],
+        "tuned": points["tuned"] | {"thresholds": {genre: float(thresholds[genre]) for genre in predictions.genres}},
+        "baselines": {f"always_top_{count}": _baseline(predictions, train_genre_counts, count=count) for count in (1, 2)},
+        "per_genre": {
+            genre: {
+                "support": int(labels[:, g].sum()),
+                "average_precision": _average_precision(labels[:, g], scores[:, g]),
+                "roc_auc": _roc_auc(labels[:, g], scores[:, g]),
+            }
+            | {point: _genre_figures(labels[:, g], decisions[:, g]) for point, decisions in predicted.items()}
+            for g, genre in enumerate(predictions.genres)
+        },
+    }
+
+
+def _figures(labels: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    # Micro averages pool all decisions: they are the binary figures of the flattened arrays.
+    flat = labels.ravel(), predicted.ravel()
+    precision, recall, f1_micro, _ = precision_recall_fscore_support(*flat, average="binary", zero_division=0.0)
+    genres = zip(labels.T, predicted.T, strict=True)
+    # One more label that is always absent changes nothing per film, and makes a single genre a multi-label problem.
+    films = np.pad(labels, ((0, 0), (0, 1))), np.pad(predicted, ((0, 0), (0, 1)))
+    return {
+        "precision": float(precision),
+        "recall": float(recall),
+        "f1_micro": float(f1_micro),
+        "f1_macro": float(np.mean([f1_score(*genre, zero_division=0.0) for genre in genres])),
+        "f1_samples": float(f1_score(*films, average="samples", zero_division=0.0)),
+        "subset_accuracy": float(accuracy_score(*films)),
+        "hamming_loss": float(hamming_loss(*flat)),
+    }
+
+
+def _baseline(predictions: Predictions, train_genre_counts: Mapping[str, int], *, count: int) -> dict[str, Any]:
+    # `sorted` is stable: of equally common genres the first in the data set's order is taken.
+    commonest = sorted(predictions.genres, key=lambda genre: -train_genre_counts.get(genre, 0))[:count]
+    always = np.array([genre in commonest for genre in predictions.genres])
+    return {"genres": commonest} | _figures(predictions.labels, np.tile(always, (len(predictions.ids), 1)))
+
+
+def _genre_figures(labels: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
+    tn, fp, fn, tp = (int(count) for count in confusion_matrix(labels, predicted, labels=[False, True]).ravel())
+    ratios = {"precision": (tp, tp + fp), "recall": (tp, tp + fn), "f1": (2 * tp, 2 * tp + fp + fn)}
+    figures = {name: above / below if below else None for name, (above, below) in ratios.items()}
+    return figures | {"tp": tp, "fp": fp, "fn": fn, "tn": tn}
+
+
+def _average_precision(labels: np.ndarray, scores: np.ndarray) -> float | None:
+    return float(average_precision_score(labels, scores)) if labels.any() else None
+
+
+def _roc_auc(labels: np.ndarray, scores: np.ndarray) -> float | None:
+    return float(roc_auc_score(labels, scores)) if labels.any() and not labels.all() else None
+
+
+def _columns(predictions: Predictions) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+    return zip(predictions.labels.T, predictions.scores.T, strict=True)
+
+
+def _mean(figures: Iterable[float | None]) -> float | None:
+    defined = [figure for figure in figures if figure is not None]
+    return float(np.mean(defined)) if defined else None
+
+
+def by_support(metrics: Mapping[str, Any]) -> list[str]:
+    """Returns the genres, those with most films in the split first; equals in the data set's order."""
+    return sorted(metrics["per_genre"], key=lambda genre: -metrics["per_genre"][genre]["support"])
+
+
+def baseline_name(baseline: Mapping[str, Any]) -> str:
+    """Returns what a baseline of metrics.json does, such as "always Drama and Comedy"."""
+    return "always " + " and ".join(baseline["genres"])
+
+
+def verdicts(metrics: Mapping[str, Any]) -> list[tuple[bool, str]]:
+    """Returns for each operating point whether the model beats the baselines in every F1, and a sentence saying so."""
+    names = {"f1_micro": "micro F1", "f1_macro": "macro F1", "f1_samples": "F1 per film"}
+    sentences = []
+    for point, point_name in POINTS.items():
+        won: list[str] = []
+        lost: list[str] = []
+        for figure, name in names.items():
+            ours = metrics[point][figure]
+            theirs = max(baseline[figure] for baseline in metrics["baselines"].values())
+            (won if ours > theirs else lost).append(f"{name} {ours:.3f} (best baseline {theirs:.3f})")
+        parts = [f"does NOT beat the baselines in {', '.join(lost)}"] * bool(lost)
+        parts += [f"beats both baselines in {', '.join(won)}"] * bool(won)
+        sentences.append((not lost, f"At {point_name} the model {', but '.join(parts)}."))
+    return sentences
+
+
+def table(metrics: Mapping[str, Any]) -> str:
+    """Returns the figures as text: the model beside the baselines, whether it beats them, and each genre."""
+    head = (
+        f"{metrics['split']} split, {metrics['examples']} films: loss {metrics['loss']:.4f},"
+        f" accuracy {metrics['accuracy']:.3f}, mean average precision {text(metrics['mean_average_precision'])},"
+        f" ROC AUC {text(metrics['roc_auc'])}"
+    )
+    names = ("precision", "recall", "f1_micro", "f1_macro", "f1_samples", "subset_accuracy", "hamming_loss")
+    contenders = [(f"model, {name}", metrics[point]) for point, name in POINTS.items()]
+    contenders += [(f"baseline, {baseline_name(figures)}", figures) for figures in metrics["baselines"].values()]
+    overall = [[name, *(text(figures[key]) for key in names)] for name, figures in contenders]
+    genres = []
+    for genre in by_support(metrics):
+        figures = metrics["per_genre"][genre]
+        row = [genre, str(figures["support"]), text(figures["average_precision"]), text(figures["roc_auc"])]
+        row += [text(figures[point][key]) for point in POINTS for key in ("precision", "recall", "f1")]
+        genres.append([*row, text(metrics["tuned"]["thresholds"][genre])])
+    columns = ["films", "AP", "ROC AUC", *(f"{key} {mark}" for mark in (".5", "tuned") for key in ("P", "R", "F1"))]
+    return "\n\n".join(
+        [
+            head,
+            _aligned(["", *names], overall),
+            "\n".join(sentence for _, sentence in verdicts(metrics)),
+            _aligned(["genre", *columns, "threshold"], genres),
+        ]
+    )
+
+
+def text(figure: float | None) -> str:
+    """Returns a figure with three decimals, or a dash for one that is undefined."""
+    return "–" if figure is None else f"{figure:.3f}"
+
+
+def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(cell) for cell in column) for column in zip(head, *rows, strict=True)]
+    lines = []
+    for first, *rest in (head, *rows):
+        cells = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
+        lines.append("  ".join([first.ljust(widths[0]), *cells]))
+    return "\n".join(lines)
