@@ -1,0 +1,156 @@
+import functools
+import json
+import os
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from tests import commands
+from trainer import serving
+
+GENRES = ("Red", "Green", "Blue")
+
+refusal = functools.partial(commands.refusal, "trainer.predict")
+
+
+@pytest.fixture(scope="module")
+def job_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished job whose model takes a poster's mean colours for its genres."""
+
+    def mean_colour(images: tf.Tensor) -> tf.Tensor:
+        return 0.05 * (tf.reduce_mean(tf.cast(images, tf.float32), axis=[1, 2]) - 127)
+
+    job_dir = tmp_path_factory.mktemp("job")
+    serving.export(mean_colour, job_dir / "model", genres=GENRES, height=12, width=8)
+    write_thresholds(job_dir, {"Red": 0.5, "Green": 0.5, "Blue": 0.001})
+    (job_dir / "DONE.json").write_text("{}")
+    return job_dir
+
+
+def write_thresholds(job_dir: Path, thresholds: dict[str, float]) -> None:
+    (job_dir / "evaluation").mkdir(exist_ok=True)
+    (job_dir / "evaluation" / "metrics.json").write_text(json.dumps({"tuned": {"thresholds": thresholds}}))
+
+
+def save(path: Path, colour: str, **options: Any) -> str:
+    Image.new("RGB", (40, 60), colour).save(path, **options)
+    return str(path)
+
+
+def predict(*arguments: object, code: int = 0) -> list[str]:
+    """The lines that the command prints."""
+    # The pictures' server is this machine, whatever proxy there may be.
+    done = commands.run("trainer.predict", *arguments, code=code, env=os.environ | {"NO_PROXY": "127.0.0.1"})
+    assert "Traceback" not in done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[str]:
+    """The address of a server for the files of `tmp_path / "web"`."""
+    (tmp_path / "web").mkdir()
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(tmp_path / "web"))) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_json_has_a_line_for_every_picture_and_the_bad_ones_spoil_no_good_one(job_dir: Path, tmp_path: Path, web: str) -> None:
+    red = save(tmp_path / "red.jpg", "red", quality=100, subsampling=0)
+    empty, corrupt, missing = tmp_path / "empty.jpg", tmp_path / "corrupt.png", tmp_path / "missing.jpg"
+    empty.touch()
+    corrupt.write_bytes(b"\x89PNG\r\n\x1a\nthis is no picture IEND")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    in_folder = [save(folder / "1.webp", "lime"), save(folder / "2.PNG", "red"), save(folder / "3.jpeg", "blue")]
+    (folder / "notes.txt").write_text("no picture, and passed over")
+    save(tmp_path / "web" / "green.png", "lime")
+
+    web_pictures = [f"{web}/green.png", f"{web}/gone.png"]
+    pictures = [red, empty, corrupt, missing, folder, *web_pictures]
+    lines = [json.loads(line) for line in predict(f"--job_dir={job_dir}", *pictures, "--json", code=2)]
+
+    assert [line["path"] for line in lines] == [red, str(empty), str(corrupt), str(missing), *in_folder, *web_pictures]
+    assert [line.get("genres") for line in lines] == [
+        *(["Red", "Blue"], None, None, None),  # Blue has a threshold under what no blue at all scores.
+        *(["Green", "Blue"], ["Red", "Blue"], ["Blue"]),
+        *(["Green", "Blue"], None),
+    ]
+    assert lines[0].keys() == {"path", "genres", "scores"}
+    assert lines[0]["scores"] == pytest.approx({"Red": 0.998, "Green": 0.002, "Blue": 0.002}, abs=0.001)
+    errors = [line["error"].partition(":")[0] for line in lines if "error" in line]
+    assert errors == ["empty", "corrupt", "no_picture", "not_fetched"]
+
+
+def test_a_table_of_more_pictures_than_a_batch_in_the_order_of_their_names(job_dir: Path, tmp_path: Path) -> None:
+    for number in range(70):
+        save(tmp_path / f"{number:02}.png", ("red", "lime")[number % 2])
+
+    header, *rows = predict(f"--job_dir={job_dir}", tmp_path)
+
+    assert header.split() == ["PICTURE", "GENRES", "NEXT", "LIKELIEST"]
+    assert [Path(row.split()[0]).name for row in rows] == [f"{number:02}.png" for number in range(70)]
+    assert rows[0].split()[1:] == ["Red", "1.00,", "Blue", "0.00", "Green", "0.00"]
+    assert rows[69].split()[1:] == ["Green", "1.00,", "Blue", "0.00", "Red", "0.00"]
+
+
+def test_pictures_that_a_server_would_refuse_fail_alone(job_dir: Path, tmp_path: Path) -> None:
+    good = save(tmp_path / "good.png", "lime")
+    moving = save(tmp_path / "moving.webp", "red", save_all=True, append_images=[Image.new("RGB", (40, 60), "blue")])
+    damaged = tmp_path / "damaged.png"
+    content = bytearray(Path(good).read_bytes())
+    content[content.index(b"IEND") - 5] ^= 0xFF  # The checksum of the pixels, which PIL may pass over.
+    damaged.write_bytes(content)
+
+    lines = [json.loads(line) for line in predict(f"--job_dir={job_dir}", moving, damaged, good, "--json", code=2)]
+
+    assert ["error" in line for line in lines] == [True, True, False]
+    assert lines[2]["genres"] == ["Green", "Blue"]
+
+
+def test_no_picture_is_an_error(job_dir: Path) -> None:
+    assert "no pictures" in refusal(f"--job_dir={job_dir}")
+
+
+def test_no_job_is_an_error() -> None:
+    assert "job_dir" in refusal("poster.jpg")
+
+
+def test_an_unfinished_job_is_an_error(tmp_path: Path) -> None:
+    line = refusal(f"--job_dir={tmp_path}", "poster.jpg")
+    assert all(part in line for part in (str(tmp_path), "DONE.json", "trainer.task"))
+
+
+def test_a_job_without_thresholds_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "DONE.json").write_text("{}")
+    assert "metrics.json" in refusal(f"--job_dir={tmp_path}", "poster.jpg")
+
+
+def test_a_job_without_a_model_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "DONE.json").write_text("{}")
+    write_thresholds(tmp_path, {"Red": 0.5})
+    assert f"{tmp_path}/model" in refusal(f"--job_dir={tmp_path}", "poster.jpg")
+
+
+def test_thresholds_of_another_job_are_an_error(job_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "DONE.json").write_text("{}")
+    (tmp_path / "model").symlink_to(job_dir / "model")
+    write_thresholds(tmp_path, {"Drama": 0.5})
+    assert "Drama" in refusal(f"--job_dir={tmp_path}", save(tmp_path / "red.png", "red"))
+
+
+def test_a_folder_without_pictures_is_an_error(job_dir: Path, tmp_path: Path) -> None:
+    line = refusal(f"--job_dir={job_dir}", tmp_path)
+    assert str(tmp_path) in line
+    assert ".webp" in line

@@ -1,0 +1,64 @@
+"""The exported model in a process that knows TensorFlow alone, as a TensorFlow server does."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from trainer import serving
+from trainer.data import images
+
+ODD_IMAGES = Path(__file__).parents[2].parent / "shared" / "data" / "odd_images"
+
+# Run with -I from another folder, so that the project cannot be imported even by accident.
+STOCK_TENSORFLOW = """
+import json, sys
+import tensorflow as tf
+serve = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+files = [open(path, "rb").read() for path in sys.argv[2:]]
+scores = serve(image_bytes=tf.constant(files))["scores"].numpy().tolist()
+strangers = [name for name in sys.modules if name.partition(".")[0] in ("trainer", "tf_keras")]
+print(json.dumps({"scores": scores, "strangers": strangers}))
+"""
+
+
+def mean_colour(images: tf.Tensor) -> tf.Tensor:
+    return 0.05 * (tf.reduce_mean(tf.cast(images, tf.float32), axis=[1, 2]) - 127)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("job") / "model"
+    serving.export(mean_colour, path, genres=("Red", "Green", "Blue"), height=12, width=8)
+    return path
+
+
+def scores_from_stock_tensorflow(model: Path, pictures: list[Path]) -> list[list[float]]:
+    command = [sys.executable, "-I", "-c", STOCK_TENSORFLOW, str(model), *map(str, pictures)]
+    done = subprocess.run(command, cwd=model, capture_output=True, text=True, check=True)
+    answer = json.loads(done.stdout)
+    assert answer["strangers"] == []
+    return answer["scores"]
+
+
+def test_stock_tensorflow_serves_every_kind_of_picture(model: Path, tmp_path: Path) -> None:
+    red = Image.new("RGB", (40, 60), "red")
+    kinds = {"a.jpg": red, "b.png": red.convert("P"), "c.webp": red.convert("RGBA"), "d.jpg": red.convert("CMYK")}
+    for name, image in kinds.items():
+        image.save(tmp_path / name)
+    for scores in scores_from_stock_tensorflow(model, sorted(tmp_path.iterdir())):
+        assert scores == pytest.approx([0.998, 0.002, 0.002], abs=0.001)
+
+
+@pytest.mark.skipif(not ODD_IMAGES.is_dir(), reason="no real CMYK and greyscale posters beside the repository")
+def test_stock_tensorflow_sees_real_cmyk_and_greyscale_posters_as_pil_does(model: Path) -> None:
+    pictures = sorted(ODD_IMAGES.iterdir())
+    for path, scores in zip(pictures, scores_from_stock_tensorflow(model, pictures), strict=True):
+        pixels = images.resize(images.decode(path.read_bytes(), height=12, width=8), height=12, width=8)
+        expected = tf.sigmoid(mean_colour(pixels[None]))[0]
+        # Half a grey level of CMYK's rounding moves a score by 0.05 * 0.5 / 4 at most.
+        assert scores == pytest.approx(expected.numpy().tolist(), abs=0.0065)

@@ -1,0 +1,217 @@
+"""Names the genres of posters: `python -m trainer.predict --job_dir=DIR POSTER|FOLDER|URL… [--json]`."""
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from absl import flags
+from etils import epath
+
+from trainer import app
+from trainer.data import fetch, images
+from trainer.data.images import PictureError
+from trainer.data.progress import progress
+from trainer.data.rejects import Reason
+from trainer.errors import EXIT_DONE, EXIT_USER_ERROR, UserError
+
+_JOB_DIR = flags.DEFINE_string("job_dir", None, "Directory of a finished job of trainer.task.", required=True)
+_JSON = flags.DEFINE_bool("json", False, "Print one JSON object a picture, with the scores of all genres.")
+
+_BATCH_SIZE = 32
+_OTHERS_SHOWN = 3
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+
+# Picture files -> for each of them the score of every genre, in the model's order, or why there is none.
+Scorer = Callable[[Sequence[bytes]], list[dict[str, float] | PictureError]]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of one picture; `genres` (a part of `scores`) is in the order of `scores`, the model's."""
+
+    path: str
+    genres: tuple[str, ...]
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A picture that cannot be used."""
+
+    path: str
+    error: str
+
+
+def main(arguments: list[str]) -> int:
+    """Predicts every picture that the arguments name; `EXIT_USER_ERROR` where one of them could not be used."""
+    if not arguments:
+        raise UserError("no pictures: name at least one picture file, folder or URL after the flags")
+    job_dir = epath.Path(_JOB_DIR.value)
+    thresholds = load_thresholds(job_dir)
+    paths = [path for argument in arguments for path in _pictures(argument)]
+    scorer = load_scorer(job_dir)
+    # A file's name may have bytes that are no text.
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    with tempfile.TemporaryDirectory() as cache:
+        results = predict(paths, scorer, thresholds, cache_dir=Path(cache))
+        failures = _print_json(results) if _JSON.value else _print_table(results, len(paths))
+    return EXIT_USER_ERROR if failures else EXIT_DONE
+
+
+def load_thresholds(job_dir: epath.Path) -> dict[str, float]:
+    """The threshold of every genre that a finished job chose on its validation split.
+
+    Raises:
+      UserError: the job is not finished, or `job_dir` is no job directory at all.
+    """
+    if not (job_dir / "DONE.json").exists():
+        raise UserError(
+            f"--job_dir={job_dir} holds no finished job: it has no DONE.json "
+            "(train one, or let it finish, with python -m trainer.task --job_dir=…)"
+        )
+    try:
+        thresholds = json.loads((job_dir / "evaluation" / "metrics.json").read_text())["tuned"]["thresholds"]
+        return {genre: float(threshold) for genre, threshold in thresholds.items()}
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{job_dir}/evaluation/metrics.json has no tuned.thresholds that can be read: restore it or train again"
+        ) from error
+
+
+def load_scorer(job_dir: epath.Path) -> Scorer:
+    """Loads a job's SavedModel.
+
+    Raises:
+      UserError: it is not there or cannot be loaded.
+    """
+    import tensorflow as tf  # It takes seconds: who mistyped an argument has been told by now.
+
+    try:
+        serve = tf.saved_model.load(str(job_dir / "model")).signatures["serving_default"]
+    except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
+        raise UserError(f"{job_dir}/model is no model that can be loaded: restore it or train again") from error
+
+    def scorer(files: Sequence[bytes]) -> list[dict[str, float] | PictureError]:
+        try:
+            output = serve(image_bytes=tf.constant(files, tf.string))
+        except tf.errors.InvalidArgumentError:
+            # PIL has decoded every one, but TensorFlow is stricter, with the checksums of PNG for instance.
+            if len(files) == 1:
+                return [PictureError(Reason.CORRUPT, "TensorFlow cannot decode it")]
+            return [result for file in files for result in scorer([file])]
+        return [
+            # Nine digits tell any two float32 apart.
+            {genre.decode(): float(f"{score:.9g}") for genre, score in zip(names, scores, strict=True)}
+            for names, scores in zip(output["genres"].numpy(), output["scores"].numpy(), strict=True)
+        ]
+
+    return scorer
+
+
+def predict(
+    paths: Sequence[str], scorer: Scorer, thresholds: Mapping[str, float], *, cache_dir: Path
+) -> Iterator[Prediction | Failure]:
+    """Yields a result for each picture, in the order of `paths`.
+
+    Args:
+      paths: files (local or in a bucket) and URLs.
+      scorer: see `load_scorer`.
+      thresholds: for each genre the least score at which it is predicted.
+      cache_dir: where the pictures behind URLs are put.
+
+    Raises:
+      UserError: the model has other genres than `thresholds`.
+    """
+    urls = [path for path in paths if _is_url(path)]
+    fetched = fetch.fetch(urls, cache_dir=cache_dir) if urls else {}
+    for begin in range(0, len(paths), _BATCH_SIZE):
+        batch = paths[begin : begin + _BATCH_SIZE]
+        files = {path: _read(path, fetched) for path in batch}
+        usable = {path: file for path, file in files.items() if isinstance(file, bytes)}
+        scores = dict(zip(usable, scorer(list(usable.values())), strict=True))
+        outcomes = {path: error for path, error in files.items() if isinstance(error, PictureError)} | scores
+        for path in batch:
+            yield _result(path, outcomes[path], thresholds)
+
+
+def _result(path: str, outcome: Mapping[str, float] | PictureError, thresholds: Mapping[str, float]) -> Prediction | Failure:
+    if isinstance(outcome, PictureError):
+        return Failure(path, str(outcome))
+    if outcome.keys() != thresholds.keys():
+        raise UserError(
+            f"the model's genres ({', '.join(outcome)}) are not those of metrics.json ({', '.join(thresholds)}): "
+            "the job directory is a mixture of two jobs"
+        )
+    return Prediction(path, tuple(genre for genre, score in outcome.items() if score >= thresholds[genre]), outcome)
+
+
+def _pictures(argument: str) -> list[str]:
+    """What an argument stands for: itself, or the pictures right in a folder, by name."""
+    if _is_url(argument) or not (folder := epath.Path(argument)).is_dir():
+        return [argument]
+    found = sorted(str(path) for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+    if not found:
+        raise UserError(f"{argument} holds no pictures ({', '.join(_SUFFIXES)}): name another folder")
+    return found
+
+
+def _is_url(path: str) -> bool:
+    return path.startswith(("http://", "https://"))
+
+
+def _read(path: str, fetched: Mapping[str, Path | PictureError]) -> bytes | PictureError:
+    """The bytes of a picture that can be decoded, or why there are none."""
+    try:
+        source = fetched[path] if _is_url(path) else epath.Path(path)
+        if isinstance(source, PictureError):
+            return source
+        data = source.read_bytes()
+        # At the smallest scale, because the pixels are not used: this only finds out what is wrong with the file.
+        images.decode(data, height=1, width=1)
+    except PictureError as error:
+        return error
+    except FileNotFoundError:
+        return PictureError(Reason.NO_PICTURE, "no such file")
+    except OSError as error:
+        return PictureError(Reason.NO_PICTURE, error.strerror or "it cannot be read")
+    return data
+
+
+def _print_json(results: Iterator[Prediction | Failure]) -> int:
+    """Prints each result as soon as it is there; returns the number of failures."""
+    failures = 0
+    for result in results:
+        if isinstance(result, Failure):
+            failures += 1
+            line: dict[str, object] = {"path": result.path, "error": result.error}
+        else:
+            line = {"path": result.path, "genres": list(result.genres), "scores": dict(result.scores)}
+        print(json.dumps(line), flush=True)
+    return failures
+
+
+def _print_table(results: Iterator[Prediction | Failure], total: int) -> int:
+    """Prints a table once all results are there; returns the number of failures."""
+    collected = list(progress(results, total=total, what="naming genres"))
+    rows = [("PICTURE", "GENRES", "NEXT LIKELIEST"), *map(_row, collected)]
+    first, second, _ = (max(map(len, column)) for column in zip(*rows, strict=True))
+    for picture, genres, others in rows:
+        print(f"{picture:{first}}  {genres:{second}}  {others}".rstrip())
+    return sum(isinstance(result, Failure) for result in collected)
+
+
+def _row(result: Prediction | Failure) -> tuple[str, str, str]:
+    if isinstance(result, Failure):
+        return result.path, f"cannot be used: {result.error}", ""
+    likeliest_first = sorted(result.scores, key=lambda genre: -result.scores[genre])
+    named = [genre for genre in likeliest_first if genre in result.genres]
+    others = [genre for genre in likeliest_first if genre not in result.genres][:_OTHERS_SHOWN]
+    named_text, others_text = (", ".join(f"{genre} {result.scores[genre]:.2f}" for genre in genres) for genres in (named, others))
+    return result.path, named_text or "(none)", others_text
+
+
+if __name__ == "__main__":
+    app.run(main)
