@@ -1,0 +1,55 @@
+# Everything here needs only Python 3.11 or 3.12 and make; `make setup` brings the rest into .venv.
+
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := demo
+
+# The first Python that the package runs on; `make PYTHON=… setup` names another.
+PYTHON ?= $(shell for python in python3 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$python && break; done)
+
+.PHONY: setup demo test test-unit lint lock format clean
+
+setup: $(VENV)/complete
+
+$(VENV)/complete: requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed and was not found: name it, make PYTHON=/path/to/python3.12 $@"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --requirement requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: setup
+	$(BIN)/python -m trainer.data.demo --output=$(DEMO)/films
+	$(BIN)/python -m trainer.prepare --csv=$(DEMO)/films/films.csv --images=$(DEMO)/films --output=$(DEMO)/data \
+		--height=96 --width=64 --overwrite
+	$(BIN)/python -m trainer.task --data_dir=$(DEMO)/data --job_dir=$(DEMO)/job --model=cnn --epochs=15 --batch_size=32 --fresh
+	@echo "The posters are drawn, and so is what can be learnt from them: the figures above say that the program works,"
+	@echo "not how well it would do on real posters. Open $(DEMO)/job/evaluation/report.html in a browser."
+
+# One test process a core; tests of one file share its fixtures.
+PYTEST := $(BIN)/python -m pytest --numprocesses=auto --dist=loadfile
+
+test: setup
+	$(PYTEST)
+
+test-unit: setup
+	$(PYTEST) tests/unit
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Brings every requirement to its newest version that pyproject.toml admits.
+lock: setup
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version=3.11 --extra=dev --no-header --no-emit-index-url \
+		--no-emit-find-links --upgrade pyproject.toml --output-file=requirements.lock
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) $(DEMO) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,76 @@
+"""What a user can get wrong in trainer.task and trainer.evaluate: one line, exit code 2, nothing lost."""
+
+import json
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from tests import drawn
+from tests.commands import refusal
+from tests.jobs import train
+
+
+def test_flags(data_dir, tmp_path):
+    assert "--epochs" in refusal("trainer.task", "--epochs=many")
+    assert "Unknown command line flag 'epoch'" in refusal("trainer.task", "--epoch=3")
+    assert "--data_dir is missing" in refusal("trainer.task", f"--job_dir={tmp_path}")
+    assert "'3' is no flag" in refusal(*train(data_dir, tmp_path / "job"), "3")
+
+
+def test_no_data_set(tmp_path):
+    assert f"{tmp_path} is no data set" in refusal(*train(tmp_path, tmp_path / "job"))
+    assert not (tmp_path / "job").exists()
+
+
+def test_a_damaged_shard_is_named(data_dir, tmp_path):
+    shutil.copytree(data_dir, tmp_path / "data")
+    shard = tmp_path / "data" / "train-00003-of-00008.tfrecord"
+    content = bytearray(shard.read_bytes())
+    content[1000] ^= 0xFF
+    shard.write_bytes(content)
+    line = refusal(*train(tmp_path / "data", tmp_path / "job"))
+    assert "train-00003-of-00008.tfrecord is damaged, its CRC32C is not that of dataset.json" in line
+    assert "00004" not in line
+    told = json.loads((tmp_path / "job" / "FAILED.json").read_text())
+    assert "train-00003-of-00008.tfrecord" in told["reason"]
+
+
+def test_a_directory_of_another_job(data_dir, job_dir):
+    line = refusal(*train(data_dir, job_dir, "--batch_size=32", "--seed=5"))
+    assert "holds a job with batch_size=16 (not 32), seed=0 (not 5)" in line
+    assert (job_dir / "DONE.json").exists()
+    assert not (job_dir / "FAILED.json").exists()
+
+
+def test_a_loss_that_is_not_finite(data_dir, tmp_path):
+    line = refusal(*train(data_dir, tmp_path / "job", "--learning_rate=1e30", "--warmup_epochs=0"))
+    assert "lower --learning_rate" in line
+    named = refusal(*train(data_dir, tmp_path / "named", "--learning_rate=1e30", "--warmup_epochs=0", "--debug_nans"))
+    assert "a value is not finite" in named
+
+
+def test_other_genres(job_dir, tmp_path):
+    made = drawn.dataset(tmp_path, train=8, validation=3, test=3, shard_count=1)
+    text = (tmp_path / "dataset.json").read_text().replace("Comedy", "Western")
+    (tmp_path / "dataset.json").write_text(text)
+    line = refusal("trainer.evaluate", f"--job_dir={job_dir}", f"--data_dir={made.path}")
+    assert "only the data set: Western; only the job: Comedy" in line
+
+
+def test_no_finished_job(data_dir, tmp_path):
+    assert "holds no finished job" in refusal("trainer.evaluate", f"--job_dir={tmp_path}", f"--data_dir={data_dir}")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount the small disk")
+def test_a_full_disk(data_dir, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], check=False).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        assert "space" in refusal(*train(data_dir, disk / "job")).lower()
+        assert not (disk / "job" / "DONE.json").exists()
+    finally:
+        subprocess.run(["umount", disk], check=True)

@@ -1,0 +1,70 @@
+"""A job that is killed, stopped or continued ends as one that nothing disturbed."""
+
+import shutil
+import signal
+from pathlib import Path
+
+import tensorflow as tf
+
+from tests.commands import interrupt, run, start
+from tests.jobs import STEPS_PER_EPOCH, assert_equal, history, train
+
+
+def test_the_same_seed_gives_the_same_job_and_another_seed_another(job_dir, data_dir, tmp_path):
+    run(*train(data_dir, tmp_path / "again"))
+    assert_equal(job_dir, tmp_path / "again")
+    run(*train(data_dir, tmp_path / "other", "--seed=1"))
+    assert history(tmp_path / "other") != history(job_dir)
+
+
+def test_killed_at_any_moment_a_job_ends_as_if_nothing_had_happened(job_dir, data_dir, tmp_path):
+    folder = tmp_path / "killed"
+
+    def backed_up(step):
+        return lambda: (folder / "backup" / f"ckpt-{step}.index").exists()
+
+    moments = {
+        "in an epoch": backed_up(6),
+        "at an epoch's end": backed_up(STEPS_PER_EPOCH),
+        "after an epoch": lambda: (folder / "checkpoints" / "last" / f"ckpt-{2 * STEPS_PER_EPOCH}.index").exists(),
+        "while evaluating": lambda: (folder / "evaluation").exists(),
+        "while exporting": lambda: (folder / "model").exists(),
+    }
+    for when in moments.values():
+        assert interrupt(start(*train(data_dir, folder)), signal.SIGKILL, when=when) == -signal.SIGKILL
+        assert not (folder / "DONE.json").exists()
+    ended = run(*train(data_dir, folder))
+    assert "resuming at step 30 of 30" in ended.stderr
+    assert_equal(job_dir, folder)
+
+
+def test_asked_to_stop_a_job_saves_its_step_and_goes_on_there(job_dir, data_dir, tmp_path):
+    folder = tmp_path / "stopped"
+    process = start(*train(data_dir, folder, "--backup_steps=1000"))
+    history_begun = folder / "history.csv"
+    assert interrupt(process, signal.SIGTERM, when=history_begun.exists) == 143
+    ended = run(*train(data_dir, folder, "--backup_steps=1000"))
+    assert "resuming at step" in ended.stderr
+    assert_equal(job_dir, folder)
+
+
+def test_a_damaged_backup_is_named_and_the_one_before_it_used(job_dir, data_dir, tmp_path):
+    folder = tmp_path / "damaged"
+    backups = folder / "backup"
+    interrupt(start(*train(data_dir, folder)), signal.SIGKILL, when=(backups / "ckpt-9.index").exists)
+    newest = tf.train.latest_checkpoint(str(backups))
+    data = Path(f"{newest}.data-00000-of-00001")
+    data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
+    ended = run(*train(data_dir, folder))
+    assert f"{newest} cannot be read and is left out" in ended.stderr
+    assert "resuming at step" in ended.stderr
+    assert_equal(job_dir, folder)
+
+
+def test_more_epochs_continue_a_finished_job(job_dir, data_dir, tmp_path):
+    folder = tmp_path / "longer"
+    shutil.copytree(job_dir, folder)
+    ended = run(*train(data_dir, folder, "--epochs=4"))
+    assert "resuming at step 30 of 40" in ended.stderr
+    assert [row["epoch"] for row in history(folder)] == ["1", "2", "3", "4"]
+    assert history(folder)[:3] == history(job_dir)

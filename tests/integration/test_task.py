@@ -1,0 +1,119 @@
+"""trainer.task and trainer.evaluate as real processes: a job's files and its options."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.commands import REPOSITORY, run
+from tests.jobs import RESULTS, history, train
+
+
+def test_a_job_leaves_everything_that_the_contract_names(job_dir):
+    names = {path.name for path in job_dir.iterdir()}
+    assert names == {"config.json", "run.json", "history.csv", "DONE.json", "checkpoints", "logs", "model", "evaluation"}
+    plots = {"loss.png", "confusion_matrix.png", "pr_curves.png", "posters.png", "report.html"}
+    assert {"metrics.json", "predictions.csv"} | plots <= {path.name for path in (job_dir / "evaluation").iterdir()}
+    assert (job_dir / "model" / "saved_model.pb").exists()
+    rows = history(job_dir)
+    assert [(row["epoch"], row["step"]) for row in rows] == [("1", "10"), ("2", "20"), ("3", "30")]
+    assert list(rows[0])[:4] == ["epoch", "step", "learning_rate", "loss"]
+    assert {"val_loss", "val_mean_average_precision"} <= rows[0].keys()
+    assert list(job_dir.rglob("events.out.tfevents.*"))
+
+
+def test_history_holds_the_rate_of_each_epochs_last_step(job_dir):
+    expected = [0.003 * (1 + np.cos(np.pi * (step - 10) / 20)) / 2 for step in (19, 29)]
+    rates = [float(row["learning_rate"]) for row in history(job_dir)]
+    np.testing.assert_allclose(rates, [0.003 * 10 / 11, *expected])
+
+
+def test_times_hosts_and_paths_are_in_run_json_alone(job_dir, data_dir):
+    told = json.loads((job_dir / "run.json").read_text())["attempts"][0]
+    assert {"host", "started", "data_dir", "strategy"} <= told.keys()
+    for name in (*RESULTS, "DONE.json"):
+        text = (job_dir / name).read_text()
+        assert told["host"] not in text.split()
+        assert str(data_dir) not in text
+        assert str(job_dir) not in text
+
+
+def test_a_finished_job_is_left_as_it_is(job_dir, data_dir):
+    before = {path: path.stat().st_mtime_ns for path in job_dir.rglob("*") if path.is_file()}
+    ended = run(*train(data_dir, job_dir))
+    assert "is finished" in ended.stderr
+    assert before == {path: path.stat().st_mtime_ns for path in job_dir.rglob("*") if path.is_file()}
+
+
+def test_debugging_options(data_dir, tmp_path):
+    quick = run(
+        *train(data_dir, tmp_path / "quick", "--max_steps=4", "--steps_per_execution=2", "--profile_steps=2,3", "--log_format=json")
+    )
+    lines = [json.loads(line) for line in quick.stderr.splitlines() if line.startswith("{")]
+    assert all({"severity", "message", "worker", "step"} <= line.keys() for line in lines)
+    assert [line["step"] for line in lines if "epoch 1 of 3" in line["message"]] == [4]
+    assert list((tmp_path / "quick" / "logs").rglob("*.xplane.pb")), "a trace was written"
+    assert [row["step"] for row in history(tmp_path / "quick")] == ["4"]
+    slow = ("--max_steps=2", "--run_eagerly", "--synthetic_data", "--model=cnn", "--precision=mixed_float16", "--optimizer=adam")
+    run(*train(data_dir, tmp_path / "slow", *slow))
+    assert [row["step"] for row in history(tmp_path / "slow")] == ["2"]
+
+
+def test_early_stopping(data_dir, tmp_path):
+    options = ("--early_stopping=1", "--learning_rate=0", "--epochs=9")
+    run(*train(data_dir, tmp_path / "job", *options))
+    assert 2 <= len(history(tmp_path / "job")) < 9
+
+
+MIRRORED = """
+import runpy, sys, tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+sys.argv = ["task", *sys.argv[1:]]
+runpy.run_module("trainer.task", run_name="__main__", alter_sys=True)
+"""
+
+
+def mirrored(*arguments):
+    command = [sys.executable, "-c", MIRRORED, *map(str, arguments[1:]), "--strategy=mirrored"]
+    return subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=300, check=False)
+
+
+def test_two_mirrored_replicas_learn_what_one_device_learns(data_dir, tmp_path):
+    options = ("--max_steps=4", "--learning_rate=0.0001")
+    ended = mirrored(*train(data_dir, tmp_path / "two", *options))
+    assert ended.returncode == 0, ended.stderr
+    assert "strategy mirrored (--strategy=mirrored), 2 replica(s)" in ended.stderr
+    run(*train(data_dir, tmp_path / "one", *options))
+    (one,), (two,) = history(tmp_path / "one"), history(tmp_path / "two")
+    assert float(two["loss"]) == pytest.approx(float(one["loss"]), rel=1e-5)
+    assert float(two["val_loss"]) == pytest.approx(float(one["val_loss"]), rel=1e-3)
+
+
+def test_a_batch_that_replicas_cannot_share_is_refused(data_dir, tmp_path):
+    ended = mirrored(*train(data_dir, tmp_path / "job", "--batch_size=15"))
+    assert ended.returncode == 2
+    assert "error: --batch_size=15 does not divide among 2 replicas: choose a multiple of 2" in ended.stderr
+
+
+def test_the_same_film_counts_once_however_evaluation_is_batched(job_dir, data_dir, tmp_path):
+    for batch_size in (1, 64):
+        run(
+            "trainer.evaluate", f"--job_dir={job_dir}", f"--data_dir={data_dir}", f"--output={tmp_path / str(batch_size)}",
+            f"--batch_size={batch_size}",
+        )  # fmt: skip
+        figures = json.loads((tmp_path / str(batch_size) / "metrics.json").read_text())
+        task_figures = json.loads((job_dir / "evaluation" / "metrics.json").read_text())
+        assert figures["examples"] == 37
+        assert figures["loss"] == pytest.approx(task_figures["loss"], rel=1e-5)
+        assert figures["tuned"]["thresholds"] == task_figures["tuned"]["thresholds"]
+
+
+def test_evaluation_on_another_split_goes_to_its_own_folder(job_dir, data_dir):
+    run("trainer.evaluate", f"--job_dir={job_dir}", f"--data_dir={data_dir}", "--split=validation")
+    figures = json.loads((job_dir / "evaluation-validation" / "metrics.json").read_text())
+    assert (figures["split"], figures["examples"]) == ("validation", 30)
+    shutil.rmtree(job_dir / "evaluation-validation")

@@ -1,0 +1,64 @@
+"""Flags, their values, and what of them a resumed job may change."""
+
+import subprocess
+import sys
+
+import pytest
+from absl import flags
+
+from trainer import config
+from trainer.config import TrainConfig
+from trainer.errors import UserError
+
+
+def parse(*arguments):
+    values = flags.FlagValues()
+    config.define_flags(values)
+    values(["task", "--data_dir=d", "--job_dir=j", *arguments])
+    return config.from_flags(values)
+
+
+def test_flags_become_fields():
+    parsed = parse("--model=cnn", "--epochs=3", "--learning_rate=0.5", "--run_eagerly", "--profile_steps=10,20")
+    assert (parsed.model, parsed.epochs, parsed.learning_rate, parsed.run_eagerly) == ("cnn", 3, 0.5, True)
+    assert parsed.profile_range == (10, 20)
+    assert parse() == TrainConfig(data_dir="d", job_dir="j")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("model", "vgg"),
+        ("epochs", 0),
+        ("batch_size", -1),
+        ("learning_rate", float("nan")),
+        ("dropout", 1.0),
+        ("label_smoothing", 1.5),
+        ("profile_steps", "20,10"),
+        ("profile_steps", "soon"),
+        ("data_dir", ""),
+        ("job_dir", ""),
+        ("max_steps", 5),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_flag(field, value):
+    with pytest.raises(UserError, match=f"--{field}"):
+        TrainConfig(**({"data_dir": "d", "job_dir": "j", "steps_per_execution": 4} | {field: value}))
+
+
+def test_what_does_not_change_the_result_may_change_on_resuming():
+    results = parse().result_fields()
+    free = {"strategy", "epochs", "max_steps", "log_format", "backup_steps", "data_dir", "job_dir", "fresh"}
+    assert not free & results.keys()
+    assert {"model", "seed", "batch_size", "learning_rate", "augment", "shuffle_window", "open_shards"} <= results.keys()
+
+
+def test_a_description_gives_the_network_back():
+    job = parse("--model=cnn", "--dropout=0.1", "--precision=mixed_bfloat16", "--epochs=7")
+    again = config.from_description({**job.result_fields(), "epochs": 7, "data": {}})
+    assert again.result_fields() == job.result_fields()
+
+
+def test_config_imports_no_tensorflow():
+    code = "import sys, trainer.config; sys.exit(bool({'tensorflow', 'numpy', 'pandas'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

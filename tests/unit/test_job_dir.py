@@ -1,0 +1,147 @@
+"""Whose a job directory is, when it may be continued, and its lock."""
+
+import json
+import time
+
+import pytest
+from etils import epath
+
+from tests import drawn
+from trainer import job_dir, lock
+from trainer.config import TrainConfig
+from trainer.errors import LostPeer, UserError
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return drawn.dataset(tmp_path_factory.mktemp("data"), train=8, validation=2, test=2, shard_count=1)
+
+
+@pytest.fixture
+def describe(tmp_path, dataset):
+    def describe(**changes):
+        return job_dir.describe(TrainConfig(data_dir="d", job_dir=str(tmp_path / "job"), **changes), dataset)
+
+    return describe
+
+
+def test_the_same_job_is_resumed_and_lengths_and_logging_may_differ(describe):
+    describe(epochs=2).check_resumable()
+    describe(epochs=2).check_resumable()
+    longer = describe(epochs=9, log_format="json", strategy="one_device")
+    longer.check_resumable()
+    assert json.loads((longer.path / "config.json").read_text())["epochs"] == 9
+
+
+@pytest.mark.parametrize(
+    ("before", "asked"), [({"epochs": 3}, {"epochs": 2}), ({}, {"max_steps": 9}), ({"max_steps": 9}, {"max_steps": 8})]
+)
+def test_a_job_is_not_made_shorter(describe, before, asked):
+    describe(**before).check_resumable()
+    with pytest.raises(UserError, match=r"is less than the .* --fresh"):
+        describe(**asked).check_resumable()
+
+
+def test_another_job_is_refused_with_every_difference(describe):
+    describe().check_resumable()
+    with pytest.raises(UserError, match=r"holds a job with batch_size=64 \(not 32\), seed=0 \(not 1\): .*--fresh"):
+        describe(batch_size=32, seed=1).check_resumable()
+
+
+def test_other_data_are_another_job(describe, tmp_path):
+    describe().check_resumable()
+    other = drawn.dataset(tmp_path, train=9, validation=2, test=2, shard_count=1)
+    with pytest.raises(UserError, match=r"data=.* \(not .*\)"):
+        job_dir.describe(TrainConfig(data_dir="d", job_dir=str(tmp_path / "job")), other).check_resumable()
+
+
+def test_strange_contents_are_refused(describe):
+    job = describe()
+    (job.path / "model").mkdir()
+    with pytest.raises(UserError, match=r"no config.json but holds model"):
+        job.check_resumable()
+
+
+def test_a_damaged_config_is_named(describe):
+    job = describe()
+    (job.path / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"config.json is damaged"):
+        job.check_resumable()
+
+
+def test_moving_aside_keeps_everything(describe):
+    job = describe()
+    for seed in (1, 2):
+        describe(seed=seed).check_resumable()
+        (job.path / "checkpoints").mkdir()
+        job.move_aside()
+    assert json.loads((job.path / "old-2" / "config.json").read_text())["seed"] == 2
+    assert (job.path / "old-1" / "checkpoints").is_dir()
+    assert sorted(path.name for path in job.path.iterdir()) == ["old-1", "old-2"]
+
+
+def test_a_file_in_the_way_is_named(tmp_path, dataset):
+    (tmp_path / "job").write_text("")
+    with pytest.raises(UserError, match=r"--job_dir=.*/job is a file"):
+        job_dir.describe(TrainConfig(data_dir="d", job_dir=str(tmp_path / "job")), dataset)
+
+
+def test_finished_is_finished_until_more_is_asked_for(describe):
+    job = describe(epochs=2)
+    job.check_resumable()
+    job.finish({"step": 5})
+    assert describe(epochs=2).is_finished()
+    assert not describe(epochs=3).is_finished()
+    job.reopen()
+    assert not describe(epochs=2).is_finished()
+
+
+def test_the_launcher_names_the_job(describe, monkeypatch):
+    assert describe().job_id == describe(epochs=3, strategy="one_device").job_id
+    assert describe().job_id != describe(seed=1).job_id
+    monkeypatch.setenv("POSTER_JOB_ID", "job-7")
+    assert describe().job_id == "job-7"
+
+
+class TestLock:
+    def path(self, tmp_path):
+        return epath.Path(tmp_path) / "LOCK.json"
+
+    def test_another_job_is_refused_and_told_who_is_there(self, tmp_path):
+        path = self.path(tmp_path)
+        with (
+            lock.held(path, "first"),
+            pytest.raises(UserError, match=r"belongs to job first \(process \d+ on "),
+            lock.held(path, "second"),
+        ):
+            pass
+        with lock.held(path, "second"):
+            pass
+        assert not path.exists()
+
+    def test_the_same_job_takes_over_and_the_earlier_attempt_stops_writing(self, tmp_path):
+        path = self.path(tmp_path)
+        with lock.held(path, "job") as earlier:
+            earlier.check()
+            with lock.held(path, "job") as later:
+                later.check()
+                assert later.attempt == 2
+                with pytest.raises(LostPeer, match="another attempt"):
+                    earlier.check()
+                earlier.release()
+                assert path.exists(), "who has lost the lock does not take it away"
+
+    def test_a_silent_job_is_replaced_after_a_minute(self, tmp_path):
+        path = self.path(tmp_path)
+        owner = {"job_id": "first", "attempt": 3, "host": "h", "pid": 1, "heartbeat": time.time() - 61}
+        path.write_text(json.dumps(owner))
+        with lock.held(path, "second") as taken:
+            assert taken.attempt == 1
+        path.write_text(json.dumps(owner | {"heartbeat": time.time() - 50}))
+        with pytest.raises(UserError, match="belongs to job first"), lock.held(path, "second"):
+            pass
+
+    def test_the_file_holds_what_others_read(self, tmp_path):
+        path = self.path(tmp_path)
+        with lock.held(path, "job"):
+            assert json.loads(path.read_text()).keys() == {"job_id", "attempt", "host", "pid", "heartbeat"}

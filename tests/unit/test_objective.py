@@ -1,0 +1,88 @@
+"""The loss, the metrics and the learning rate, against their definitions."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from sklearn.metrics import log_loss, precision_score, recall_score
+
+from trainer import objective
+from trainer.config import TrainConfig
+
+LABELS = np.array([[1, 0, 1], [0, 0, 1], [0, 1, 0], [1, 1, 1]], np.float32)
+LOGITS = np.array([[2, -1, 0.5], [-3, 1, 1], [0.1, 2, -2], [-1, 3, 4]], np.float32)
+COUNTS = {"Action": 10, "Comedy": 40, "Drama": 80}
+
+
+def config(**changes):
+    return TrainConfig(data_dir="d", job_dir="j", **changes)
+
+
+def loss_of(**changes):
+    return float(objective.loss(config(**changes), COUNTS, 100)(LABELS, LOGITS))
+
+
+def test_plain_loss_is_binary_cross_entropy():
+    scores = 1 / (1 + np.exp(-LOGITS.astype(np.float64)))
+    assert loss_of() == pytest.approx(log_loss(LABELS.ravel(), scores.ravel()), rel=1e-5)
+
+
+def test_label_smoothing_moves_targets_towards_a_half():
+    scores = 1 / (1 + np.exp(-LOGITS.astype(np.float64)))
+    targets = LABELS * 0.8 + 0.1
+    expected = -np.mean(targets * np.log(scores) + (1 - targets) * np.log(1 - scores))
+    assert loss_of(label_smoothing=0.2) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("how", "power"), [("balanced", 1), ("sqrt", 0.5)])
+def test_positive_weights_follow_the_genres_frequencies(how, power):
+    scores = 1 / (1 + np.exp(-LOGITS.astype(np.float64)))
+    weights = (np.array([90 / 10, 60 / 40, 20 / 80])) ** power
+    expected = -np.mean(weights * LABELS * np.log(scores) + (1 - LABELS) * np.log(1 - scores))
+    assert loss_of(positive_weights=how) == pytest.approx(expected, rel=1e-5)
+
+
+def test_training_metrics_take_logits():
+    results = {}
+    for metric in objective.training_metrics():
+        metric.update_state(LABELS[:2], LOGITS[:2])
+        metric.update_state(LABELS[2:], LOGITS[2:])
+        results[metric.name] = float(metric.result())
+    predicted = LOGITS > 0
+    assert results["precision"] == pytest.approx(precision_score(LABELS, predicted, average="micro"))
+    assert results["recall"] == pytest.approx(recall_score(LABELS, predicted, average="micro"))
+    assert results["accuracy"] == pytest.approx(np.mean(LOGITS.argmax(1) == LABELS.argmax(1)))
+
+
+@pytest.mark.parametrize("schedule", ["constant", "step", "exponential", "cosine"])
+def test_rates_rise_during_warm_up_and_never_after(schedule):
+    rate = objective.learning_rate(config(schedule=schedule, epochs=10, warmup_epochs=2, learning_rate=0.1), steps_per_epoch=50)
+    rates = [rate(step) for step in range(500)]
+    assert np.all(np.diff(rates[:100]) > 0)
+    assert np.all(np.diff(rates[100:]) <= 0)
+    assert rates[100] == pytest.approx(0.1)
+    assert min(rates) > 0
+
+
+def test_schedules_end_where_they_should():
+    def last(schedule):
+        return objective.learning_rate(
+            config(schedule=schedule, epochs=10, warmup_epochs=0, learning_rate=1.0), steps_per_epoch=100
+        )(999)
+
+    assert last("constant") == 1
+    assert last("step") == pytest.approx(0.01)
+    assert last("exponential") == pytest.approx(0.01, rel=0.01)
+    assert last("cosine") == pytest.approx(0, abs=1e-5)
+
+
+def test_warm_up_longer_than_the_job_still_ends():
+    rate = objective.learning_rate(config(epochs=1, warmup_epochs=5), steps_per_epoch=4)
+    assert all(0 < rate(step) <= 1e-3 for step in range(4))
+
+
+def test_weight_decay_spares_biases_and_scales():
+    optimizer = objective.optimizer(config(optimizer="adamw", weight_decay=0.5, learning_rate=1.0))
+    kernel, bias, gamma = (tf.Variable([1.0], name=name) for name in ("dense/kernel", "dense/bias", "norm/gamma"))
+    optimizer.apply_gradients([(tf.zeros(1), variable) for variable in (kernel, bias, gamma)])
+    assert kernel.numpy() == pytest.approx(0.5)
+    assert (bias.numpy(), gamma.numpy()) == (1.0, 1.0)

@@ -1,0 +1,176 @@
+"""The description of a training job: the absl flags of `trainer.task` and the frozen dataclass that they become.
+
+Imports absl and the standard library alone, so that a launcher can check a job's flags without TensorFlow.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from absl import flags
+
+from trainer.errors import UserError
+
+
+def _option(default: Any, help: str, *, choices: tuple[str, ...] = (), minimum: float | None = None, free: bool = False) -> Any:
+    """A field that is also a flag.
+
+    Args:
+      default: its value when the flag is not given; its type decides the flag's.
+      help: the flag's help text.
+      choices: what a string may be.
+      minimum: the least that a number may be.
+      free: whether a job may be resumed with another value, because the value does not change what is learnt.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "choices": choices, "minimum": minimum, "free": free})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything that `trainer.task` is told: each field is the flag of the same name, described by its help text."""
+
+    data_dir: str = _option("", "The data set: a folder that trainer.prepare made.", free=True)
+    job_dir: str = _option("", "Where everything about the job goes; the job resumes from there by itself.", free=True)
+
+    model: str = _option("resnet", "The network.", choices=("cnn", "resnet"))
+    precision: str = _option(
+        "float32",
+        "What the network computes in; its head and its weights stay float32.",
+        choices=("float32", "mixed_bfloat16", "mixed_float16"),
+    )
+    dropout: float = _option(0.3, "The share of features dropped before the head.", minimum=0.0)
+    augment: str = _option(
+        "light",
+        "Changes to the training pictures: flips, crops, brightness and contrast.",
+        choices=("none", "light", "strong"),
+    )
+    epochs: int = _option(15, "How often training sees every film.", minimum=1, free=True)
+    batch_size: int = _option(64, "Films a step, over all replicas together.", minimum=1)
+    optimizer: str = _option("adamw", "The optimizer.", choices=("adam", "adamw"))
+    learning_rate: float = _option(1e-3, "The highest learning rate.", minimum=0.0)
+    schedule: str = _option(
+        "cosine",
+        "How the learning rate falls: not at all; to a tenth after a half and again after three quarters of the steps; "
+        "exponentially to a hundredth; along half a cosine to zero.",
+        choices=("constant", "step", "exponential", "cosine"),
+    )
+    warmup_epochs: float = _option(1.0, "Epochs over which the rate first rises from zero.", minimum=0.0)
+    weight_decay: float = _option(0.05, "Decoupled weight decay, for adamw.", minimum=0.0)
+    label_smoothing: float = _option(0.0, "Moves the targets from 0 and 1 towards a half by this share.", minimum=0.0)
+    positive_weights: str = _option(
+        "none",
+        "What a film of a genre weighs against one that is not of it: the same; the root of negatives/positives; "
+        "negatives/positives.",
+        choices=("none", "sqrt", "balanced"),
+    )
+    early_stopping: int = _option(
+        0, "Stop after this many epochs without a better validation mean average precision; 0: never.", minimum=0
+    )
+    seed: int = _option(0, "Of the initial weights, the order of films, dropout and augmentation.", minimum=0)
+    open_shards: int = _option(16, "Training shards read at the same time, interleaved.", minimum=1)
+    shuffle_window: int = _option(
+        512, "Records shuffled among each other within each open shard; they are held in memory.", minimum=1
+    )
+    synthetic_data: bool = _option(False, "Train on one random batch from memory: the device's own speed.")
+    max_steps: int = _option(0, "Stop after this many steps; 0: when the epochs are over.", minimum=0, free=True)
+
+    strategy: str = _option(
+        "auto",
+        "The tf.distribute strategy; auto: mirrored where there are several GPUs, else one_device.",
+        choices=("auto", "one_device", "mirrored"),
+        free=True,
+    )
+    backup_steps: int = _option(
+        200,
+        "Save the state that a killed job resumes from every this many steps, and at each epoch's end.",
+        minimum=1,
+        free=True,
+    )
+    steps_per_execution: int = _option(1, "Steps that one call of the device runs.", minimum=1, free=True)
+    deterministic: bool = _option(False, "Ask TensorFlow for bit-exact kernels on GPUs too, where they are slower.", free=True)
+    run_eagerly: bool = _option(False, "Run step by step in Python, for a debugger.", free=True)
+    debug_nans: bool = _option(False, "Stop at the first operation that gives NaN or infinity, and name it.", free=True)
+    profile_steps: str = _option("", "FIRST,LAST: steps whose trace goes to TensorBoard.", free=True)
+    log_format: str = _option(
+        "auto",
+        "text, or json lines for a log collector; auto: text. A progress bar is shown on a terminal.",
+        choices=("auto", "text", "json"),
+        free=True,
+    )
+    fresh: bool = _option(False, "Move what the job directory holds aside and start anew.", free=True)
+
+    def __post_init__(self) -> None:
+        """Raises UserError naming the flag, its value and what it may be."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            choices, minimum = field.metadata["choices"], field.metadata["minimum"]
+            if choices and value not in choices:
+                raise UserError(f"--{field.name}={value} is none of {', '.join(choices)}")
+            if minimum is not None and not value >= minimum:
+                raise UserError(f"--{field.name}={value} must be at least {minimum}")
+        for name in ("data_dir", "job_dir"):
+            if not getattr(self, name):
+                raise UserError(f"--{name} is missing: name a folder, local or gs://")
+        for name in ("dropout", "label_smoothing"):
+            if not getattr(self, name) < 1:
+                raise UserError(f"--{name}={getattr(self, name)} must be below 1")
+        if self.max_steps % self.steps_per_execution:
+            raise UserError(
+                f"--max_steps={self.max_steps} is no multiple of --steps_per_execution={self.steps_per_execution}: choose one"
+            )
+        _ = self.profile_range
+
+    @property
+    def profile_range(self) -> tuple[int, int] | None:
+        """The first and the last step to profile, or None."""
+        if not self.profile_steps:
+            return None
+        try:
+            first, last = map(int, self.profile_steps.split(","))
+        except ValueError:
+            first, last = 0, 0
+        if not 0 < first <= last:
+            raise UserError(f"--profile_steps={self.profile_steps} is not FIRST,LAST, such as 10,20")
+        return first, last
+
+    def result_fields(self) -> dict[str, Any]:
+        """The fields that decide what is learnt: a job is resumed only where they are the same."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if not f.metadata["free"]}
+
+
+def fingerprint(description: dict[str, Any]) -> str:
+    """The SHA-256 of a JSON-like description, in hexadecimal."""
+    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
+
+
+def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
+    """Defines one absl flag for each field of `TrainConfig`."""
+    define = {
+        str: flags.DEFINE_string,
+        int: flags.DEFINE_integer,
+        float: flags.DEFINE_float,
+        bool: flags.DEFINE_boolean,
+    }
+    for field in dataclasses.fields(TrainConfig):
+        kind, text, choices = type(field.default), field.metadata["help"], field.metadata["choices"]
+        if choices:
+            flags.DEFINE_enum(field.name, field.default, choices, text, flag_values=flag_values)
+        else:
+            define[kind](field.name, field.default, text, flag_values=flag_values)
+
+
+def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> TrainConfig:
+    """The job that the parsed flags describe.
+
+    Raises:
+      UserError: a value that its flag does not take.
+    """
+    return TrainConfig(**{field.name: flag_values[field.name].value for field in dataclasses.fields(TrainConfig)})
+
+
+def from_description(description: Mapping[str, Any]) -> TrainConfig:
+    """The job that a config.json describes, as far as it decides what is learnt."""
+    known = {field.name for field in dataclasses.fields(TrainConfig) if not field.metadata["free"]}
+    return TrainConfig(data_dir="-", job_dir="-", **{name: description[name] for name in known})

@@ -1,0 +1,328 @@
+"""The input: from TFRecord shards to batches of uint8 pictures on the device.
+
+The order of training is a function of the seed, the epoch and the shards, never of how many workers read them. An epoch
+is a line of places. It permutes the shards and opens `open_shards` of them at a time; the places of such a round go to
+its shards in fixed rotation, and each shard yields its records through a deterministic shuffle window. Places [s·B,
+(s+1)·B) are the global batch of step s, and worker w of N supplies the places p ≡ w (mod N). A job's position is
+therefore one number, the global step, and going to it opens no earlier round's shards and decodes no picture.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from trainer.data import shards
+from trainer.errors import UserError
+
+# Salts that keep the random streams drawn from one seed apart.
+_SHARD_ORDER, _WINDOW = 1, 2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingOrder:
+    """Which film stands at which place of which epoch.
+
+    Attributes:
+      paths: the training shards, [S].
+      examples: how many records each holds, [S].
+      batch_size: the global batch.
+      open_shards: how many shards are read at the same time; at most S.
+      shuffle_window: records of one shard that are shuffled among each other; so many are held in memory for each open
+        shard.
+      seed: of the permutations.
+    """
+
+    paths: tuple[str, ...]
+    examples: tuple[int, ...]
+    batch_size: int
+    open_shards: int
+    shuffle_window: int
+    seed: int
+
+    @property
+    def records_per_shard(self) -> int:
+        """Records that every shard gives to an epoch: as many as the smallest has, so that the rotation never breaks."""
+        return min(self.examples)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole global batches in an epoch."""
+        return self.records_per_shard * len(self.paths) // self.batch_size
+
+    @property
+    def left_out(self) -> int:
+        """Films that an epoch leaves out, others each time: fewer than shards + batch."""
+        return sum(self.examples) - self.steps_per_epoch * self.batch_size
+
+
+def training_order(dataset: shards.Dataset, *, batch_size: int, open_shards: int, shuffle_window: int, seed: int) -> TrainingOrder:
+    """The order in which a job sees the training split of `dataset`.
+
+    Raises:
+      UserError: the split holds less than one batch.
+    """
+    split = dataset.split("train")
+    order = TrainingOrder(
+        paths=tuple(dataset.shard_paths("train")),
+        examples=tuple(shard.examples for shard in split.shards),
+        batch_size=batch_size,
+        open_shards=min(open_shards, len(split.shards)),
+        shuffle_window=shuffle_window,
+        seed=seed,
+    )
+    if order.steps_per_epoch == 0:
+        usable = order.records_per_shard * len(order.paths)
+        raise UserError(
+            f"--batch_size={batch_size} is more than an epoch of {dataset.path} holds "
+            f"({usable} films in shards of equal size): choose a smaller batch"
+        )
+    return order
+
+
+def training_dataset(
+    dataset: shards.Dataset,
+    order: TrainingOrder,
+    *,
+    replica_batch: int,
+    first_step: int,
+    epochs: int,
+    worker: int = 0,
+    workers: int = 1,
+) -> tf.data.Dataset:
+    """One worker's share of every global batch from `first_step` to the end of the last epoch.
+
+    Args:
+      dataset: the data set.
+      order: which film stands where.
+      replica_batch: films that one replica takes at a time; divides the worker's share of the global batch.
+      first_step: the global step to begin with.
+      epochs: where training ends.
+      worker: this worker's index.
+      workers: how many workers there are; divides the global batch.
+
+    Returns:
+      A dataset of ({"image": uint8 [b, H, W, 3], "position": int64 [b]}, labels float32 [b, G]), b = `replica_batch`.
+      A film's position is its place counted from the start of training: position // batch_size is the step, the rest
+      the place in it.
+    """
+    records = _training_records(order, first_step=first_step, epochs=epochs, worker=worker, workers=workers)
+    positions = tf.data.Dataset.range(
+        first_step * order.batch_size + worker, epochs * order.steps_per_epoch * order.batch_size, workers
+    )
+    pictures = _decoded(tf.data.Dataset.zip(records, positions), dataset, replica_batch)
+    return _with_options(pictures.map(lambda parsed, position: ({"image": parsed["image"], "position": position}, parsed["label"])))
+
+
+def _training_records(order: TrainingOrder, *, first_step: int, epochs: int, worker: int, workers: int) -> tf.data.Dataset:
+    """The serialized examples at the places p ≡ worker (mod workers), from `first_step` on: strings []."""
+    paths, examples = tf.constant(order.paths), tf.constant(order.examples, tf.int64)
+    count, per_shard, opened = len(order.paths), order.records_per_shard, order.open_shards
+    first_epoch, step = divmod(first_step, order.steps_per_epoch)
+    # Where the workers divide the rotation, each opens only the shards that its places fall on.
+    own_shards = opened % workers == 0 and count % opened == 0
+
+    def records(shard: tf.Tensor, skip: tf.Tensor, epoch: tf.Tensor) -> tf.data.Dataset:
+        seed = _fold_in(order.seed, _WINDOW, epoch, shard)
+        shuffled = _window_shuffled(tf.data.TFRecordDataset(paths[shard]), examples[shard], order.shuffle_window, seed)
+        return shuffled.skip(skip).take(per_shard - skip)
+
+    def one_round(number: tf.Tensor, permutation: tf.Tensor, skip: tf.Tensor, epoch: tf.Tensor) -> tf.data.Dataset:
+        members = permutation[number * opened : (number + 1) * opened]
+        if own_shards:
+            members, skip = members[worker::workers], skip // workers
+        size = tf.size(members, tf.int64)
+        turns, entry = skip // size, skip % size
+        # A rotation entered in its middle: the shards before the entry have given one record more.
+        skips = turns + tf.cast(tf.range(size) < entry, tf.int64)
+        rotation = tf.data.Dataset.from_tensor_slices((tf.roll(members, -entry, 0), tf.roll(skips, -entry, 0)))
+        return rotation.interleave(
+            lambda shard, passed: records(shard, passed, epoch),
+            cycle_length=opened // workers if own_shards else opened,
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+
+    def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+        permutation = tf.random.experimental.stateless_shuffle(
+            tf.range(count, dtype=tf.int64), _fold_in(order.seed, _SHARD_ORDER, epoch)
+        )
+        passed = tf.where(epoch == first_epoch, tf.constant(step * order.batch_size, tf.int64), 0)
+        per_round = opened * per_shard
+        first_round = passed // per_round
+        places = tf.data.Dataset.range(first_round, -(-count // opened)).flat_map(
+            lambda number: one_round(number, permutation, tf.where(number == first_round, passed % per_round, 0), epoch)
+        )
+        if not own_shards:
+            places = places.shard(workers, worker)
+        return places.take((order.steps_per_epoch * order.batch_size - passed) // workers)
+
+    return tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch)
+
+
+def _fold_in(seed: int | tf.Tensor, *numbers: int | tf.Tensor) -> tf.Tensor:
+    """A stateless seed, int64 [2], that depends on all of its arguments; `seed` is a number or such a seed."""
+    folded = seed if tf.is_tensor(seed) else tf.constant([seed, 0], tf.int64)
+    for number in numbers:
+        folded = tf.random.experimental.stateless_fold_in(folded, tf.cast(number, tf.int64))
+    return folded
+
+
+def _window_shuffled(records: tf.data.Dataset, examples: tf.Tensor, window: int, seed: tf.Tensor) -> tf.data.Dataset:
+    """Permutes the records of a shard within consecutive windows.
+
+    tf.data's own shuffle takes no tensor for a seed. Windows that always cut a shard at the same records would never
+    bring the two sides of a cut together, so in a shard that is longer than one window the cuts move with the seed:
+    blanks are put in front of the shard, and removed again.
+    """
+    blanks = tf.random.stateless_uniform([], seed, maxval=window, dtype=tf.int64)
+    blanks = tf.where(examples > window, blanks, 0)
+    padded = tf.data.Dataset.from_tensors("").repeat(blanks).concatenate(records)
+
+    def shuffled(number: tf.Tensor, block: tf.Tensor) -> tf.Tensor:
+        block = tf.random.experimental.stateless_shuffle(block, _fold_in(seed, number))
+        return tf.boolean_mask(block, tf.strings.length(block) > 0)
+
+    return padded.batch(window).enumerate().map(shuffled).unbatch()
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledSplit:
+    """What a split holds beside its pictures, in the order in which `evaluation_dataset` yields them.
+
+    Attributes:
+      ids: the films' ids, [N].
+      labels: whether a film is of a genre, bool [N, G].
+    """
+
+    ids: tuple[str, ...]
+    labels: np.ndarray
+
+
+def read_labels(dataset: shards.Dataset, split: str) -> LabelledSplit:
+    """Reads the ids and labels of a split, without decoding a picture.
+
+    Raises:
+      UserError: there is no such split, or it is empty.
+    """
+    spec = {name: _features(dataset)[name] for name in ("image/id", "image/label")}
+    batches = _in_turn(dataset, split).batch(1024).map(lambda records: tf.io.parse_example(records, spec))
+    parsed = list(batches.as_numpy_iterator())
+    return LabelledSplit(
+        ids=tuple(film.decode() for batch in parsed for film in batch["image/id"]),
+        labels=np.concatenate([batch["image/label"] for batch in parsed]).astype(bool),
+    )
+
+
+def read_pictures(dataset: shards.Dataset, split: str, rows: Sequence[int]) -> dict[int, np.ndarray]:
+    """Reads a few pictures of a split.
+
+    Args:
+      dataset: the data set.
+      split: its split.
+      rows: which, counted from 0 in the order of `read_labels`.
+
+    Returns:
+      Pictures, uint8 [H, W, 3], by row.
+    """
+    wanted = tf.constant(list(rows), tf.int64)
+    numbered = tf.data.Dataset.zip(_in_turn(dataset, split), tf.data.Dataset.range(dataset.split(split).examples))
+    chosen = numbered.filter(lambda record, row: tf.reduce_any(row == wanted))
+    batches = _decoded(chosen, dataset, batch=1).as_numpy_iterator()
+    return {int(row[0]): parsed["image"][0] for parsed, row in batches}
+
+
+def evaluation_dataset(dataset: shards.Dataset, split: str, *, replica_batch: int, replicas: int) -> tf.data.Dataset:
+    """Every picture of a split exactly once, in batches of one static shape.
+
+    Args:
+      dataset: the data set.
+      split: its split.
+      replica_batch: pictures that one replica takes at a time.
+      replicas: how many replicas share the batches; each gets equally many.
+
+    Returns:
+      A dataset of (images uint8 [b, H, W, 3], index int64 [b]), b = `replica_batch`. An index counts the split's
+      examples from 0; -1 marks the blank pictures that fill up the last batches.
+    """
+    examples = dataset.split(split).examples
+    blanks = -examples % (replica_batch * replicas)
+    indices = tf.data.Dataset.range(examples).concatenate(tf.data.Dataset.from_tensors(np.int64(-1)).repeat(blanks))
+    records = _in_turn(dataset, split).concatenate(tf.data.Dataset.from_tensors(_blank_record(dataset)).repeat(blanks))
+    pictures = _decoded(tf.data.Dataset.zip(records, indices), dataset, replica_batch)
+    return _with_options(pictures.map(lambda parsed, index: (parsed["image"], index)))
+
+
+def synthetic_dataset(dataset: shards.Dataset, *, replica_batch: int) -> tf.data.Dataset:
+    """One random batch for ever, in the form of `training_dataset`: shows what a device does when it never waits."""
+    random = np.random.default_rng(0)
+    image = random.integers(0, 256, (replica_batch, dataset.height, dataset.width, 3), np.uint8)
+    labels = random.integers(0, 2, (replica_batch, len(dataset.genres))).astype(np.float32)
+    batch = ({"image": image, "position": np.arange(replica_batch)}, labels)
+    return tf.data.Dataset.from_tensors(batch).cache().repeat().prefetch(tf.data.AUTOTUNE)
+
+
+def _in_turn(dataset: shards.Dataset, split: str) -> tf.data.Dataset:
+    """The serialized examples of a split, its shards in turn."""
+    paths = dataset.shard_paths(split)
+    return tf.data.Dataset.from_tensor_slices(paths).interleave(
+        tf.data.TFRecordDataset,
+        cycle_length=min(16, len(paths)),
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
+
+
+def _features(dataset: shards.Dataset) -> dict[str, tf.io.FixedLenFeature]:
+    return {
+        "image/encoded": tf.io.FixedLenFeature([], tf.string),
+        "image/id": tf.io.FixedLenFeature([], tf.string),
+        "image/label": tf.io.FixedLenFeature([len(dataset.genres)], tf.int64),
+    }
+
+
+def _decoded(records: tf.data.Dataset, dataset: shards.Dataset, batch: int) -> tf.data.Dataset:
+    """Decodes (example, companion) to batches of ({"image": uint8 [b, H, W, 3], "label": float32 [b, G]}, companion)."""
+    features = {name: _features(dataset)[name] for name in ("image/encoded", "image/label")}
+    shape = (dataset.height, dataset.width, 3)
+
+    def jpeg(record: tf.Tensor, companion: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        parsed = tf.io.parse_single_example(record, features)
+        # The default method trades accuracy for speed, and is not the one that made the picture.
+        image = tf.io.decode_jpeg(parsed["image/encoded"], channels=3, dct_method="INTEGER_ACCURATE")
+        return _named(tf.ensure_shape(image, shape), parsed), companion
+
+    def raw(serialized: tf.Tensor, companion: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        parsed = tf.io.parse_example(serialized, features)
+        image = tf.io.decode_raw(parsed["image/encoded"], tf.uint8, fixed_length=math.prod(shape))
+        return _named(tf.reshape(image, (batch, *shape)), parsed), companion
+
+    if dataset.encoding == "jpeg":
+        return records.map(jpeg, num_parallel_calls=tf.data.AUTOTUNE).batch(batch, drop_remainder=True)
+    # Where there is nothing to decode the cost is in the calls: one for a batch.
+    return records.batch(batch, drop_remainder=True).map(raw, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _named(image: tf.Tensor, parsed: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    return {"image": image, "label": tf.cast(parsed["image/label"], tf.float32)}
+
+
+def _blank_record(dataset: shards.Dataset) -> bytes:
+    """A serialized example that fills up a batch."""
+    image = np.zeros((dataset.height, dataset.width, 3), np.uint8)
+    encoded = tf.io.encode_jpeg(image).numpy() if dataset.encoding == "jpeg" else image.tobytes()
+    features = {
+        "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded])),
+        "image/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[0] * len(dataset.genres))),
+    }
+    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+
+def _with_options(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    options = tf.data.Options()
+    options.deterministic = True
+    # The order above says which worker reads what.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)

@@ -1,0 +1,49 @@
+"""TensorFlow's errors that only the user can mend, said in one line."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+from trainer.data import shards
+from trainer.errors import UserError
+
+
+@contextlib.contextmanager
+def explained(dataset: shards.Dataset, *, batch_size: int) -> Iterator[None]:
+    """Turns TensorFlow's errors within a block into a `UserError` where their cause is known.
+
+    Raises:
+      UserError: a shard is damaged (named by its checksum), the disk is full, a device has too little memory, or
+        --debug_nans found
+        a value that is not finite.
+    """
+    try:
+        yield
+    except tf.errors.DataLossError as error:
+        damaged = [
+            name for split in dataset.splits if dataset.splits[split].examples for name in shards.corrupt_shards(dataset, split)
+        ]
+        if not damaged:
+            raise
+        raise UserError(
+            f"{dataset.path}: {', '.join(damaged)} is damaged, its CRC32C is not that of dataset.json: "
+            "make the data set again with trainer.prepare --overwrite"
+        ) from error
+    except tf.errors.ResourceExhaustedError as error:
+        if "No space left" in error.message or "quota" in error.message:
+            raise UserError(f"{_first_line(error)}: free some space, then run the same command again") from error
+        raise UserError(
+            f"out of memory: lower --batch_size={batch_size}, or use --precision=mixed_bfloat16 ({_first_line(error)})"
+        ) from error
+    except tf.errors.InvalidArgumentError as error:
+        if "check_numerics" not in error.message and "CheckNumerics" not in error.message:
+            raise
+        # The operation and where the program made it: several lines, and what --debug_nans is for.
+        print(error.message, file=sys.stderr)
+        raise UserError("a value is not finite: lower --learning_rate, or mend the operation named above") from error
+
+
+def _first_line(error: tf.errors.OpError) -> str:
+    return error.message.strip().splitlines()[0][:300]

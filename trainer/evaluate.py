@@ -1,0 +1,79 @@
+"""Evaluates a finished job on any split of any data set: `python -m trainer.evaluate --job_dir=DIR --data_dir=DIR`."""
+
+import logging
+
+from absl import flags
+from etils import epath
+
+from trainer import app, config, diagnosis, files, model, reporting
+from trainer import strategy as strategies
+from trainer.data import shards
+from trainer.errors import UserError
+from trainer.evaluation import evaluator, metrics
+from trainer.evaluation.inference import SplitPredictor
+from trainer.state import restore_best
+
+_log = logging.getLogger("trainer.evaluate")
+
+_JOB_DIR = flags.DEFINE_string("job_dir", None, "The directory of a finished job.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "A data set that trainer.prepare made.")
+_SPLIT = flags.DEFINE_enum("split", "test", shards.SPLITS, "The split to evaluate on.")
+_OUTPUT = flags.DEFINE_string("output", None, "Where the figures and the report go; default: JOB_DIR/evaluation-SPLIT.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Pictures at a time, over all replicas together.", lower_bound=1)
+_STRATEGY = flags.DEFINE_enum("strategy", "auto", ("auto", "one_device", "mirrored"), "The tf.distribute strategy.")
+
+
+def main(arguments: list[str]) -> None:
+    """Rebuilds the job's best network and evaluates it."""
+    for flag in (_JOB_DIR, _DATA_DIR):
+        if not flag.value:
+            raise UserError(f"--{flag.name} is missing: name a folder")
+    if arguments:
+        raise UserError(f"{arguments[0]!r} is no flag of trainer.evaluate: options are written --name=value")
+    reporting.configure("text")
+    job_dir, split = epath.Path(_JOB_DIR.value), _SPLIT.value
+    if not (job_dir / "DONE.json").exists():
+        raise UserError(f"--job_dir={job_dir} holds no finished job: run trainer.task there to its end")
+    description = files.read_json(job_dir / "config.json")
+    data = description["data"]
+    dataset = shards.load(_DATA_DIR.value)
+    _check_fits(dataset, data)
+
+    job = config.from_description(description)
+    strategy = strategies.create(_STRATEGY.value)
+    with strategy.scope():
+        network = model.build(job, genres=len(dataset.genres), height=dataset.height, width=dataset.width)
+    restore_best(network, job_dir)
+    output = epath.Path(_OUTPUT.value or job_dir / f"evaluation-{split}")
+    with diagnosis.explained(dataset, batch_size=_BATCH_SIZE.value):
+        figures = evaluator.evaluate(
+            SplitPredictor(strategy, network, dataset, split, batch_size=_BATCH_SIZE.value),
+            dataset,
+            output,
+            split=split,
+            thresholds=files.read_json(job_dir / "evaluation" / "metrics.json")["tuned"]["thresholds"],
+            train=data["train"],
+            config=description,
+            history=[],
+        )
+    print(metrics.table(figures))
+    _log.info("the report is %s", output / "report.html")
+
+
+def _check_fits(dataset: shards.Dataset, data: dict) -> None:
+    if list(dataset.genres) != data["genres"]:
+        only_here, only_there = set(dataset.genres) - set(data["genres"]), set(data["genres"]) - set(dataset.genres)
+        raise UserError(
+            f"{dataset.path} has other genres than the job (only the data set: {', '.join(sorted(only_here)) or 'none'}; "
+            f"only the job: {', '.join(sorted(only_there)) or 'none'}): evaluate on a data set with the same genres"
+        )
+    size = data["image"]
+    if (dataset.height, dataset.width) != (size["height"], size["width"]):
+        raise UserError(
+            f"{dataset.path} has pictures of {dataset.height} x {dataset.width}, the job's are {size['height']} x "
+            f"{size['width']}: prepare it with --height={size['height']} --width={size['width']}"
+        )
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,76 @@
+"""Evaluates a network: quickly after each epoch, and with a report at a job's end or on other data."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+import tf_keras as keras
+from etils import epath
+
+from trainer.data import pipeline, shards
+from trainer.evaluation import examples, metrics, report
+from trainer.evaluation.inference import SplitPredictor
+
+_POSTERS_SHOWN = 30
+
+
+def epoch_figures(predictor: SplitPredictor, loss: keras.losses.Loss) -> dict[str, float | None]:
+    """The figures of a split for history.csv; `loss` is what training minimises, so that the two compare."""
+    logits = predictor.logits()
+    predictions = predictor.predictions(logits)
+    figures = metrics.compute(
+        predictions, split="validation", thresholds=dict.fromkeys(predictions.genres, 0.5), train_genre_counts={}
+    )
+    return {
+        "loss": float(tf.reduce_mean(loss.call(tf.constant(predictor.labels, tf.float32), tf.constant(logits)))),
+        "accuracy": figures["accuracy"],
+        "precision": figures["at_0.5"]["precision"],
+        "recall": figures["at_0.5"]["recall"],
+        "f1_micro": figures["at_0.5"]["f1_micro"],
+        "f1_macro": figures["at_0.5"]["f1_macro"],
+        "mean_average_precision": figures["mean_average_precision"],
+        "roc_auc": figures["roc_auc"],
+    }
+
+
+def evaluate(
+    predictor: SplitPredictor,
+    dataset: shards.Dataset,
+    output: epath.Path,
+    *,
+    split: str,
+    thresholds: Mapping[str, float],
+    train: Mapping[str, Any],
+    config: Mapping[str, Any],
+    history: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Evaluates a network on a split and writes its figures, plots and report.
+
+    Args:
+      predictor: of that split.
+      dataset: the data set.
+      output: the folder to write.
+      split: the split's name.
+      thresholds: by genre, chosen on the validation split of the data that the network was trained with.
+      train: `examples` and `genre_counts` of the training split that the network was trained with.
+      config: the job's settings, for the report.
+      history: its epochs; empty leaves the curves out.
+
+    Returns:
+      What metrics.json holds.
+    """
+    predictions = predictor.predictions(predictor.logits())
+    figures = metrics.compute(predictions, split=split, thresholds=thresholds, train_genre_counts=train["genre_counts"])
+    shown = examples.pick_examples(predictions, _POSTERS_SHOWN)
+    pictures = pipeline.read_pictures(dataset, split, shown)
+    report.write(
+        output,
+        metrics=figures,
+        predictions=predictions,
+        history=history,
+        config=config,
+        pictures={predictions.ids[row]: pictures[row] for row in shown},
+        train_genre_counts=train["genre_counts"],
+        train_examples=train["examples"],
+    )
+    return figures

@@ -1,0 +1,64 @@
+"""A network's predictions for a whole split, under the job's strategy."""
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+
+from trainer import model
+from trainer.data import pipeline, shards
+from trainer.evaluation.metrics import Predictions
+
+
+class SplitPredictor:
+    """Predicts a split again and again, as the network learns: traced once, the labels read once."""
+
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy,
+        network: keras.Model,
+        dataset: shards.Dataset,
+        split: str,
+        *,
+        batch_size: int,
+    ) -> None:
+        """Args:
+          strategy: that the network was made under.
+          network: takes pictures and positions, gives logits.
+          dataset: the data set.
+          split: its split.
+          batch_size: pictures at a time, over all replicas together.
+
+        Raises:
+          UserError: the split is not there or empty.
+        """
+        replicas = strategy.num_replicas_in_sync
+        self._strategy = strategy
+        self._genres = dataset.genres
+        self._labelled = pipeline.read_labels(dataset, split)
+        self._batches = strategy.distribute_datasets_from_function(
+            lambda _: pipeline.evaluation_dataset(dataset, split, replica_batch=-(-batch_size // replicas), replicas=replicas)
+        )
+
+        @tf.function
+        def forward(images: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return strategy.run(lambda *batch: (model.logits(network, batch[0]), batch[1]), args=(images, index))
+
+        self._forward = forward
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Whether a film is of a genre, bool [N, G]."""
+        return self._labelled.labels
+
+    def logits(self) -> np.ndarray:
+        """The logits of every film of the split, each once, float32 [N, G], in the order of `labels`."""
+        logits = np.empty(self.labels.shape, np.float32)
+        for batch in self._batches:
+            values, index = (self._strategy.gather(part, axis=0).numpy() for part in self._forward(*batch))
+            real = index >= 0
+            logits[index[real]] = values[real]
+        return logits
+
+    def predictions(self, logits: np.ndarray) -> Predictions:
+        """The scores that belong to what `logits` returned."""
+        return Predictions(ids=self._labelled.ids, genres=self._genres, labels=self.labels, scores=tf.sigmoid(logits).numpy())

@@ -1,0 +1,132 @@
+"""The networks, in Keras's functional API: from uint8 pictures to one logit a genre."""
+
+import tensorflow as tf
+import tf_keras as keras
+
+from trainer import augment, randomness
+from trainer.config import TrainConfig
+
+layers = keras.layers
+
+
+def build(config: TrainConfig, *, genres: int, height: int, width: int) -> keras.Model:
+    """The network that a job trains.
+
+    Args:
+      config: the job; `model`, `augment`, `dropout`, `precision`, `seed` and `batch_size` count.
+      genres: how many genres there are, G.
+      height: of the pictures, in pixels.
+      width: of the pictures, in pixels.
+
+    Returns:
+      A model that takes {"image": uint8 [b, H, W, 3], "position": int64 [b]} and returns logits, float32 [b, G]. The
+      position (see `pipeline.training_dataset`) seeds augmentation and dropout, and is not looked at outside training.
+    """
+    keras.mixed_precision.set_global_policy(config.precision)
+    # The initial weights come from here, whatever else has drawn random numbers before.
+    keras.utils.set_random_seed(config.seed)
+    image = keras.Input((height, width, 3), dtype=tf.uint8, name="image")
+    position = keras.Input((), dtype=tf.int64, name="position")
+
+    x = layers.Rescaling(1 / 255, dtype="float32", name="scale")(image)
+    if config.augment != "none":
+        strength = augment.STRENGTHS[config.augment]
+        changes = augment.Augment(strength, seed=config.seed, batch_size=config.batch_size, dtype="float32", name="augment")
+        x = changes((x, position))
+    x = layers.Rescaling(2, offset=-1, name="centre")(x)
+
+    network = {"cnn": _cnn, "resnet": _resnet}[config.model]
+    x = network(x, position, config)
+    # Losses and thresholds need the range of float32, whatever the network computes in.
+    logits = layers.Dense(genres, dtype="float32", name="genres")(x)
+    return keras.Model({"image": image, "position": position}, logits, name=config.model)
+
+
+def logits(model: keras.Model, images: tf.Tensor) -> tf.Tensor:
+    """The logits of a network outside training: float32 [b, G] of uint8 [b, H, W, 3]."""
+    position = tf.zeros([tf.shape(images)[0]], tf.int64)
+    return model({"image": images, "position": position}, training=False)
+
+
+class Dropout(keras.layers.Layer):
+    """Dropout (Srivastava et al. 2014) whose masks depend on (seed, step, place in the global batch) alone.
+
+    Keras's own draws from a generator whose state is not in a checkpoint, so that a resumed job would draw other masks.
+    Called on (x, position): x [b, C] loses single features, x [b, H, W, C] loses whole channels (Tompson et al. 2015),
+    since neighbouring values of a channel say nearly the same.
+    """
+
+    def __init__(self, rate: float, *, seed: int, stream: int, batch_size: int, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self._rate, self._seed, self._stream, self._batch_size = rate, seed, stream, batch_size
+
+    def call(self, inputs: tuple[tf.Tensor, tf.Tensor], training: bool | None = None) -> tf.Tensor:
+        x, position = inputs
+        if not training or self._rate == 0:
+            return x
+        channels = x.shape[-1]
+        draws = randomness.uniform(position, channels, seed=self._seed, stream=self._stream, batch_size=self._batch_size)
+        mask = tf.cast(draws >= self._rate, x.dtype) / (1 - self._rate)
+        return x * tf.reshape(mask, (-1, *(1,) * (len(x.shape) - 2), channels))
+
+
+def _cnn(x: tf.Tensor, position: tf.Tensor, config: TrainConfig) -> tf.Tensor:
+    """Convolution, pooling and dropout four times, then a dense layer: the shape of the film-poster exercise."""
+
+    def dropout(rate: float, stream: int) -> Dropout:
+        return Dropout(rate, seed=config.seed, stream=stream, batch_size=config.batch_size, name=f"dropout_{stream}")
+
+    for block, channels in enumerate((32, 64, 96, 128), start=1):
+        x = layers.Conv2D(channels, 3, padding="same", activation="relu", name=f"convolution_{block}")(x)
+        x = layers.MaxPooling2D(name=f"pool_{block}")(x)
+        # Early layers have few channels to lose.
+        x = dropout(config.dropout / 4, block)((x, position))
+    x = layers.Flatten(name="flatten")(x)
+    x = layers.Dense(256, activation="relu", name="dense")(x)
+    return dropout(config.dropout, 5)((x, position))
+
+
+def _resnet(x: tf.Tensor, position: tf.Tensor, config: TrainConfig) -> tf.Tensor:
+    """A compact residual network with 1.2 million weights (He et al. 2016, "Identity Mappings in Deep Residual Networks")."""
+    x = layers.Conv2D(32, 3, strides=2, padding="same", use_bias=False, name="stem")(x)
+    for stage, channels in enumerate((32, 64, 128, 256), start=1):
+        x = _residual(x, channels, strides=1 if stage == 1 else 2, name=f"stage_{stage}")
+    x = _normalized(x, name="final")
+    x = layers.GlobalAveragePooling2D(name="average")(x)
+    return Dropout(config.dropout, seed=config.seed, stream=1, batch_size=config.batch_size, name="dropout")((x, position))
+
+
+def _residual(x: tf.Tensor, channels: int, *, strides: int, name: str) -> tf.Tensor:
+    """Two 3 × 3 convolutions around which the input is added."""
+    residual = _normalized(x, name=f"{name}_1")
+    shortcut = x
+    if strides != 1 or x.shape[-1] != channels:
+        shortcut = layers.AveragePooling2D(strides, padding="same", name=f"{name}_pool")(residual) if strides != 1 else residual
+        shortcut = layers.Conv2D(channels, 1, use_bias=False, name=f"{name}_shortcut")(shortcut)
+    residual = layers.Conv2D(channels, 3, strides=strides, padding="same", use_bias=False, name=f"{name}_a")(residual)
+    residual = _normalized(residual, name=f"{name}_2")
+    residual = layers.Conv2D(channels, 3, padding="same", use_bias=False, name=f"{name}_b")(residual)
+    return layers.Add(name=f"{name}_add")([shortcut, residual])
+
+
+def _normalized(x: tf.Tensor, *, name: str) -> tf.Tensor:
+    x = BatchNormalization(momentum=0.9, name=f"{name}_norm")(x)
+    return layers.ReLU(name=f"{name}_relu")(x)
+
+
+class BatchNormalization(keras.layers.BatchNormalization):
+    """Batch normalization (Ioffe and Szegedy 2015) over the global batch, whose statistics survive a checkpoint exactly.
+
+    A replica's share of the batch may be too small for statistics of its own. Keras keeps the moving statistics once a replica and
+    saves their mean; the mean of three equal floats may be another float. Here all replicas hold one value, and it is saved.
+    """
+
+    def __init__(self, **kwargs: object) -> None:
+        super().__init__(synchronized=True, **kwargs)
+
+    def add_weight(self, *args: object, **kwargs: object) -> tf.Variable:
+        """Makes a weight that is the same on every replica."""
+        if kwargs.get("synchronization") == tf.VariableSynchronization.ON_READ:
+            kwargs["synchronization"] = tf.VariableSynchronization.AUTO
+            kwargs["aggregation"] = tf.VariableAggregation.ONLY_FIRST_REPLICA
+        return super().add_weight(*args, **kwargs)

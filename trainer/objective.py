@@ -1,0 +1,95 @@
+"""What training minimises and how: the loss, the figures beside it, the optimizer and its learning rate."""
+
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+
+from trainer.config import TrainConfig
+
+
+class GenreLoss(keras.losses.Loss):
+    """Sigmoid cross-entropy, the mean over genres: one yes-or-no question a genre.
+
+    Args:
+      label_smoothing: moves the targets from 0 and 1 towards a half by this share (Szegedy et al. 2016).
+      positive_weights: what a film of a genre weighs, [G]; None: 1 for each.
+    """
+
+    def __init__(self, *, label_smoothing: float = 0.0, positive_weights: np.ndarray | None = None) -> None:
+        super().__init__(name="loss")
+        self._label_smoothing = label_smoothing
+        self._positive_weights = positive_weights
+
+    def call(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        """The loss of each film: float32 [b] of labels and logits [b, G]."""
+        targets = labels * (1 - self._label_smoothing) + self._label_smoothing / 2
+        weights = 1.0 if self._positive_weights is None else self._positive_weights
+        return tf.reduce_mean(tf.nn.weighted_cross_entropy_with_logits(targets, logits, weights), axis=-1)
+
+
+def loss(config: TrainConfig, genre_counts: Mapping[str, int], examples: int) -> GenreLoss:
+    """The loss that a job's flags describe.
+
+    Args:
+      config: the job.
+      genre_counts: films of each genre among the training examples, in the data set's order.
+      examples: how many training examples there are.
+    """
+    positive = np.array(list(genre_counts.values()), np.float32)
+    ratio = (examples - positive) / np.maximum(positive, 1)
+    weights = {"none": None, "sqrt": np.sqrt(ratio), "balanced": ratio}[config.positive_weights]
+    return GenreLoss(label_smoothing=config.label_smoothing, positive_weights=weights)
+
+
+class Precision(keras.metrics.Precision):
+    """Micro-averaged precision at a probability of one half, of logits."""
+
+    def update_state(self, labels: tf.Tensor, logits: tf.Tensor, sample_weight: tf.Tensor | None = None) -> tf.Operation:
+        """Takes labels and logits [b, G]."""
+        return super().update_state(labels, tf.sigmoid(logits), sample_weight)
+
+
+class Recall(keras.metrics.Recall):
+    """Micro-averaged recall at a probability of one half, of logits."""
+
+    def update_state(self, labels: tf.Tensor, logits: tf.Tensor, sample_weight: tf.Tensor | None = None) -> tf.Operation:
+        """Takes labels and logits [b, G]."""
+        return super().update_state(labels, tf.sigmoid(logits), sample_weight)
+
+
+def training_metrics() -> list[keras.metrics.Metric]:
+    """Figures over the training batches; `accuracy` is categorical: the likeliest genre against the first true one."""
+    return [keras.metrics.CategoricalAccuracy(name="accuracy"), Precision(name="precision"), Recall(name="recall")]
+
+
+def learning_rate(config: TrainConfig, *, steps_per_epoch: int) -> Callable[[int], float]:
+    """The learning rate as a function of the global step alone, so that a resumed job continues on the same curve."""
+    total = config.epochs * steps_per_epoch
+    warmup = min(round(config.warmup_epochs * steps_per_epoch), total - 1)
+
+    def rate(step: int) -> float:
+        if step < warmup:
+            return config.learning_rate * (step + 1) / (warmup + 1)
+        done = (step - warmup) / (total - warmup)
+        factors = {
+            "constant": lambda: 1.0,
+            "step": lambda: 0.1 ** ((done >= 0.5) + (done >= 0.75)),
+            "exponential": lambda: 0.01**done,
+            "cosine": lambda: (1 + math.cos(math.pi * done)) / 2,  # Loshchilov and Hutter 2017, without restarts.
+        }
+        return config.learning_rate * factors[config.schedule]()
+
+    return rate
+
+
+def optimizer(config: TrainConfig) -> keras.optimizers.Optimizer:
+    """The job's optimizer; a callback sets its learning rate before every step."""
+    if config.optimizer == "adam":
+        return keras.optimizers.Adam(config.learning_rate)
+    adamw = keras.optimizers.AdamW(config.learning_rate, weight_decay=config.weight_decay)
+    # Decay is for the weights that multiply the input; a pull on offsets and scales only costs fit.
+    adamw.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return adamw

@@ -1,0 +1,37 @@
+"""SIGTERM and Ctrl-C: training ends at its next step with the state saved, anything else at once."""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from types import FrameType
+
+from trainer.errors import Stopped
+
+
+class StopRequest:
+    """Listens for both signals from the moment it is made; a second signal never waits.
+
+    Attributes:
+      requested: whether someone asked.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._deferring = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._receive)
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        """A block that looks at `requested` itself."""
+        self._deferring = True
+        try:
+            yield
+        finally:
+            self._deferring = False
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        wait = self._deferring and not self.requested
+        self.requested = True
+        if not wait:
+            raise Stopped(f"asked to stop by {signal.Signals(number).name}; the same command goes on from the last backup")
