@@ -18,6 +18,8 @@ import tensorflow as tf
 import tf_keras as keras
 from etils import epath
 
+from trainer.errors import Ended
+
 _log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
@@ -127,8 +129,10 @@ class TrainingState:
         for manager, path in self._newest_first():
             try:
                 manager.checkpoint.restore(path).assert_existing_objects_matched()
-            except (tf.errors.OpError, ValueError, AssertionError) as error:
-                _log.warning("%s cannot be read and is left out: %s", path, str(error).splitlines()[0])
+            except Ended:
+                raise
+            except Exception as error:  # A damaged file makes TensorFlow raise nearly anything, IndexError included.
+                _log.warning("%s cannot be read and is left out: %s", path, " ".join(str(error).split())[:200])
             else:
                 return True
         return False
@@ -163,6 +167,8 @@ def _manager(checkpoint: tf.train.Checkpoint, folder: epath.Path, *, keep: int) 
 
 def _save(manager: tf.train.CheckpointManager, step: int) -> None:
     if manager.latest_checkpoint is None or _step(manager.latest_checkpoint) != step:
+        # The counter is saved too, and must not tell how often a job was interrupted: the manager makes it the step.
+        manager.checkpoint.save_counter.assign(step - 1)
         manager.save(checkpoint_number=step)
 
 
