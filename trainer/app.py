@@ -27,21 +27,23 @@ def _parse(argv: Sequence[str]) -> list[str]:
     try:
         return flags.FLAGS(list(argv))
     except flags.Error as error:
-        sys.exit(_report(UserError(f"{error} (--help lists the flags)")))
+        sys.exit(_report("error", UserError(f"{error} (--help lists the flags)")))
 
 
 def _guarded(main: Callable[[list[str]], int | None], arguments: list[str]) -> int | None:
     try:
         return main(arguments)
     except Ended as end:
-        return _report(end)
+        return _report("error", end)
+    except Stopped as end:
+        return _report("stopped", end)
     except KeyboardInterrupt:
-        return _report(Stopped("interrupted; nothing is half-written, and the same command begins again"))
+        return _report("stopped", Stopped("interrupted; nothing is half-written, and the same command begins again"))
     except OSError as error:
         if error.errno not in _REMEDIES:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        return _report(UserError(f"{where}{error.strerror}: {_REMEDIES[error.errno]}"))
+        return _report("error", UserError(f"{where}{error.strerror}: {_REMEDIES[error.errno]}"))
 
 
 _REMEDIES = {
@@ -55,7 +57,7 @@ _REMEDIES = {
 }
 
 
-def _report(end: Ended) -> int:
+def _report(kind: str, end: Ended | Stopped) -> int:
     line = " ".join(str(end).split())
-    print(f"{end.severity}: {line}", file=sys.stderr)
+    print(f"{kind}: {line}", file=sys.stderr)
     return end.exit_code

@@ -14,7 +14,6 @@ class Ended(Exception):
     """An end that its cause explains: one line on stderr, no traceback, and an exit code of the contract."""
 
     exit_code: int
-    severity: str = "error"
 
 
 class UserError(Ended):
@@ -32,8 +31,11 @@ class LostPeer(Ended):
     exit_code = EXIT_LOST_PEER
 
 
-class Stopped(Ended):
-    """Someone asked the process to stop, and it did in good order."""
+class Stopped(BaseException):
+    """Someone asked the process to stop, and it did in good order.
+
+    Like KeyboardInterrupt it is no `Exception`: a signal handler raises it anywhere, and TensorFlow goes on after an `Exception` in
+    some places.
+    """
 
     exit_code = EXIT_STOPPED
-    severity = "stopped"

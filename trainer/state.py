@@ -18,8 +18,6 @@ import tensorflow as tf
 import tf_keras as keras
 from etils import epath
 
-from trainer.errors import Ended
-
 _log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
@@ -129,8 +127,6 @@ class TrainingState:
         for manager, path in self._newest_first():
             try:
                 manager.checkpoint.restore(path).assert_existing_objects_matched()
-            except Ended:
-                raise
             except Exception as error:  # A damaged file makes TensorFlow raise nearly anything, IndexError included.
                 _log.warning("%s cannot be read and is left out: %s", path, " ".join(str(error).split())[:200])
             else:

@@ -12,7 +12,7 @@ def test_a_log_gets_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     assert capsys.readouterr().err.splitlines() == [
         "reading: 3 of 6",
         "reading: 5 of 6",
-        "reading: 6 of 6, done",
+        "reading: 6 of 6 in 28.0 s, 0 a second",
     ]
 
 

@@ -25,11 +25,13 @@ def progress(items: Iterable[_T], *, total: int, what: str) -> Iterator[_T]:
         columns, lines = shutil.get_terminal_size()
         yield from tqdm(items, total=total, desc=what, ncols=columns, nrows=lines)
         return
-    next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
+    begin = time.monotonic()
+    next_line = begin + _SECONDS_BETWEEN_LINES
     done = 0
     for done, item in enumerate(items, start=1):
         if time.monotonic() >= next_line:
             print(f"{what}: {done:,} of {total:,}", file=sys.stderr, flush=True)
             next_line += _SECONDS_BETWEEN_LINES
         yield item
-    print(f"{what}: {done:,} of {total:,}, done", file=sys.stderr, flush=True)
+    seconds = max(time.monotonic() - begin, 1e-9)
+    print(f"{what}: {done:,} of {total:,} in {seconds:.1f} s, {done / seconds:,.0f} a second", file=sys.stderr, flush=True)
