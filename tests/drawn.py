@@ -37,8 +37,17 @@ def film_of(picture: np.ndarray) -> int:
     return sum(int(bit) << place for place, bit in enumerate(bits))
 
 
-def dataset(folder: Path, *, train: int, validation: int, test: int, shard_count: int, encoding: str = "jpeg") -> shards.Dataset:
-    """Writes a data set; film n of the training split is example n, those of the others follow."""
+def dataset(
+    folder: Path,
+    *,
+    train: int,
+    validation: int,
+    test: int,
+    shard_count: int,
+    encoding: str = "jpeg",
+    genres: tuple[str, ...] = GENRES,
+) -> shards.Dataset:
+    """Writes a data set; film n of the training split is example n, those of the others follow. There are three genres."""
     splits, first = {}, 0
     for split, examples in {"train": train, "validation": validation, "test": test}.items():
         films = range(first, first + examples)
@@ -46,8 +55,8 @@ def dataset(folder: Path, *, train: int, validation: int, test: int, shard_count
         names = [shards.shard_name(split, number, shard_count) for number in range(shard_count)]
         written = [_write_shard(folder / name, films[number::shard_count], encoding) for number, name in enumerate(names)]
         counts = np.sum([label_of(film) for film in films], axis=0)
-        splits[split] = shards.Split(examples, dict(zip(GENRES, counts.tolist(), strict=True)), tuple(written))
-    made = shards.Dataset(epath.Path(folder), "", GENRES, _SIZE, _SIZE, encoding, splits)
+        splits[split] = shards.Split(examples, dict(zip(genres, counts.tolist(), strict=True)), tuple(written))
+    made = shards.Dataset(epath.Path(folder), "", genres, _SIZE, _SIZE, encoding, splits)
     made = dataclasses.replace(made, fingerprint=shards.fingerprint(made))
     (folder / shards.DATASET_FILE).write_text(shards.to_text(made))
     return made

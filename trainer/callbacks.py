@@ -7,15 +7,16 @@ them.
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import tensorflow as tf
 import tf_keras as keras
 from etils import epath
 
-from trainer import files, reporting
+from trainer import files, history, reporting
 from trainer.errors import Stopped, UserError
-from trainer.state import MONITOR, Progress, TrainingState
+from trainer.state import Progress, TrainingState
 
 _log = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ Logs = dict[str, Any]
 
 
 class LearningRate(keras.callbacks.LearningRateScheduler):
-    """Sets the learning rate before every step, where Keras's own does it once an epoch, and reports the last."""
+    """Sets the learning rate before every step, where Keras's own does it once an epoch, and reports the last that was used."""
 
     def __init__(self, rate: Callable[[int], float], state: TrainingState) -> None:
         """Args:
@@ -38,12 +39,12 @@ class LearningRate(keras.callbacks.LearningRateScheduler):
         """Does nothing: the rate is a matter of steps."""
 
     def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
-        """Sets the rate of the coming step."""
+        """Sets the rate of the coming step, or steps: --steps_per_execution runs several in one call."""
         self.model.optimizer.learning_rate = self.schedule(self._state.progress.step)
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
-        """Adds the rate that the epoch's last step was taken with."""
-        logs["learning_rate"] = self.schedule(self._state.progress.step - 1)
+        """Adds the rate of the epoch's last step."""
+        logs["learning_rate"] = self.model.optimizer.learning_rate.numpy().item()
 
 
 class BackupAndRestore(keras.callbacks.Callback):
@@ -59,7 +60,7 @@ class BackupAndRestore(keras.callbacks.Callback):
         every: steps between two backups.
         steps_per_epoch: steps in an epoch.
         last_step: the global step at which training ends.
-        stop: whether someone asked the process to stop.
+        stop: whether training is to stop.
         """
         super().__init__()
         self._supports_tf_logs = True  # Keras then leaves the figures on the device, and no step waits for them (also below).
@@ -96,7 +97,7 @@ class BackupAndRestore(keras.callbacks.Callback):
         ends = progress.step % self._steps_per_epoch == 0 or progress.step >= self._last_step
         stop = self._stop()
         if ends or stop or progress.step // self._every > before // self._every:
-            # Before a save: a state that has come to nothing must not replace one that has not.
+            # A state that has come to nothing must not push out the ones before it.
             _check_finite(float(logs["loss"]), progress.step)
             self._state.back_up()
         if stop:
@@ -113,10 +114,43 @@ def _check_finite(loss: float, step: int) -> None:
         )
 
 
-class Validation(keras.callbacks.Callback):
-    """Adds the figures of the validation split, each with `val_` before its name."""
+class Profile(keras.callbacks.Callback):
+    """Writes a trace of some steps for TensorBoard; Keras's own counts calls since the process began, not steps."""
 
-    def __init__(self, figures: Callable[[], Logs]) -> None:
+    def __init__(self, state: TrainingState, logs: epath.Path, *, first: int, last: int) -> None:
+        """Args:
+        state: holds the global step.
+        logs: TensorBoard's folder.
+        first: the first global step to trace, from 1.
+        last: the last.
+        """
+        super().__init__()
+        self._supports_tf_logs = True
+        self._state, self._logs, self._first, self._last = state, logs, first, last
+        self._tracing = False
+
+    def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        """Begins."""
+        if not self._tracing and self._first <= self._state.progress.step + 1 <= self._last:
+            tf.profiler.experimental.start(str(self._logs))
+            self._tracing = True
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """Ends."""
+        if self._tracing and self._state.progress.step >= self._last:
+            tf.profiler.experimental.stop()
+            self._tracing = False
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        """Ends where training stopped early."""
+        if self._tracing:
+            tf.profiler.experimental.stop()
+
+
+class Validation(keras.callbacks.Callback):
+    """Adds the figures of the validation split, each with `val_` before its name; an undefined one is left out."""
+
+    def __init__(self, figures: Callable[[], Mapping[str, float | None]]) -> None:
         """Args:
         figures: evaluates the model as it is now.
         """
@@ -125,7 +159,7 @@ class Validation(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """Evaluates."""
-        logs.update({f"val_{name}": value for name, value in self._figures().items()})
+        logs.update({f"val_{name}": value for name, value in self._figures().items() if value is not None})
 
 
 class History(keras.callbacks.Callback):
@@ -143,13 +177,9 @@ class History(keras.callbacks.Callback):
         """Adds the epoch's row."""
         progress = self._state.progress
         row = {"epoch": epoch + 1, "step": progress.step, "learning_rate": logs["learning_rate"]}
-        # A job that had ended inside this epoch, and was given more steps, finds a row of it.
-        progress.history = [*progress.history[:epoch], row | {name: _number(value) for name, value in logs.items()}]
-        files.write(self._path, files.csv_bytes(list(progress.history[-1]), progress.history))
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)
+        progress.history = [*progress.history[:epoch], row | {name: float(value) for name, value in logs.items()}]
+        self._state.check()
+        files.write(self._path, files.csv_bytes(history.columns(progress.history), progress.history))
 
 
 class ModelCheckpoint(keras.callbacks.Callback):
@@ -176,7 +206,7 @@ class EarlyStopping(keras.callbacks.Callback):
     def __init__(self, state: TrainingState, *, patience: int) -> None:
         """Args:
         state: holds the history.
-        patience: epochs without a better figure.
+        patience: epochs without a better figure; 0: never stops.
         """
         super().__init__()
         self._state, self._patience = state, patience
@@ -185,13 +215,14 @@ class EarlyStopping(keras.callbacks.Callback):
         """Decides."""
         if exhausted(self._state.progress, self._patience):
             self.model.stop_training = True
-            _log.info("no better %s for %d epochs: training stops", MONITOR, self._patience)
+            _log.info("no better %s for %d epochs: training stops", history.MONITOR, self._patience)
 
 
 def exhausted(progress: Progress, patience: int) -> bool:
-    """Whether the last `patience` epochs (0: never) brought nothing better."""
-    best = progress.best()
-    return patience > 0 and best is not None and len(progress.history) - best["epoch"] >= patience
+    """Returns whether the last `patience` epochs (0: never) brought nothing better."""
+    if not patience or not progress.history:
+        return False
+    return len(progress.history) - history.best(progress.history)["epoch"] >= patience
 
 
 class EpochLine(keras.callbacks.Callback):
@@ -221,14 +252,15 @@ class EpochLine(keras.callbacks.Callback):
         """Logs."""
         films = (self._state.progress.step - self._first_step) * self._batch_size
         seconds = max(self._ended - self._started, 1e-9)
-        figures = ", ".join(f"{name} {value:.4g}" for name, value in logs.items() if value is not None)
+        figures = ", ".join(f"{name} {value:.4g}" for name, value in logs.items())
         _log.info("epoch %d of %d: %s, %.0f images/s", epoch + 1, self._epochs, figures, films / seconds)
 
 
 def epoch_is_unfinished(progress: Progress, *, steps_per_epoch: int, last_step: int) -> bool:
-    """Whether a job was killed between the last step of an epoch and the epoch's end."""
+    """Returns whether a job was killed between the last step of an epoch and the epoch's end."""
     at_end = progress.step % steps_per_epoch == 0 or progress.step >= last_step
-    return at_end and len(progress.history) * steps_per_epoch < progress.step
+    done = progress.history[-1]["step"] if progress.history else 0
+    return at_end and done < progress.step
 
 
 def finish_epoch(

@@ -31,6 +31,10 @@ def explained(dataset: shards.Dataset, *, batch_size: int) -> Iterator[None]:
             f"{dataset.path}: {', '.join(damaged)} is damaged, its CRC32C is not that of dataset.json: "
             "make the data set again with trainer.prepare --overwrite"
         ) from error
+    except (tf.errors.NotFoundError, tf.errors.PermissionDeniedError) as error:
+        raise UserError(
+            f"{_first_line(error)}: it was there when the job began; restore it, then run the same command again"
+        ) from error
     except tf.errors.ResourceExhaustedError as error:
         if "No space left" in error.message or "quota" in error.message:
             raise UserError(f"{_first_line(error)}: free some space, then run the same command again") from error

@@ -1,6 +1,7 @@
 """Evaluates a finished job on any split of any data set: `python -m trainer.evaluate --job_dir=DIR --data_dir=DIR`."""
 
 import logging
+from typing import Any
 
 from absl import flags
 from etils import epath
@@ -31,33 +32,40 @@ def main(arguments: list[str]) -> None:
     if arguments:
         raise UserError(f"{arguments[0]!r} is no flag of trainer.evaluate: options are written --name=value")
     reporting.configure("text")
-    job_dir, split = epath.Path(_JOB_DIR.value), _SPLIT.value
+    job_dir, split = epath.Path(_JOB_DIR.value).expanduser(), _SPLIT.value
     if not (job_dir / "DONE.json").exists():
         raise UserError(f"--job_dir={job_dir} holds no finished job: run trainer.task there to its end")
-    description = files.read_json(job_dir / "config.json")
-    data = description["data"]
+    description = _read(job_dir / "config.json")
+    thresholds = _read(job_dir / "evaluation" / "metrics.json")["tuned"]["thresholds"]
     dataset = shards.load(_DATA_DIR.value)
-    _check_fits(dataset, data)
+    _check_fits(dataset, description["data"])
 
     job = config.from_description(description)
     strategy = strategies.create(_STRATEGY.value)
     with strategy.scope():
         network = model.build(job, genres=len(dataset.genres), height=dataset.height, width=dataset.width)
     restore_best(network, job_dir)
-    output = epath.Path(_OUTPUT.value or job_dir / f"evaluation-{split}")
+    output = epath.Path(_OUTPUT.value or job_dir / f"evaluation-{split}").expanduser()
     with diagnosis.explained(dataset, batch_size=_BATCH_SIZE.value):
         figures = evaluator.evaluate(
             SplitPredictor(strategy, network, dataset, split, batch_size=_BATCH_SIZE.value),
             dataset,
             output,
             split=split,
-            thresholds=files.read_json(job_dir / "evaluation" / "metrics.json")["tuned"]["thresholds"],
-            train=data["train"],
+            thresholds=thresholds,
+            train=description["data"]["train"],
             config=description,
             history=[],
         )
     print(metrics.table(figures))
     _log.info("the report is %s", output / "report.html")
+
+
+def _read(path: epath.Path) -> dict[str, Any]:
+    try:
+        return files.read_json(path)
+    except (FileNotFoundError, ValueError) as error:
+        raise UserError(f"{path} is missing or damaged ({error}): restore it, or train again with --fresh") from None
 
 
 def _check_fits(dataset: shards.Dataset, data: dict) -> None:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import math
 import os
 import socket
 from typing import Any
@@ -16,21 +15,9 @@ from trainer.errors import UserError
 
 _log = logging.getLogger(__name__)
 
-# A job may be continued with other values of these.
-_LENGTHS = ("epochs", "max_steps")
-
-# In the order in which a job makes them.
 _OWN = (
-    "config.json",
-    "history.csv",
-    "run.json",
-    "DONE.json",
-    "FAILED.json",
-    "backup",
-    "checkpoints",
-    "logs",
-    "model",
-    "evaluation",
+    *("evaluation", "model", "logs", "checkpoints", "backup"),
+    *("FAILED.json", "DONE.json", "run.json", "history.csv", "config.json"),
 )
 
 
@@ -49,7 +36,7 @@ class JobDir:
     @property
     def job_id(self) -> str:
         """The launcher's name for the job, from POSTER_JOB_ID; without one, the host and the configuration."""
-        return os.environ.get("POSTER_JOB_ID") or f"{socket.gethostname()}-{self._fingerprint[:12]}"
+        return launched_as() or f"{socket.gethostname()}-{self._fingerprint[:12]}"
 
     @property
     def lock_path(self) -> epath.Path:
@@ -62,87 +49,99 @@ class JobDir:
         return self.path / "evaluation"
 
     def is_finished(self) -> bool:
-        """Whether DONE.json stands for as many epochs and steps as are asked for."""
+        """Whether DONE.json stands for as many epochs as are asked for."""
         done = _read(self.path / "DONE.json")
-        return done is not None and all(done[name] == self.description[name] for name in _LENGTHS)
+        return done is not None and done.get("epochs") == self.description["epochs"]
 
-    def finish(self, summary: dict[str, Any]) -> None:
-        """Writes DONE.json, the last write of a job: with it model/ and evaluation/ are real."""
-        files.write_json(self.path / "DONE.json", {name: self.description[name] for name in _LENGTHS} | summary)
+    def was_begun_by_this_launch(self) -> bool:
+        """Whether a launcher (POSTER_JOB_ID) has started this job before, so that this process is a restart of it."""
+        record, launch = _read(self.path / "run.json"), launched_as()
+        return launch is not None and record is not None and record["attempts"][0]["launched_as"] == launch
+
+    def check_not_failed(self) -> None:
+        """Fails as the job has failed before, if a launcher restarts it; a person may try again.
+
+        Raises:
+          UserError: with the same line.
+        """
+        failed, launch = _read(self.path / "FAILED.json"), launched_as()
+        if failed and launch and (failed["config"], failed["launched_as"]) == (self._fingerprint, launch):
+            raise UserError(failed["reason"])
 
     def fail(self, reason: str) -> None:
         """Writes FAILED.json: a restart of the same configuration would end the same way."""
-        files.write_json(self.path / "FAILED.json", {"reason": reason, "config": self._fingerprint})
+        failed = {"reason": reason, "config": self._fingerprint, "launched_as": launched_as()}
+        files.write_json(self.path / "FAILED.json", failed)
 
-    def reopen(self) -> None:
-        """Takes DONE.json and FAILED.json away, and what they stood for: more is to be done."""
+    def begin(self) -> None:
+        """Writes config.json, and takes DONE.json and FAILED.json away: more is to be done."""
         for name in ("DONE.json", "FAILED.json"):
             (self.path / name).unlink(missing_ok=True)
-        for name in ("model", "evaluation"):
-            if (self.path / name).exists():
-                (self.path / name).rmtree()
+        if _read(self.path / "config.json") != self.description:
+            files.write_json(self.path / "config.json", self.description)
+
+    def clear_results(self) -> None:
+        """Removes model/ and evaluation/, which an attempt may have left half-written."""
+        for path in (self.path / "model", self.evaluation):
+            if path.exists():
+                path.rmtree()
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Writes DONE.json, the last write of a job: with it model/ and evaluation/ are real."""
+        files.write_json(self.path / "DONE.json", {"epochs": self.description["epochs"]} | summary)
 
     def move_aside(self) -> None:
         """Moves what the job directory holds to `old-1/`, `old-2/`, … within it."""
-        found = [name for name in _OWN if (self.path / name).exists()]
+        found = self._contents()
         if not found:
             return
+        # config.json is moved last: a folder without it belongs to a move that was killed, and the rest goes there too.
         number = 1
-        while (self.path / f"old-{number}").exists():
+        while (self.path / f"old-{number}" / "config.json").exists():
             number += 1
         aside = self.path / f"old-{number}"
-        aside.mkdir()
-        # config.json last: until it has gone the directory is still the old job's, and the same command goes on moving.
-        for name in reversed(found):
-            (self.path / name).rename(aside / name)
+        aside.mkdir(exist_ok=True)
+        for path in found:
+            path.rename(aside / path.name)
         _log.info("what %s held is in %s", self.path, aside)
 
     def check_resumable(self) -> None:
-        """Compares the configuration with that of the job that is there, and writes config.json where there is none.
+        """Compares the configuration with that of the job that is there.
 
         Raises:
-          UserError: the directory holds another job, or something that is none.
+          UserError: the directory holds another job, or something that is none, or more epochs than are asked for.
         """
         found = _read(self.path / "config.json")
         if found is None:
-            strangers = [name for name in _OWN if (self.path / name).exists()]
-            if strangers:
+            if strangers := [path.name for path in self._contents()]:
                 raise UserError(
-                    f"{self.path} has no config.json but holds {', '.join(strangers)}: choose another "
-                    "--job_dir, or move that aside with --fresh"
+                    f"{self.path} has no config.json but holds {', '.join(strangers)}: choose another --job_dir, "
+                    "or move that aside with --fresh"
                 )
-        else:
-            differences = [
-                f"{name}={self._shown(found, name)} (not {self._shown(self.description, name)})"
-                for name in sorted({*found, *self.description} - {*_LENGTHS})
-                if found.get(name) != self.description.get(name)
-            ]
-            if differences:
-                raise UserError(
-                    f"{self.path} holds a job with {', '.join(differences)}: choose another --job_dir, "
-                    "or start anew there with --fresh"
-                )
-            self._check_not_shorter(found)
-        if found != self.description:
-            files.write_json(self.path / "config.json", self.description)
+            return
+        differences = [
+            f"{name}={_shown(found.get(name))} (not {_shown(self.description.get(name))})"
+            for name in sorted({*found, *self.description} - {"epochs"})
+            if found.get(name) != self.description.get(name)
+        ]
+        if differences:
+            raise UserError(
+                f"{self.path} holds a job with {', '.join(differences)}: choose another --job_dir, or start anew there with --fresh"
+            )
+        if self.description["epochs"] < found["epochs"]:
+            raise UserError(
+                f"--epochs={self.description['epochs']} is less than the {found['epochs']} of the job in {self.path}: "
+                "start anew there with --fresh"
+            )
 
-    def _check_not_shorter(self, found: dict[str, Any]) -> None:
-        for name in _LENGTHS:
-            # No limit to the steps is 0.
-            before, asked = found[name] or math.inf, self.description[name] or math.inf
-            if asked < before:
-                raise UserError(
-                    f"--{name}={asked} is less than the {before} of the job in {self.path}: start anew there with --fresh"
-                )
+    def _contents(self) -> list[epath.Path]:
+        """What of a job is there, config.json last."""
+        named = [self.path / name for name in _OWN]
+        return [path for path in (*sorted(self.path.glob("evaluation-*")), *named) if path.exists()]
 
     @property
     def _fingerprint(self) -> str:
-        return fingerprint({name: value for name, value in self.description.items() if name not in _LENGTHS})
-
-    @staticmethod
-    def _shown(description: dict[str, Any], name: str) -> Any:
-        value = description.get(name)
-        return value["fingerprint"][:12] if name == "data" and value else value
+        return fingerprint({name: value for name, value in self.description.items() if name != "epochs"})
 
 
 def describe(config: TrainConfig, dataset: Dataset) -> JobDir:
@@ -151,7 +150,9 @@ def describe(config: TrainConfig, dataset: Dataset) -> JobDir:
     Raises:
       UserError: there is a file of that name.
     """
-    path = epath.Path(config.job_dir)
+    if "://" in config.job_dir:
+        raise UserError(f"--job_dir={config.job_dir}: name a folder on a disk or a mounted bucket")
+    path = epath.Path(config.job_dir).expanduser()
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
@@ -163,14 +164,25 @@ def describe(config: TrainConfig, dataset: Dataset) -> JobDir:
         "image": {"height": dataset.height, "width": dataset.width},
         "train": {"examples": train.examples, "genre_counts": dict(train.genre_counts)},
     }
-    lengths = {name: getattr(config, name) for name in _LENGTHS}
-    return JobDir(path, config.result_fields() | lengths | {"data": data})
+    return JobDir(path, config.result_fields() | {"epochs": config.epochs, "data": data})
+
+
+def launched_as() -> str | None:
+    """The launcher's name for the job, the same for every restart; None where a person starts it."""
+    return os.environ.get("POSTER_JOB_ID")
+
+
+def _shown(value: Any) -> Any:
+    return value["fingerprint"][:12] if isinstance(value, dict) else value
 
 
 def _read(path: epath.Path) -> dict[str, Any] | None:
     try:
-        return files.read_json(path)
+        found = files.read_json(path)
+        if not isinstance(found, dict):
+            raise ValueError("it is no JSON object")
+        return found
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): start anew with --fresh") from None
+        raise UserError(f"{path} is damaged ({error}): start anew with --fresh, or in another --job_dir") from None

@@ -20,25 +20,23 @@ _log = logging.getLogger(__name__)
 _BEAT_SECONDS = 10
 _STALE_SECONDS = 60
 
+# A lock that says nothing: its owner was killed between making the file and filling it, or someone has damaged it.
+_NOBODY = {"job_id": None, "attempt": 0, "host": "unknown", "pid": 0, "heartbeat": 0.0}
+
 
 class Lock:
     """Owns a job directory as long as the file says so.
 
-    Attributes:
-      attempt: which attempt at its job the owner is, from 1.
-
-    The file holds `{job_id, attempt, host, pid, heartbeat}`, the heartbeat in seconds since 1970. It is made with
-    O_EXCL, so that of two jobs that begin together one gets it.
+    The file holds `{job_id, attempt, host, pid, heartbeat}`, the heartbeat in seconds since 1970. It is made with O_EXCL, so
+    that of two jobs that begin together one gets it.
     """
 
     def __init__(self, path: epath.Path, owner: dict[str, Any]) -> None:
         """Args:
         path: LOCK.json.
-        owner: what `acquire` wrote there.
+        owner: what was written there.
         """
-        self.attempt: int = owner["attempt"]
         self._path, self._owner = path, owner
-        self._lost = False
         self._released = threading.Event()
         threading.Thread(target=self._beat, name="lock heartbeat", daemon=True).start()
 
@@ -48,21 +46,20 @@ class Lock:
         Raises:
           LostPeer: the directory has gone to another attempt.
         """
-        if self._lost or not self._holds():
+        if not self._holds():
             raise LostPeer(f"{self._path} has gone to another attempt of this job: this one stops writing")
 
     def release(self) -> None:
         """Gives the directory back."""
         self._released.set()
-        if not self._lost and self._holds():
+        if self._holds():
             self._path.unlink(missing_ok=True)
 
     def _beat(self) -> None:
         while not self._released.wait(_BEAT_SECONDS):
-            if not self._holds():
-                self._lost = True
-                return
             try:
+                if not self._holds():
+                    return
                 files.write_json(self._path, self._owner | {"heartbeat": time.time()})
             except OSError as error:
                 _log.warning("%s: %s", self._path, error)
@@ -76,8 +73,8 @@ class Lock:
 def held(path: epath.Path, job_id: str) -> Iterator[Lock]:
     """Takes a job directory for the time of a `with` block.
 
-    The same job takes over at once: what had the lock is an earlier attempt of it. Another job takes over when the
-    heartbeat is a minute old.
+    The same job takes over at once: what had the lock is an earlier attempt of it. Another job takes over when the heartbeat
+    is a minute old.
 
     Args:
       path: LOCK.json.
@@ -85,35 +82,33 @@ def held(path: epath.Path, job_id: str) -> Iterator[Lock]:
 
     Raises:
       UserError: another job is at work there.
+      LostPeer: another attempt at this job has taken the directory at this moment.
     """
-    found = _read(path)
     attempt = 1
+    found = _read(path)
     if found is not None:
         age = time.time() - found["heartbeat"]
         if found["job_id"] == job_id:
             attempt = found["attempt"] + 1
         elif age < _STALE_SECONDS:
             raise UserError(
-                f"{path.parent} belongs to job {found['job_id']} (process {found['pid']} on {found['host']}, seen "
-                f"{age:.0f} s "
+                f"{path.parent} belongs to job {found['job_id']} (process {found['pid']} on {found['host']}, seen {age:.0f} s "
                 "ago): choose another --job_dir, or wait until that job has ended"
             )
         # Of several that see the same old lock one renames it away; the others find nothing to rename.
+        aside = path.with_name(f".{path.name}.{os.getpid()}")
         with contextlib.suppress(FileNotFoundError):
-            path.replace(path.with_name(f".{path.name}.{os.getpid()}"))
-            path.with_name(f".{path.name}.{os.getpid()}").unlink()
-    owner = {
-        "job_id": job_id,
-        "attempt": attempt,
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "heartbeat": time.time(),
-    }
+            path.replace(aside)
+            aside.unlink()
+    owner = {"job_id": job_id, "attempt": attempt, "host": socket.gethostname(), "pid": os.getpid(), "heartbeat": time.time()}
     try:
         with open(path, "x") as file:  # noqa: PTH123 (epath has no exclusive mode)
             json.dump(owner, file)
     except FileExistsError:
-        raise UserError(f"{path} was taken by another job this moment: choose another --job_dir") from None
+        other = _read(path) or _NOBODY
+        if other["job_id"] == job_id:
+            raise LostPeer(f"{path} was taken by another attempt of this job at this moment") from None
+        raise UserError(f"{path} was taken by job {other['job_id']} at this moment: choose another --job_dir") from None
     lock = Lock(path, owner)
     try:
         yield lock
@@ -123,9 +118,10 @@ def held(path: epath.Path, job_id: str) -> Iterator[Lock]:
 
 def _read(path: epath.Path) -> dict[str, Any] | None:
     try:
-        return json.loads(path.read_text())
+        found = files.read_json(path)
     except FileNotFoundError:
         return None
     except ValueError:
-        # Killed between making the file and filling it.
-        return {"job_id": None, "attempt": 0, "host": "unknown", "pid": 0, "heartbeat": 0.0}
+        return _NOBODY
+    is_lock = isinstance(found, dict) and found.keys() == _NOBODY.keys() and isinstance(found["heartbeat"], int | float)
+    return found if is_lock else _NOBODY

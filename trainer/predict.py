@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> int:
     """Predicts every picture that the arguments name; `EXIT_USER_ERROR` where one of them could not be used."""
     if not arguments:
         raise UserError("no pictures: name at least one picture file, folder or URL after the flags")
-    job_dir = epath.Path(_JOB_DIR.value)
+    job_dir = epath.Path(_JOB_DIR.value).expanduser()
     thresholds = load_thresholds(job_dir)
     paths = [path for argument in arguments for path in _pictures(argument)]
     scorer = load_scorer(job_dir)
@@ -91,8 +91,10 @@ def load_scorer(job_dir: epath.Path) -> Scorer:
 
     try:
         serve = tf.saved_model.load(str(job_dir / "model")).signatures["serving_default"]
-    except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
-        raise UserError(f"{job_dir}/model is no model that can be loaded: restore it or train again") from error
+    except Exception as error:  # TensorFlow checks little of what it reads: a file cut off ends in an IndexError, for one.
+        raise UserError(
+            f"{job_dir}/model is no model that can be loaded ({type(error).__name__}): restore it or train again"
+        ) from error
 
     def scorer(files: Sequence[bytes]) -> list[dict[str, float] | PictureError]:
         try:
@@ -150,7 +152,7 @@ def _result(path: str, outcome: Mapping[str, float] | PictureError, thresholds: 
 
 def _pictures(argument: str) -> list[str]:
     """What an argument stands for: itself, or the pictures right in a folder, by name."""
-    if _is_url(argument) or not (folder := epath.Path(argument)).is_dir():
+    if _is_url(argument) or not (folder := epath.Path(argument).expanduser()).is_dir():
         return [argument]
     found = sorted(str(path) for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
     if not found:
@@ -165,19 +167,20 @@ def _is_url(path: str) -> bool:
 def _read(path: str, fetched: Mapping[str, Path | PictureError]) -> bytes | PictureError:
     """The bytes of a picture that can be decoded, or why there are none."""
     try:
-        source = fetched[path] if _is_url(path) else epath.Path(path)
+        source = fetched[path] if _is_url(path) else _file(path)
         if isinstance(source, PictureError):
             return source
-        data = source.read_bytes()
+        data = images.read(source)
         # At the smallest scale, because the pixels are not used: this only finds out what is wrong with the file.
         images.decode(data, height=1, width=1)
     except PictureError as error:
         return error
-    except FileNotFoundError:
-        return PictureError(Reason.NO_PICTURE, "no such file")
-    except OSError as error:
-        return PictureError(Reason.NO_PICTURE, error.strerror or "it cannot be read")
     return data
+
+
+def _file(path: str) -> Path | epath.Path:
+    place = epath.Path(path).expanduser()
+    return place if "://" in path else Path(place)  # epath takes a device for a file.
 
 
 def _print_json(results: Iterator[Prediction | Failure]) -> int:

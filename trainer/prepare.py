@@ -7,23 +7,25 @@ Every row of the CSV becomes an example or a line of rejects.csv that says why n
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
 from etils import epath
 
-from trainer import app
+from trainer import app, tables
 from trainer.data import build, catalog, columns, fetch, rejects, shards, staging
 from trainer.data.rejects import Reject
 from trainer.data.shards import Dataset
 from trainer.errors import UserError
 
+_LEAST_SIDE = 32  # The networks halve a picture up to four times, and are to see more than a pixel in the end.
+
 _CSV = flags.DEFINE_string("csv", None, "The CSV: a row a film, in any common form.", required=True)
 _IMAGES = flags.DEFINE_string("images", None, "The folder of the posters; not needed if the CSV has URLs.")
 _OUTPUT = flags.DEFINE_string("output", None, "The folder that becomes the data set.", required=True)
-_HEIGHT = flags.DEFINE_integer("height", 192, "Height of the stored posters, pixels.", lower_bound=8, upper_bound=4096)
-_WIDTH = flags.DEFINE_integer("width", 128, "Width of the stored posters, pixels.", lower_bound=8, upper_bound=4096)
+_HEIGHT = flags.DEFINE_integer("height", 192, "Height of the stored posters, pixels.", lower_bound=_LEAST_SIDE, upper_bound=4096)
+_WIDTH = flags.DEFINE_integer("width", 128, "Width of the stored posters, pixels.", lower_bound=_LEAST_SIDE, upper_bound=4096)
 _ENCODING = flags.DEFINE_enum(
     "encoding", "jpeg", shards.ENCODINGS, "How posters are stored; raw takes more space and needs no decoding."
 )
@@ -79,33 +81,22 @@ def main(arguments: Sequence[str]) -> None:
 def _local(flag: str, value: str) -> Path:
     if "://" in value:
         raise UserError(f"{flag}={value}: name a local folder")
-    return Path(value).expanduser()
+    return Path(epath.Path(value).expanduser())  # pathlib's own fails on `~` and the name of no user.
 
 
 def _summary(rows: int, dataset: Dataset, rejected: Sequence[Reject]) -> str:
     """Returns the tables of rows, which add up to the CSV's, and of genres."""
     by_reason = Counter(reject.reason.value for reject in rejected)
-    splits = dataset.splits.values()
     rows_table = [
-        ("rows read", rows),
-        *((f"  examples in {name}", split.examples) for name, split in dataset.splits.items()),
-        *((f"  rejected: {reason}", count) for reason, count in sorted(by_reason.items())),
+        ("rows read", f"{rows:,}"),
+        *((f"  examples in {name}", f"{split.examples:,}") for name, split in dataset.splits.items()),
+        *((f"  rejected: {reason}", f"{count:,}") for reason, count in sorted(by_reason.items())),
     ]
-    genres_table = [
-        (genre, *(split.genre_counts[genre] for split in splits), sum(split.genre_counts[genre] for split in splits))
-        for genre in dataset.genres
-    ]
-    return "\n".join([*_aligned(rows_table), "", *_aligned([("films with genre", *dataset.splits, "all"), *genres_table])])
-
-
-def _aligned(table: Iterable[Sequence[object]]) -> list[str]:
-    """Lays out a table whose first column is text and whose others are numbers."""
-    text = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in table]
-    widths = [max(map(len, column)) for column in zip(*text, strict=True)]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))])
-        for row in text
-    ]
+    genres_table = [("films with genre", *dataset.splits, "all")]
+    for genre in dataset.genres:
+        counts = [split.genre_counts[genre] for split in dataset.splits.values()]
+        genres_table.append((genre, *(f"{count:,}" for count in (*counts, sum(counts)))))
+    return f"{tables.aligned(rows_table)}\n\n{tables.aligned(genres_table)}"
 
 
 if __name__ == "__main__":

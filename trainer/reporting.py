@@ -2,25 +2,33 @@
 
 import json
 import logging
+import os
 import sys
 import time
 
 from absl import logging as absl_logging
 
+# Kubernetes and Vertex AI, whose collectors read JSON.
+_COLLECTORS = ("KUBERNETES_SERVICE_HOST", "CLOUD_ML_JOB_ID")
+
 _step = 0
+_formatter: logging.Formatter | None = None
 
 
 def configure(style: str, *, worker: int = 0) -> None:
     """Sends the package's log lines to stderr.
 
     Args:
-      style: text, or json: one object a line with `severity`, `time`, `message`, `worker` and `step`, the names that
-        Cloud Logging
-        knows. auto is text.
+      style: text, or json: one object a line with `severity`, `time`, `message`, `worker` and `step`, the names that Cloud
+        Logging knows. auto is json where a log collector of Google Cloud reads along, else text.
       worker: this worker's index.
     """
+    global _formatter
+    if style == "auto":
+        style = "json" if any(name in os.environ for name in _COLLECTORS) else "text"
+    _formatter = _Json(worker) if style == "json" else _Text("%(asctime)s %(message)s", "%H:%M:%S")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Json(worker) if style == "json" else _Text("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(_formatter)
     # absl's logger is TensorFlow's too, and what it tells at this level is of no use to a user.
     absl_logging.set_verbosity(absl_logging.WARNING)
     logging.getLogger("tensorflow").setLevel(logging.WARNING)
@@ -33,6 +41,15 @@ def at_step(step: int) -> None:
     """Says which global step the coming lines belong to."""
     global _step
     _step = step
+
+
+def last_line(kind: str, message: str) -> None:
+    """Says on stderr why a command ends, as `KIND: MESSAGE`, or in the form of the log where that is JSON."""
+    line = f"{kind}: {message}"
+    if isinstance(_formatter, _Json):
+        level = logging.ERROR if kind == "error" else logging.WARNING
+        line = _formatter.format(logging.LogRecord("trainer", level, __file__, 0, line, None, None))
+    print(line, file=sys.stderr)
 
 
 class _Text(logging.Formatter):

@@ -11,20 +11,21 @@ real when the pointer file beside it is replaced.
 import json
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 from etils import epath
 
+from trainer import history
+from trainer.errors import UserError
+
 _log = logging.getLogger(__name__)
 
-Row = dict[str, Any]
-"""An epoch's line of history.csv."""
+_BACKUP, _LAST, _BEST = "backup", "checkpoints/last", "checkpoints/best"
 
-MONITOR = "val_mean_average_precision"
-"""The figure that the best checkpoint and early stopping go by."""
+# These say nothing about the file: another try may read it.
+_NOT_DAMAGE = (tf.errors.PermissionDeniedError, tf.errors.UnavailableError, tf.errors.ResourceExhaustedError)
 
 
 class Progress(tf.train.experimental.PythonState):
@@ -33,14 +34,14 @@ class Progress(tf.train.experimental.PythonState):
     Attributes:
       step: global steps taken.
       history: a row for each finished epoch.
-      metrics: of each variable of the running metrics, its values by replica.
+      metrics: the values of the running metrics at the last backup, [replicas, values].
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.step = 0
-        self.history: list[Row] = []
-        self.metrics: list[list[Any]] = []
+        self.history: list[history.Row] = []
+        self.metrics: list[list[float]] = []
 
     def serialize(self) -> str:
         """As JSON, whose floats come back exactly."""
@@ -51,105 +52,152 @@ class Progress(tf.train.experimental.PythonState):
         values = json.loads(string_value)
         self.step, self.history, self.metrics = values["step"], values["history"], values["metrics"]
 
-    def best(self) -> Row | None:
-        """The row of the epoch with the best `MONITOR`, the first of several; None before the first epoch's end."""
-        rated = [row for row in self.history if row[MONITOR] is not None]
-        return max(rated, key=lambda row: row[MONITOR], default=None)
-
 
 class TrainingState:
     """Saves and restores the state of a compiled model and its `Progress`.
 
     Attributes:
       progress: how far training has come; whoever trains keeps it up to date.
+      check: raises before a write if the directory is no longer this process's.
     """
 
     def __init__(self, model: keras.Model, job_dir: epath.Path, *, check: Callable[[], None]) -> None:
         """Args:
         model: compiled, with its metrics and its optimizer's variables built.
         job_dir: where the checkpoints are.
-        check: raises before a save if the directory is no longer this process's.
+        check: raises before a write if the directory is no longer this process's.
         """
         self.progress = Progress()
-        self._model, self._check = model, check
+        self.check = check
+        self._metrics = _RunningMetrics(model)
         state = tf.train.Checkpoint(model=model, progress=self.progress)
-        self._folder = job_dir / "backup"
-        self._backups = _manager(state, self._folder, keep=2)
-        self._last = _manager(state, job_dir / "checkpoints" / "last", keep=1)
-        self._best = _manager(_weights(model), job_dir / "checkpoints" / "best", keep=1)
+        self._backups = _manager(state, job_dir / _BACKUP, keep=2)
+        self._last = _manager(state, job_dir / _LAST, keep=1)
+        self._best = _manager(_weights(model), job_dir / _BEST, keep=1)
 
     def back_up(self) -> None:
         """Saves the state in the middle of an epoch, or between its steps and its end."""
-        self._check()
-        self.progress.metrics = [
-            [replica.numpy().tolist() for replica in self._replicas(variable)] for variable in self._metric_variables()
-        ]
-        _save(self._backups, self.progress.step)
+        self.progress.metrics = self._metrics.read()
+        self._save(self._backups)
 
     def save_epoch(self) -> None:
         """Saves the state after an epoch's end, and the weights if the epoch was the best."""
-        self._check()
         # The best weights first: a job killed between the two goes through the epoch's end again.
-        if self.progress.best() in (None, self.progress.history[-1]):
-            _save(self._best, self.progress.step)
-        _save(self._last, self.progress.step)
-
-    def restore_metrics(self) -> None:
-        """Gives the running metrics the values that they had at the last backup.
-
-        They are kept replica by replica, which a checkpoint of the metrics does not do: a sum of floats depends on its order.
-        """
-        for variable, values in zip(self._metric_variables(), self.progress.metrics, strict=True):
-            replicas = self._replicas(variable)
-            if len(values) != len(replicas):
-                total = np.sum(values, axis=0)
-                values = [total, *[np.zeros_like(total)] * (len(replicas) - 1)]
-            for replica, value in zip(replicas, values, strict=True):
-                replica.assign(value)
-
-    def _metric_variables(self) -> list[tf.Variable]:
-        return [variable for metric in self._model.metrics for variable in metric.variables]
-
-    def _replicas(self, variable: tf.Variable) -> tuple[tf.Variable, ...]:
-        return self._model.distribute_strategy.experimental_local_results(variable)
-
-    def delete_backups(self) -> None:
-        """Deletes backup/, once nothing is left to resume; a longer job goes on from checkpoints/last."""
-        if self._folder.exists():
-            self._folder.rmtree()
+        if history.best(self.progress.history) is self.progress.history[-1]:
+            self._save(self._best)
+        self._save(self._last)
 
     def restore(self) -> bool:
         """Loads the newest state that can be read; a damaged one is named in the log and the one before it taken.
 
         Returns:
           Whether there was one.
+
+        Raises:
+          UserError: there are some, and none can be read.
         """
+        damaged = []
         for manager, path in self._newest_first():
             try:
                 manager.checkpoint.restore(path).assert_existing_objects_matched()
+            except _NOT_DAMAGE:
+                raise
             except Exception as error:  # A damaged file makes TensorFlow raise nearly anything, IndexError included.
                 _log.warning("%s cannot be read and is left out: %s", path, " ".join(str(error).split())[:200])
+                damaged.append(path)
             else:
                 return True
+        if damaged:
+            raise UserError(f"no checkpoint can be read of {', '.join(damaged)}: restore one, or start anew with --fresh")
         return False
+
+    def restore_metrics(self) -> None:
+        """Gives the running metrics the values that they had at the last backup."""
+        self._metrics.write(self.progress.metrics)
+
+    def _save(self, manager: tf.train.CheckpointManager) -> None:
+        step = self.progress.step
+        if manager.latest_checkpoint is None or _step(manager.latest_checkpoint) != step:
+            self.check()
+            # The counter is saved too, and must not tell how often a job was interrupted: the manager makes it the step.
+            manager.checkpoint.save_counter.assign(step - 1)
+            manager.save(checkpoint_number=step)
 
     def _newest_first(self) -> Iterator[tuple[tf.train.CheckpointManager, str]]:
         # Of two at the same step the one in checkpoints/last is the newer: it has the epoch's end behind it.
-        found = [(_step(path), order, path) for order, m in enumerate((self._backups, self._last)) for path in m.checkpoints]
+        managers = (self._backups, self._last)
+        found = [(_step(path), order, path) for order, manager in enumerate(managers) for path in manager.checkpoints]
         for _, order, path in sorted(found, reverse=True):
-            yield (self._backups, self._last)[order], path
+            yield managers[order], path
+
+
+class _RunningMetrics:
+    """The values of a model's metrics, replica by replica.
+
+    A checkpoint of them would hold their sum, and a sum of floats depends on its order.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        variables = [variable for metric in model.metrics for variable in metric.variables]
+        self._strategy = model.distribute_strategy
+
+        @tf.function
+        def read() -> tf.Tensor:
+            return tf.concat([tf.reshape(variable, [1, -1]) for variable in variables], axis=1)
+
+        @tf.function
+        def write(rows: tf.Tensor) -> None:
+            row = rows[tf.distribute.get_replica_context().replica_id_in_sync_group]
+            sizes = [variable.shape.num_elements() for variable in variables]
+            for variable, values in zip(variables, tf.split(row, sizes), strict=True):
+                variable.assign(tf.reshape(values, variable.shape))
+
+        self._read, self._write = read, write
+
+    def read(self) -> list[list[float]]:
+        """Returns the values of each replica, [replicas, values]."""
+        return self._strategy.gather(self._strategy.run(self._read), axis=0).numpy().tolist()
+
+    def write(self, rows: list[list[float]]) -> None:
+        """Puts the values back; another number of replicas gets their sum."""
+        replicas = self._strategy.num_replicas_in_sync
+        if len(rows) != replicas:
+            total = np.sum(rows, axis=0)
+            rows = [total, *[np.zeros_like(total)] * (replicas - 1)]
+        self._strategy.run(self._write, args=(tf.constant(rows, tf.float32),))
+
+
+def read_progress(job_dir: epath.Path) -> Progress:
+    """Reads how far a job had come at the end of its last finished epoch, step 0 before the first; needs no model."""
+    progress = Progress()
+    path = tf.train.latest_checkpoint(str(job_dir / _LAST))
+    if path is not None:
+        tf.train.Checkpoint(progress=progress).restore(path).expect_partial()
+    return progress
 
 
 def restore_best(model: keras.Model, job_dir: epath.Path) -> None:
     """Loads the weights of a job's best epoch.
 
     Raises:
-      FileNotFoundError: there is no such checkpoint.
+      UserError: there is no such checkpoint, or it cannot be read.
     """
-    path = tf.train.latest_checkpoint(str(job_dir / "checkpoints" / "best"))
+    path = tf.train.latest_checkpoint(str(job_dir / _BEST))
     if path is None:
-        raise FileNotFoundError(f"no checkpoint in {job_dir / 'checkpoints' / 'best'}")
-    _weights(model).restore(path).assert_existing_objects_matched().expect_partial()
+        raise UserError(f"{job_dir / _BEST} holds no checkpoint: restore it, or train again with --fresh")
+    try:
+        _weights(model).restore(path).assert_existing_objects_matched().expect_partial()
+    except _NOT_DAMAGE:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} cannot be read ({reason}): restore it, or train again with --fresh") from error
+
+
+def delete_backups(job_dir: epath.Path) -> None:
+    """Deletes backup/, once nothing is left to resume; a longer job goes on from checkpoints/last."""
+    if (job_dir / _BACKUP).exists():
+        (job_dir / _BACKUP).rmtree()
 
 
 def _weights(model: keras.Model) -> tf.train.Checkpoint:
@@ -159,13 +207,6 @@ def _weights(model: keras.Model) -> tf.train.Checkpoint:
 
 def _manager(checkpoint: tf.train.Checkpoint, folder: epath.Path, *, keep: int) -> tf.train.CheckpointManager:
     return tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=keep, checkpoint_name="ckpt")
-
-
-def _save(manager: tf.train.CheckpointManager, step: int) -> None:
-    if manager.latest_checkpoint is None or _step(manager.latest_checkpoint) != step:
-        # The counter is saved too, and must not tell how often a job was interrupted: the manager makes it the step.
-        manager.checkpoint.save_counter.assign(step - 1)
-        manager.save(checkpoint_number=step)
 
 
 def _step(path: str) -> int:

@@ -21,6 +21,21 @@ class StopRequest:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._receive)
 
+    def check(self) -> None:
+        """Raises `Stopped` if someone asked meanwhile."""
+        if self.requested:
+            raise Stopped("asked to stop; the same command goes on from the last backup")
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """A block within a deferred one in which there is nothing to save: a request ends it at once."""
+        self.check()
+        deferring, self._deferring = self._deferring, False
+        try:
+            yield
+        finally:
+            self._deferring = deferring
+
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
         """A block that looks at `requested` itself."""

@@ -1,12 +1,15 @@
 """Decoding pictures of every kind, and refusing the others by name."""
 
 import io
+import os
 import struct
 import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
+from etils import epath
 from PIL import Image
 
 from trainer.data import images
@@ -199,3 +202,32 @@ def test_every_prefix_of_a_picture_is_a_picture_or_refused():
                 seen(whole[:size])
             except PictureError as error:
                 assert error.reason in (Reason.EMPTY, Reason.TRUNCATED, Reason.UNSUPPORTED_FORMAT), size
+
+
+def test_a_picture_file_is_read(tmp_path: Path):
+    (tmp_path / "a.png").write_bytes(PNG)
+    assert images.read(tmp_path / "a.png") == PNG
+    assert images.read(epath.Path(tmp_path) / "a.png") == PNG
+
+
+def test_what_is_no_file_or_never_ends_is_not_read(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "zero.jpg").symlink_to("/dev/zero")
+    found = {}
+    for path in (tmp_path / "none.jpg", tmp_path / "pipe.jpg", tmp_path / "zero.jpg", tmp_path, Path("x\0.jpg")):
+        with pytest.raises(PictureError) as caught:
+            images.read(path)
+        assert caught.value.reason is Reason.NO_PICTURE
+        found[path.name] = caught.value.detail
+    assert found["none.jpg"] == "no such file"
+    assert found["pipe.jpg"] == found["zero.jpg"] == found[tmp_path.name] == "not a regular file"
+
+
+def test_a_file_that_is_too_long_is_not_read_to_its_end(tmp_path: Path):
+    path = tmp_path / "long.jpg"
+    path.touch()
+    os.truncate(path, 1 << 40)
+    with pytest.raises(PictureError) as caught:
+        images.read(path)
+    assert caught.value.reason is Reason.TOO_LARGE
+    assert caught.value.detail == "more than 268,435,456 bytes"

@@ -84,13 +84,6 @@ def test_a_users_own_matplotlib_settings_change_nothing(monkeypatch):
     assert matplotlib.rcParams["font.size"] == 25.0
 
 
-def test_the_best_epoch_is_the_first_with_the_best_validation_map():
-    assert plots.best_epoch(HISTORY) == 1
-    assert plots.best_epoch([{"val_loss": 0.5}, {"val_loss": 0.4}, {"val_loss": 0.6}]) == 1
-    assert plots.best_epoch([{"val_mean_average_precision": None, "val_loss": 0.5}, {"val_loss": 0.4}]) == 1
-    assert plots.best_epoch([{"epoch": 1}, {"epoch": 2}]) == 1
-
-
 def test_the_history_has_a_panel_a_metric_and_marks_the_best_epoch():
     figure = plots.loss(HISTORY)
     panels = {axes.get_title(loc="left"): axes for axes in figure.axes}

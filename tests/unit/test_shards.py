@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,17 @@ def test_a_folder_without_dataset_json_is_no_data_set(tmp_path: Path):
         (lambda content: content["image"].update(encoding="gif"), "is damaged.*gif"),
         (lambda content: content["splits"].update(dev={}), "is damaged.*dev"),
         (lambda content: content["splits"].update(train=[]), "is damaged"),
+        (lambda content: content.update(genres=[]), "is damaged.*no genres"),
+        (lambda content: content.update(genres=["Drama", "Drama"]), "is damaged.*one of them twice"),
+        (lambda content: content["splits"]["test"]["genre_counts"].pop("Drama"), "is damaged.*counts other genres"),
+        (lambda content: content["splits"]["test"]["genre_counts"].update(War=0), "is damaged.*counts other genres"),
+        (lambda content: content["splits"]["test"].update(genre_counts=["Drama", "Élan"]), "is damaged"),
+        (lambda content: content["splits"]["train"].update(examples=7), "is damaged.*not as many examples as its shards"),
+        (lambda content: content["splits"]["train"]["shards"][0].update(examples=4), "is damaged.*not as many examples"),
+        (lambda content: content["splits"]["train"]["genre_counts"].update(Drama=1), "is damaged.*its fingerprint"),
+        (lambda content: content["splits"]["train"]["shards"][0].update(crc32c="AAAAAA=="), "is damaged.*its fingerprint"),
+        (lambda content: content["genres"].reverse(), "is damaged.*its fingerprint"),
+        (lambda content: content.update(fingerprint=""), "is damaged.*its fingerprint"),
         (lambda content: content["splits"]["train"]["shards"][0].update(name="../../etc/passwd"), "is damaged.*passwd"),
         (lambda content: content["splits"]["train"]["shards"][0].update(name=None), "is damaged"),
     ],
@@ -116,6 +128,12 @@ def test_a_shard_that_is_missing_or_cut_off_is_named(dataset: Dataset):
     shard.unlink()
     with pytest.raises(UserError, match=r"train-00001-of-00002\.tfrecord is missing"):
         shards.load(dataset.path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_the_owner_of_the_shards_need_not_have_a_name(dataset: Dataset):
+    os.chown(dataset.path / "train-00000-of-00002.tfrecord", 54_321, 54_321)
+    assert shards.load(dataset.path) == dataset
 
 
 def test_corrupt_shards_are_named_by_their_checksum(dataset: Dataset):

@@ -1,5 +1,6 @@
 """A folder with a dataset.json is a whole data set, whatever happened on the way."""
 
+import dataclasses
 import multiprocessing
 import os
 from pathlib import Path
@@ -22,7 +23,8 @@ def fill(stage: Path, mark: str, train_shards: int) -> None:
         written.append(Shard(name, 1, len(mark), ""))
     (stage / "rejects.csv").write_text(mark)
     splits = {"train": Split(train_shards, {"Drama": 1}, tuple(written))}
-    dataset = Dataset(epath.Path(stage), mark, ("Drama",), 48, 32, "jpeg", splits)
+    dataset = Dataset(epath.Path(stage), "", ("Drama",), 48, 32, "jpeg", splits)
+    dataset = dataclasses.replace(dataset, fingerprint=shards.fingerprint(dataset))
     (stage / "dataset.json").write_text(shards.to_text(dataset))
 
 
@@ -78,6 +80,63 @@ def test_foreign_files_with_the_names_of_shards_are_not_replaced(tmp_path: Path)
     assert files(tmp_path) == {foreign.name: "mine"}
 
 
+def test_a_data_set_whose_dataset_json_is_damaged_can_be_overwritten(tmp_path: Path):
+    publish(tmp_path, "one", 5)
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "dataset.json").write_text("{")
+    with pytest.raises(UserError, match="add --overwrite"):
+        publish(tmp_path, "two", 5)
+    publish(tmp_path, "two", 2, overwrite=True)
+    assert set(files(tmp_path)) == {*names(2), "notes.txt"}
+    assert shards.load(tmp_path).split("train").examples == 2
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        '["../victim.txt"]',
+        '["train-00000-of-00001.tfrecord", "notes.txt"]',
+        '["/etc/passwd"]',
+        '["../train-00000-of-00001.tfrecord"]',
+        '["train-00000-of-00001.tfrecord\\n"]',
+        '{"rejects.csv": 1}',
+        '"rejects.csv"',
+        "[1]",
+        "[",
+        "[" * 100_000,
+        "\0",
+    ],
+    ids=lambda plan: plan[:40],
+)
+def test_a_plan_that_no_run_has_left_is_explained_and_removes_nothing(tmp_path: Path, plan: str):
+    output = tmp_path / "dataset"
+    (output / ".incomplete").mkdir(parents=True)
+    (output / ".incomplete" / "publishing.json").write_text(plan)
+    for name in ("notes.txt", "rejects.csv", "train-00000-of-00001.tfrecord", "../victim.txt"):
+        (output / name).write_text("mine")
+    before = files(tmp_path)
+    with pytest.raises(UserError, match=r"publishing\.json is damaged: remove .*\.incomplete and the shards beside it"):
+        publish(output, "one", 1, overwrite=True)
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("target", ["folder", "nowhere", "file"])
+def test_a_stage_that_is_no_folder_is_explained_and_not_followed(tmp_path: Path, target: str):
+    output, folder = tmp_path / "dataset", tmp_path / "folder"
+    output.mkdir()
+    folder.mkdir()
+    (folder / "publishing.json").write_text('["rejects.csv"]')
+    (output / "rejects.csv").write_text("mine")
+    if target == "file":
+        (output / ".incomplete").touch()
+    else:
+        (output / ".incomplete").symlink_to(tmp_path / target)
+    before = files(tmp_path)
+    with pytest.raises(UserError, match=r"\.incomplete is not the folder of an unfinished run: remove it"):
+        publish(output, "one", 1, overwrite=True)
+    assert files(tmp_path) == before
+
+
 def test_a_file_in_place_of_the_folder_is_explained(tmp_path: Path):
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
@@ -123,8 +182,9 @@ def test_killed_at_any_change_of_a_file_the_rerun_ends_the_same(tmp_path: Path):
         process.start()
         process.join()
         if (output / "dataset.json").exists():
-            listed = shards.load(output)  # Which checks that every shard is there.
-            assert {(output / shard.name).read_text() for shard in listed.splits["train"].shards} == {listed.fingerprint}
+            listed = shards.load(output).splits["train"].shards  # Which checks that every shard is there.
+            mark = {3: "one", 2: "two"}[len(listed)]
+            assert {(output / shard.name).read_text() for shard in listed} == {mark}
         publish(output, "two", 2, overwrite=True)
         assert files(output) == files(undisturbed)
         assert not (output / ".incomplete").exists()

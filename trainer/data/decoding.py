@@ -17,7 +17,6 @@ from typing import BinaryIO, TypeVar
 from trainer.data import images
 from trainer.data.images import PictureError
 from trainer.data.progress import progress
-from trainer.data.rejects import Reason
 from trainer.errors import UserError
 
 _T = TypeVar("_T")
@@ -25,7 +24,6 @@ _R = TypeVar("_R")
 
 _BATCH = 16  # Pictures that travel between the processes at once.
 _BATCHES_IN_FLIGHT = 4  # For each core: enough to keep it busy while the parent writes, and all that is held in memory.
-_MAX_FILE_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -70,14 +68,10 @@ def store(files: Sequence[Path], spool: BinaryIO, *, height: int, width: int, en
 
 def _encode(file: Path, *, height: int, width: int, encoding: str) -> tuple[str, bytes] | PictureError:
     try:
-        if file.stat().st_size > _MAX_FILE_BYTES:
-            raise PictureError(Reason.TOO_LARGE, f"more than {_MAX_FILE_BYTES:,} bytes")
-        data = file.read_bytes()
+        data = images.read(file)
         pixels = images.resize(images.decode(data, height=height, width=width), height=height, width=width)
     except PictureError as error:
         return error
-    except OSError as error:
-        return PictureError(Reason.NO_PICTURE, f"it cannot be read: {error.strerror}")
     return hashlib.sha256(data).hexdigest(), images.encode_jpeg(pixels) if encoding == "jpeg" else pixels.tobytes()
 
 

@@ -7,12 +7,15 @@ or neither.
 import io
 import struct
 import warnings
+from pathlib import Path
 
 import numpy as np
+from etils import epath
 from PIL import Image
 
 from trainer.data.rejects import Reason
 
+MAX_FILE_BYTES = 256 << 20
 MAX_PIXELS = 100_000_000
 
 # What Pillow's decoders raise on bytes that are not what they claim to be.
@@ -45,6 +48,26 @@ class PictureError(Exception):
 
     def __str__(self) -> str:
         return f"{self.reason.value}: {self.detail}"
+
+
+def read(file: Path | epath.Path) -> bytes:
+    """Reads a picture file, local or in a bucket.
+
+    Raises:
+      PictureError: there is none, it is not a regular file (a device or a pipe may never end), it has more than
+        `MAX_FILE_BYTES`, or
+        it cannot be read.
+    """
+    try:
+        if not file.is_file():
+            raise PictureError(Reason.NO_PICTURE, "not a regular file" if file.exists() else "no such file")
+        with file.open("rb") as opened:
+            data = opened.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise PictureError(Reason.NO_PICTURE, f"it cannot be read: {error.strerror or type(error).__name__}") from error
+    if len(data) > MAX_FILE_BYTES:
+        raise PictureError(Reason.TOO_LARGE, f"more than {MAX_FILE_BYTES:,} bytes")
+    return data
 
 
 def decode(data: bytes, *, height: int, width: int) -> Image.Image:

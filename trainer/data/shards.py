@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import google_crc32c
@@ -29,6 +30,7 @@ DATASET_FILE = "dataset.json"
 
 _SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-\d{{5,}}-of-\d{{5,}}\.tfrecord")
 _CHUNK_BYTES = 1 << 20
+_REMEDY = "prepare the data set again with --overwrite"
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,8 @@ def load(data_dir: epath.PathLike) -> Dataset:
     """Reads and checks a data set's dataset.json, and looks whether its shards are there in their sizes.
 
     Raises:
-      UserError: the folder is no data set, its dataset.json is damaged or of another version, or a shard is missing or has another
-        size than it was written with.
+      UserError: the folder is no data set, its dataset.json is damaged, edited or of another version, or a shard is missing or has
+        another size than it was written with.
     """
     path = epath.Path(data_dir)
     try:
@@ -100,6 +102,8 @@ def load(data_dir: epath.PathLike) -> Dataset:
             f"{path} is no data set: it has no {DATASET_FILE} (make one with python -m trainer.prepare --output={path} …)"
         ) from None
     dataset = _parse(path, content)
+    if dataset.fingerprint != fingerprint(dataset):
+        raise UserError(f"{path / DATASET_FILE} is damaged (its fingerprint is not that of its content): {_REMEDY}")
     for split in dataset.splits.values():
         for shard in split.shards:
             _check_size(path / shard.name, shard.bytes)
@@ -131,12 +135,17 @@ def to_text(dataset: Dataset) -> str:
     return json.dumps(_to_json(dataset), indent=2, ensure_ascii=False) + "\n"
 
 
-def listed_files(content: bytes) -> list[str]:
-    """Returns the names of the shards that a dataset.json lists; none where it is damaged."""
+def is_shard(name: str) -> bool:
+    """Tells whether a file's name is one of those that `shard_name` gives."""
+    return _SHARD_NAME.fullmatch(name) is not None
+
+
+def listed_files(file: Path) -> list[str]:
+    """Returns the names of the shards that a dataset.json lists; where it is damaged, of all shards beside it."""
     try:
-        return [shard.name for split in _parse(epath.Path(), content).splits.values() for shard in split.shards]
+        return [shard.name for split in _parse(epath.Path(), file.read_bytes()).splits.values() for shard in split.shards]
     except UserError:
-        return []
+        return sorted(path.name for path in file.parent.iterdir() if is_shard(path.name))
 
 
 def _to_json(dataset: Dataset) -> dict[str, Any]:
@@ -158,35 +167,42 @@ def _to_json(dataset: Dataset) -> dict[str, Any]:
 
 def _parse(path: epath.Path, data: bytes) -> Dataset:
     file = path / DATASET_FILE
-    remedy = "prepare the data set again with --overwrite"
     try:
         content = json.loads(data)
         version = content["version"]
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"{file} is damaged (it is not the JSON that trainer.prepare writes): {remedy}") from None
+        raise UserError(f"{file} is damaged (it is not the JSON that trainer.prepare writes): {_REMEDY}") from None
     if version != VERSION:
-        raise UserError(f"{file} has version {version!r}, and this program reads version {VERSION}: {remedy}")
+        raise UserError(f"{file} has version {version!r}, and this program reads version {VERSION}: {_REMEDY}")
     try:
+        genres = tuple(map(str, content["genres"]))
+        if not genres or len(set(genres)) < len(genres):
+            raise ValueError("no genres, or one of them twice")
         return Dataset(
             path=path,
             fingerprint=str(content["fingerprint"]),
-            genres=tuple(map(str, content["genres"])),
+            genres=genres,
             height=int(content["image"]["height"]),
             width=int(content["image"]["width"]),
             encoding=_one_of(ENCODINGS, content["image"]["encoding"]),
-            splits={_one_of(SPLITS, name): _parse_split(split) for name, split in content["splits"].items()},
+            splits={_one_of(SPLITS, name): _parse_split(split, genres) for name, split in content["splits"].items()},
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{file} is damaged ({type(error).__name__}: {error}): {remedy}") from None
+        raise UserError(f"{file} is damaged ({type(error).__name__}: {error}): {_REMEDY}") from None
 
 
-def _parse_split(content: Mapping[str, Any]) -> Split:
+def _parse_split(content: Mapping[str, Any], genres: tuple[str, ...]) -> Split:
     shards = tuple(
         Shard(name=_checked_name(shard["name"]), examples=int(shard["examples"]), bytes=int(shard["bytes"]), crc32c=shard["crc32c"])
         for shard in content["shards"]
     )
-    counts = {str(genre): int(count) for genre, count in content["genre_counts"].items()}
-    return Split(examples=int(content["examples"]), genre_counts=counts, shards=shards)
+    if set(content["genre_counts"]) != set(genres):
+        raise ValueError("a split counts other genres than the data set has")
+    counts = {genre: int(content["genre_counts"][genre]) for genre in genres}
+    split = Split(examples=int(content["examples"]), genre_counts=counts, shards=shards)
+    if split.examples != sum(shard.examples for shard in shards):
+        raise ValueError("a split has not as many examples as its shards together")
+    return split
 
 
 def _one_of(known: tuple[str, ...], value: str) -> str:
@@ -197,17 +213,16 @@ def _one_of(known: tuple[str, ...], value: str) -> str:
 
 def _checked_name(name: str) -> str:
     """Refuses names that would lead out of the data set's folder."""
-    if not _SHARD_NAME.fullmatch(name):
+    if not is_shard(name):
         raise ValueError(f"{name!r} is no shard's name")
     return name
 
 
 def _check_size(path: epath.Path, size: int) -> None:
     try:
-        found = path.stat().length
+        # For a local file epath would also ask for the name of its owner, which a container need not know, and fail.
+        found = path.stat().length if "://" in str(path) else Path(path).stat().st_size
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: restore it or prepare the data set again with --overwrite") from None
+        raise UserError(f"{path} is missing: restore it or {_REMEDY}") from None
     if found != size:
-        raise UserError(
-            f"{path} has {found} bytes and {DATASET_FILE} says {size}: restore it or prepare the data set again with --overwrite"
-        )
+        raise UserError(f"{path} has {found} bytes and {DATASET_FILE} says {size}: restore it or {_REMEDY}")

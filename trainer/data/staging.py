@@ -34,7 +34,7 @@ def staged(output: Path, *, overwrite: bool) -> Iterator[Path]:
 
     Raises:
       UserError: there is a finished data set, another process is writing to the folder, the folder cannot be one, or other files
-        there have the names of the new ones.
+        there have the names of the new ones; or what an unfinished run has left there is not what this program leaves.
     """
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def _locked(folder: Path) -> Iterator[None]:
 def _publish(output: Path, stage: Path) -> None:
     new = sorted(path.name for path in stage.iterdir() if path.name != DATASET_FILE)
     finished = output / DATASET_FILE
-    old = [*shards.listed_files(finished.read_bytes()), REJECTS_FILE] if finished.exists() else []
+    old = [*shards.listed_files(finished), REJECTS_FILE] if finished.exists() else []
     foreign = [name for name in new if name not in old and (output / name).exists()]
     if foreign:
         raise UserError(f"--output={output} holds {foreign[0]}, which belongs to no data set there: choose another folder")
@@ -91,9 +91,22 @@ def _publish(output: Path, stage: Path) -> None:
 
 def _clear(output: Path) -> None:
     """Removes what an unfinished run has left: its stage and, if it had begun to publish, the files that were to change."""
-    plan = output / _STAGE / _PLAN
-    if plan.exists() and not (output / DATASET_FILE).exists():
-        for name in json.loads(plan.read_text()):
+    stage = output / _STAGE
+    if stage.is_symlink() or (stage.exists() and not stage.is_dir()):
+        raise UserError(f"{stage} is not the folder of an unfinished run: remove it or choose another --output")
+    if (stage / _PLAN).exists() and not (output / DATASET_FILE).exists():
+        for name in _planned(stage / _PLAN):
             (output / name).unlink(missing_ok=True)
-    if plan.parent.exists():
-        shutil.rmtree(plan.parent)
+    if stage.exists():
+        shutil.rmtree(stage)
+
+
+def _planned(plan: Path) -> list[str]:
+    """Reads the names of the files that were to change; what is no name of ours, a path out of the folder say, is not acted on."""
+    try:
+        names = json.loads(plan.read_text())
+    except (ValueError, RecursionError):
+        names = None
+    if isinstance(names, list) and all(isinstance(name, str) and (name == REJECTS_FILE or shards.is_shard(name)) for name in names):
+        return names
+    raise UserError(f"{plan} is damaged: remove {plan.parent} and the shards beside it, or choose another --output")

@@ -9,9 +9,14 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from trainer.data.tf_octets import starts_with, unsigned
+
 _ORIENTATION_TAG = 0x0112
 _TIFF_SHORT = 3
 _TIFF_ENTRY_BYTES = 12
+# In a PNG file the EXIF chunk may follow the pixels. Encoders cut those into chunks of 8 KiB or more, so this reaches 32 MiB far,
+# and a file that is all tiny chunks costs its reader a fraction of a second.
+_MAX_CHUNKS = 4096
 
 # (file, offset of a chunk) -> (whether it is the EXIF chunk, begin and end of its payload, offset of the next chunk)
 _ChunkReader = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]]
@@ -39,25 +44,17 @@ def webp_orientation(file: tf.Tensor) -> tf.Tensor:
     return _orientation(file, first_chunk=12, read_chunk=_webp_chunk)
 
 
-def starts_with(octets: tf.Tensor, prefix: bytes) -> tf.Tensor:
-    """Whether uint8 [n] begins with `prefix`: bool []. A shorter one does not."""
-    head = octets[: len(prefix)]
-    return tf.logical_and(
-        tf.equal(tf.size(head), len(prefix)),
-        tf.reduce_all(tf.equal(_padded(head)[: len(prefix)], tf.constant(list(prefix), tf.uint8))),
-    )
-
-
 def _orientation(file: tf.Tensor, *, first_chunk: int, read_chunk: _ChunkReader) -> tf.Tensor:
-    exif = _exif_payload(_padded(file), tf.size(file, tf.int64), first_chunk, read_chunk)
+    exif = _exif_payload(file, first_chunk, read_chunk)
     # JPEG always has this mark before the TIFF structure, some writers put it into WebP as well.
     exif = tf.cond(starts_with(exif, b"Exif\0\0"), lambda: exif[6:], lambda: exif)
     is_tiff = tf.logical_or(starts_with(exif, b"II*\0"), starts_with(exif, b"MM\0*"))
     return tf.cond(is_tiff, lambda: _tiff_orientation(exif), lambda: tf.constant(1, tf.int64))
 
 
-def _exif_payload(file: tf.Tensor, size: tf.Tensor, first_chunk: int, read_chunk: _ChunkReader) -> tf.Tensor:
-    """The bytes of the first EXIF chunk, uint8 [m]; empty where there is none."""
+def _exif_payload(file: tf.Tensor, first_chunk: int, read_chunk: _ChunkReader) -> tf.Tensor:
+    """The bytes of the first EXIF chunk, uint8 [m]; empty where there is none among the first `_MAX_CHUNKS`."""
+    size = tf.size(file, tf.int64)
 
     def searching(at: tf.Tensor, begin: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
         del end
@@ -68,41 +65,42 @@ def _exif_payload(file: tf.Tensor, size: tf.Tensor, first_chunk: int, read_chunk
         return next_chunk, tf.where(is_exif, payload_begin, begin), tf.where(is_exif, payload_end, end)
 
     zero = tf.constant(0, tf.int64)
-    _, begin, end = tf.while_loop(searching, step, (tf.constant(first_chunk, tf.int64), zero, zero))
+    start = (tf.constant(first_chunk, tf.int64), zero, zero)
+    _, begin, end = tf.while_loop(searching, step, start, maximum_iterations=_MAX_CHUNKS)
     return file[begin : tf.minimum(end, size)]
 
 
 def _jpeg_segment(file: tf.Tensor, at: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     begin = at + 4
-    end = at + 2 + _unsigned(file, at + 2, 2, big_endian=True)
-    is_exif = tf.logical_and(starts_with(file[at:], b"\xff\xe1"), starts_with(file[begin:], b"Exif\0\0"))
+    end = at + 2 + unsigned(file, at + 2, 2, big_endian=True)
+    is_exif = tf.logical_and(starts_with(file, b"\xff\xe1", at=at), starts_with(file, b"Exif\0\0", at=begin))
     # The pixels follow a start of scan (0xda); past that, and where no marker stands, nothing can be read.
-    is_header = tf.logical_and(file[at] == 0xFF, file[at + 1] != 0xDA)
+    is_header = tf.logical_and(starts_with(file, b"\xff", at=at), tf.logical_not(starts_with(file, b"\xff\xda", at=at)))
     return is_exif, begin, end, tf.where(is_header, end, tf.int64.max // 2)
 
 
 def _png_chunk(file: tf.Tensor, at: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     begin = at + 8
-    end = begin + _unsigned(file, at, 4, big_endian=True)
+    end = begin + unsigned(file, at, 4, big_endian=True)
     checksum_bytes = 4
-    return starts_with(file[at + 4 :], b"eXIf"), begin, end, end + checksum_bytes
+    return starts_with(file, b"eXIf", at=at + 4), begin, end, end + checksum_bytes
 
 
 def _webp_chunk(file: tf.Tensor, at: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     begin = at + 8
-    end = begin + _unsigned(file, at + 4, 4, big_endian=False)
-    return starts_with(file[at:], b"EXIF"), begin, end, end + end % 2  # RIFF chunks begin at even offsets.
+    end = begin + unsigned(file, at + 4, 4, big_endian=False)
+    return starts_with(file, b"EXIF", at=at), begin, end, end + end % 2  # RIFF chunks begin at even offsets.
 
 
 def _tiff_orientation(tiff: tf.Tensor) -> tf.Tensor:
     """The orientation in the first directory of a TIFF structure (uint8 [m], beginning with its mark): int64 []."""
     big_endian = tiff[0] == ord("M")
-    padded, size = _padded(tiff), tf.size(tiff, tf.int64)
-    directory = tf.minimum(_unsigned(padded, tf.constant(4, tf.int64), 4, big_endian), size)
-    entries = _unsigned(padded, directory, 2, big_endian)
+    size = tf.size(tiff, tf.int64)
+    directory = tf.minimum(unsigned(tiff, 4, 4, big_endian=big_endian), size)
+    entries = unsigned(tiff, directory, 2, big_endian=big_endian)
     first = directory + 2
     complete = tf.clip_by_value((size - first) // _TIFF_ENTRY_BYTES, 0, entries)
-    table = tf.cast(padded[first : first + complete * _TIFF_ENTRY_BYTES], tf.int64)
+    table = tf.cast(tiff[first : first + complete * _TIFF_ENTRY_BYTES], tf.int64)
     table = tf.reshape(table, [-1, _TIFF_ENTRY_BYTES])
 
     def short(column: int) -> tf.Tensor:
@@ -112,16 +110,3 @@ def _tiff_orientation(tiff: tf.Tensor) -> tf.Tensor:
     tag, value_type, value = short(0), short(2), short(8)
     wanted = (tag == _ORIENTATION_TAG) & (value_type == _TIFF_SHORT) & (value >= 1) & (value <= 8)
     return tf.concat([[tf.constant(1, tf.int64)], tf.boolean_mask(value, wanted)], axis=0)[-1]
-
-
-def _unsigned(octets: tf.Tensor, at: tf.Tensor, size: int, big_endian: bool | tf.Tensor) -> tf.Tensor:
-    """The unsigned integer in `size` <= 4 bytes at `at`, which may be the end of `_padded` bytes: int64 []."""
-    digits = tf.cast(octets[at : at + size], tf.int64)
-    little_endian_places = [256**power for power in range(size)]
-    places = tf.where(big_endian, tf.constant(little_endian_places[::-1], tf.int64), little_endian_places)
-    return tf.reduce_sum(digits * places)
-
-
-def _padded(octets: tf.Tensor) -> tf.Tensor:
-    """The bytes and eight zeros, so that a number or a mark may be read at the very end."""
-    return tf.concat([octets, tf.zeros([8], tf.uint8)], axis=0)

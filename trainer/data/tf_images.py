@@ -2,6 +2,9 @@
 
 `trainer.data.images` (PIL) is the reference: the same libraries decode, at the same scale, and the same kernel resizes.
 What differs is rounding, by a grey level or two: PIL turns CMYK to RGB by another formula and resizes in fixed point.
+
+A file of a few kilobytes can hold gigabytes of pixels, so their number is read before they are decoded, from the headers of PNG
+(W3C PNG, third edition, 11.2.1) and WebP (RFC 9649; RFC 6386, 9.1, where it is lossy).
 """
 
 import functools
@@ -9,6 +12,8 @@ import functools
 import tensorflow as tf
 
 from trainer.data import tf_exif
+from trainer.data.images import MAX_PIXELS
+from trainer.data.tf_octets import starts_with, unsigned
 
 
 def decode(data: tf.Tensor, *, height: int, width: int) -> tf.Tensor:
@@ -24,14 +29,15 @@ def decode(data: tf.Tensor, *, height: int, width: int) -> tf.Tensor:
       at least twice `height` and `width`.
 
     Raises:
-      tf.errors.InvalidArgumentError: the file is damaged, animated, or of another format.
+      tf.errors.InvalidArgumentError: the file is damaged, animated, of another format, or of more than
+        `trainer.data.images.MAX_PIXELS`, which is found out before anything is decoded.
     """
     file = tf.io.decode_raw(data, tf.uint8)
-    is_webp = tf.logical_and(tf_exif.starts_with(file, b"RIFF"), tf_exif.starts_with(file[8:], b"WEBP"))
+    is_webp = tf.logical_and(starts_with(file, b"RIFF"), starts_with(file, b"WEBP", at=8))
     image = tf.case(
         [
-            (tf_exif.starts_with(file, b"\xff\xd8\xff"), lambda: _decode_jpeg(data, file, height, width)),
-            (tf_exif.starts_with(file, b"\x89PNG\r\n\x1a\n"), lambda: _decode_png(data, file)),
+            (starts_with(file, b"\xff\xd8\xff"), lambda: _decode_jpeg(data, file, height, width)),
+            (starts_with(file, b"\x89PNG\r\n\x1a\n"), lambda: _decode_png(data, file)),
             (is_webp, lambda: _decode_webp(data, file)),
         ],
         default=_refuse_format,
@@ -55,6 +61,7 @@ def _decode_jpeg(data: tf.Tensor, file: tf.Tensor, height: int, width: int) -> t
     orientation = tf_exif.jpeg_orientation(file)
     across, down = tf.cond(orientation >= 5, lambda: (height, width), lambda: (width, height))
     stored_height, stored_width, _ = tf.unstack(tf.io.extract_jpeg_shape(data))
+    data = _limited(data, stored_width, stored_height)
     spare = tf.minimum(stored_width // (2 * across), stored_height // (2 * down))
     ratios = [1, 2, 4, 8]
     # PIL's discrete cosine transform; TensorFlow's default is a faster, rougher one.
@@ -67,24 +74,47 @@ def _decode_jpeg(data: tf.Tensor, file: tf.Tensor, height: int, width: int) -> t
 
 
 def _decode_png(data: tf.Tensor, file: tf.Tensor) -> tf.Tensor:
+    # The decoder would pass over other chunks before the header.
+    data = _checked(data, starts_with(file, b"IHDR", at=12), "the PNG file does not begin with its header")
+    data = _limited(data, unsigned(file, 16, 4, big_endian=True), unsigned(file, 20, 4, big_endian=True))
     rgba = tf.io.decode_png(data, channels=4)
     # Where a file has no transparency TensorFlow fills alpha with the greatest value of the file's bit depth, not of 8.
     bit_depth = tf.cast(tf.minimum(file[24], 8), tf.int32)
     filler = tf.cast(tf.bitwise.left_shift(1, bit_depth) - 1, tf.uint8)
-    alpha = tf.where(rgba[..., 3:] == filler, tf.constant(255, tf.uint8), rgba[..., 3:])
-    return _upright(_over_white(rgba[..., :3], alpha), tf_exif.png_orientation(file))
+    return _upright(_over_white(rgba, opaque=filler), tf_exif.png_orientation(file))
 
 
 def _decode_webp(data: tf.Tensor, file: tf.Tensor) -> tf.Tensor:
+    def number(at: int, size: int) -> tf.Tensor:
+        return unsigned(file, at, size, big_endian=False)
+
+    is_extended, is_lossless = starts_with(file, b"VP8X", at=12), starts_with(file, b"VP8L", at=12)
     # With channels=0, TensorFlow 2.20 and 2.21 write an animation past their buffer, and the process aborts.
-    flags = file[20:21]
-    is_animated = tf.logical_and(tf_exif.starts_with(file[12:], b"VP8X"), tf.reduce_any(tf.bitwise.bitwise_and(flags, 0x02) != 0))
-    still = tf.debugging.Assert(tf.logical_not(is_animated), ["the WebP file is an animation"])
-    with tf.control_dependencies([still]):
-        # The only channel count that takes files with and without alpha.
-        image = tf.io.decode_webp(tf.identity(data), channels=0)[0]
-    image = tf.cond(tf.shape(image)[-1] == 4, lambda: _over_white(image[..., :3], image[..., 3:]), lambda: image)
+    is_animated = tf.logical_and(is_extended, tf.bitwise.bitwise_and(number(20, 1), 0x02) != 0)
+    data = _checked(data, tf.logical_not(is_animated), "the WebP file is an animation")
+    width, height = tf.case(
+        [
+            (is_extended, lambda: (number(24, 3) + 1, number(27, 3) + 1)),
+            (is_lossless, lambda: (number(21, 4) % 2**14 + 1, number(21, 4) // 2**14 % 2**14 + 1)),
+        ],
+        default=lambda: (number(26, 2) % 2**14, number(28, 2) % 2**14),
+    )
+    # The only channel count that takes files with and without alpha.
+    image = tf.io.decode_webp(_limited(data, width, height), channels=0)[0]
+    image = tf.cond(tf.shape(image)[-1] == 4, lambda: _over_white(image, opaque=255), lambda: image)
     return _upright(image, tf_exif.webp_orientation(file))
+
+
+def _checked(data: tf.Tensor, good: tf.Tensor, fault: str) -> tf.Tensor:
+    """The file, for a decoder that must not see it before the check has passed."""
+    with tf.control_dependencies([tf.debugging.Assert(good, [fault])]):
+        return tf.identity(data)
+
+
+def _limited(data: tf.Tensor, width: tf.Tensor, height: tf.Tensor) -> tf.Tensor:
+    """The file, if its picture is not too large; a product of the sides could overflow."""
+    good = width <= MAX_PIXELS // tf.maximum(height, 1)
+    return _checked(data, good, f"the picture has more than {MAX_PIXELS:,} pixels")
 
 
 def _refuse_format() -> tf.Tensor:
@@ -93,9 +123,18 @@ def _refuse_format() -> tf.Tensor:
         return tf.zeros([1, 1, 3], tf.uint8)
 
 
-def _over_white(rgb: tf.Tensor, alpha: tf.Tensor) -> tf.Tensor:
-    opacity = tf.cast(alpha, tf.float32) / 255
-    return tf.cast(tf.round(tf.cast(rgb, tf.float32) * opacity + 255 * (1 - opacity)), tf.uint8)
+def _over_white(rgba: tf.Tensor, *, opaque: int | tf.Tensor) -> tf.Tensor:
+    """Puts white behind uint8 [h, w, 4], unless all its alpha is `opaque`: uint8 [h, w, 3]."""
+
+    def composite() -> tf.Tensor:
+        alpha = tf.cast(rgba[..., 3:], tf.uint16)
+        mixed = tf.cast(rgba[..., :3], tf.uint16) * alpha + 255 * (255 - alpha)
+        # Division by 255, rounded, without leaving 16 bits: a large picture is large enough.
+        mixed += 128
+        return tf.cast((mixed + mixed // 256) // 256, tf.uint8)
+
+    is_opaque = tf.reduce_all(rgba[..., 3] == opaque)
+    return tf.cond(is_opaque, lambda: rgba[..., :3], composite)
 
 
 def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:

@@ -6,6 +6,7 @@ import tf_keras as keras
 
 from trainer import model
 from trainer.data import pipeline, shards
+from trainer.errors import UserError
 from trainer.evaluation.metrics import Predictions
 
 
@@ -51,12 +52,18 @@ class SplitPredictor:
         return self._labelled.labels
 
     def logits(self) -> np.ndarray:
-        """The logits of every film of the split, each once, float32 [N, G], in the order of `labels`."""
+        """The logits of every film of the split, each once, float32 [N, G], in the order of `labels`.
+
+        Raises:
+          UserError: they are not finite.
+        """
         logits = np.empty(self.labels.shape, np.float32)
         for batch in self._batches:
             values, index = (self._strategy.gather(part, axis=0).numpy() for part in self._forward(*batch))
             real = index >= 0
             logits[index[real]] = values[real]
+        if not np.isfinite(logits).all():
+            raise UserError("the network's outputs are not finite: lower --learning_rate, or lengthen --warmup_epochs")
         return logits
 
     def predictions(self, logits: np.ndarray) -> Predictions:

@@ -16,6 +16,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from sklearn.metrics import precision_recall_curve
 
+from trainer import history as epoch_history
 from trainer.evaluation import metrics as figures_of
 from trainer.evaluation.confusion import mlcm
 from trainer.evaluation.metrics import Predictions
@@ -28,18 +29,6 @@ _TITLES = {
     "f1_samples": "F1 per film",
     "roc_auc": "ROC AUC",
 }
-
-
-def best_epoch(history: Sequence[Mapping[str, float | None]]) -> int:
-    """Returns the index of the row with the highest `val_mean_average_precision`.
-
-    Where no row has that, the one with the lowest `val_loss`; where no row has that either, the last one.
-    """
-    for key, sign in (("val_mean_average_precision", 1), ("val_loss", -1)):
-        values = sign * _values(history, key)
-        if not np.isnan(values).all():
-            return int(np.nanargmax(values))
-    return len(history) - 1
 
 
 @styled
@@ -56,7 +45,7 @@ def loss(history: Sequence[Mapping[str, float | None]]) -> Figure:
     names = [name for name in names if not np.isnan(curves[name]).all()]
     figure, panels = _panels(len(names), columns=min(4, len(names)), width=2.9, height=2.3)
     epochs = _values(history, "epoch")
-    best = epochs[best_epoch(history)]
+    best = epoch_history.best(history)["epoch"]
     train: dict[str, Any] = {"color": BLUE, "marker": "o"}
     validation: dict[str, Any] = {"color": ORANGE, "marker": "s", "linestyle": "--"}
     for axes, name in zip(panels, names, strict=True):

@@ -11,6 +11,7 @@ import numpy as np
 from etils import epath
 
 from trainer import files
+from trainer import history as epoch_history
 from trainer.evaluation import examples, plots, style
 from trainer.evaluation import metrics as figures_of
 from trainer.evaluation.metrics import Predictions
@@ -108,8 +109,8 @@ def _page(
         metrics=metrics,
         charts=charts,
         history=history,
-        columns=list(history[0]) if history else [],
-        best_epoch=history[plots.best_epoch(history)]["epoch"] if history else None,
+        columns=epoch_history.columns(history),
+        best_epoch=epoch_history.best(history)["epoch"] if history else None,
         config=config,
         films=films,
         genres=figures_of.by_support(metrics),

@@ -1,0 +1,171 @@
+"""Training: the network, its input and the callbacks of `fit`, put together."""
+
+import logging
+import sys
+from collections.abc import Callable
+
+import tensorflow as tf
+import tf_keras as keras
+from etils import epath
+
+from trainer import callbacks, model, objective
+from trainer.config import TrainConfig
+from trainer.data import pipeline, shards
+from trainer.errors import UserError
+from trainer.evaluation import evaluator
+from trainer.evaluation.inference import SplitPredictor
+from trainer.state import TrainingState
+from trainer.stopping import StopRequest
+
+_log = logging.getLogger(__name__)
+
+
+def plan(job: TrainConfig, dataset: shards.Dataset, *, replicas: int) -> pipeline.TrainingOrder:
+    """The order in which a job sees its films, once all that can be known beforehand fits together.
+
+    Raises:
+      UserError: a split is empty; the batch does not divide among the replicas, or is larger than the data set; a number of steps
+        does not fit.
+    """
+    for split in shards.SPLITS:
+        dataset.split(split)
+    if job.batch_size % replicas:
+        raise UserError(f"--batch_size={job.batch_size} does not divide among {replicas} replicas: choose a multiple of {replicas}")
+    order = pipeline.training_order(
+        dataset,
+        batch_size=job.batch_size,
+        open_shards=job.open_shards,
+        shuffle_window=job.shuffle_window,
+        seed=job.seed,
+    )
+    last = last_step(job, order)
+    if last % order.steps_per_epoch % job.steps_per_execution:
+        raise UserError(
+            f"--max_steps={job.max_steps} ends {last % order.steps_per_epoch} steps into an epoch of {order.steps_per_epoch}, "
+            f"which is no multiple of --steps_per_execution={job.steps_per_execution}: change one of them"
+        )
+    if job.profile_range and job.profile_range[1] > last:
+        raise UserError(f"--profile_steps={job.profile_steps} is beyond the last step, {last}: choose earlier steps")
+    return order
+
+
+def last_step(job: TrainConfig, order: pipeline.TrainingOrder) -> int:
+    """The global step at which a job ends, if it is not stopped early."""
+    return min(job.epochs * order.steps_per_epoch, job.max_steps or sys.maxsize)
+
+
+def train(
+    job: TrainConfig,
+    dataset: shards.Dataset,
+    order: pipeline.TrainingOrder,
+    job_dir: epath.Path,
+    strategy: tf.distribute.Strategy,
+    *,
+    stop: StopRequest,
+    check: Callable[[], None],
+) -> None:
+    """Trains from the newest backup, or from the start, to the job's last step.
+
+    Args:
+      job: the job.
+      dataset: the data set.
+      order: what `plan` made of them.
+      job_dir: where everything is written.
+      strategy: what to train under.
+      stop: tells when someone asks the process to stop.
+      check: raises before a write if the directory is no longer this process's.
+
+    Raises:
+      UserError: the loss is not finite, or no backup can be read.
+      Stopped: someone asked for it; the state is saved.
+    """
+    steps_per_epoch, last = order.steps_per_epoch, last_step(job, order)
+    _log.info(
+        "%d steps of %d films an epoch, which leaves out %d others each time", steps_per_epoch, job.batch_size, order.left_out
+    )
+    with strategy.scope():
+        network = model.build(job, genres=len(dataset.genres), height=dataset.height, width=dataset.width)
+        split = dataset.split("train")
+        loss = objective.loss(job, split.genre_counts, split.examples)
+        _compile(network, job, loss)
+        state = TrainingState(network, job_dir, check=check)
+    if state.restore():
+        _log.info("resuming at step %d of %d", state.progress.step, last)
+    validation = SplitPredictor(strategy, network, dataset, "validation", batch_size=job.batch_size)
+
+    def validate() -> dict[str, float | None]:
+        with stop.at_once():
+            return evaluator.epoch_figures(validation, loss)
+
+    on_terminal = sys.stdout.isatty() and job.log_format != "json"
+    # At an epoch's end each adds to its figures, or keeps them, in this order.
+    in_order: list[keras.callbacks.Callback] = [
+        callbacks.LearningRate(objective.learning_rate(job, steps_per_epoch=steps_per_epoch), state),
+        callbacks.BackupAndRestore(
+            state,
+            every=job.backup_steps,
+            steps_per_epoch=steps_per_epoch,
+            last_step=last,
+            stop=lambda: stop.requested,
+        ),
+        callbacks.Validation(validate),
+        callbacks.History(state, job_dir / "history.csv"),
+        callbacks.ModelCheckpoint(state),
+        callbacks.EarlyStopping(state, patience=job.early_stopping),
+        keras.callbacks.TensorBoard(str(job_dir / "logs"), write_graph=False, profile_batch=0),
+    ]
+    if job.profile_range:
+        first, final = job.profile_range
+        in_order.append(callbacks.Profile(state, job_dir / "logs", first=first, last=final))
+    if not on_terminal:
+        in_order.append(callbacks.EpochLine(state, batch_size=job.batch_size, epochs=job.epochs))
+
+    progress = state.progress
+    with stop.deferred():
+        if callbacks.epoch_is_unfinished(progress, steps_per_epoch=steps_per_epoch, last_step=last):
+            callbacks.finish_epoch(network, state, in_order, steps_per_epoch=steps_per_epoch)
+        if progress.step < last and not callbacks.exhausted(progress, job.early_stopping):
+            network.fit(
+                _input(job, dataset, order, strategy, first_step=progress.step),
+                epochs=job.epochs,
+                steps_per_epoch=steps_per_epoch,
+                callbacks=in_order,
+                verbose=1 if on_terminal else 0,
+            )
+    stop.check()
+
+
+def _compile(network: keras.Model, job: TrainConfig, loss: keras.losses.Loss) -> None:
+    """Gives a network its loss, figures and optimizer, with all the variables that a checkpoint of them holds."""
+    network.compile(
+        optimizer=objective.optimizer(job),
+        loss=loss,
+        metrics=objective.training_metrics(),
+        run_eagerly=job.run_eagerly,
+        steps_per_execution=job.steps_per_execution,
+    )
+    network.optimizer.build(network.trainable_variables)
+    # Keras builds these at the first step, which is too late to restore them.
+    network.compiled_loss.build(network.output)
+    network.compiled_metrics.build(network.output, network.output)
+
+
+def _input(
+    job: TrainConfig, dataset: shards.Dataset, order: pipeline.TrainingOrder, strategy: tf.distribute.Strategy, *, first_step: int
+) -> tf.distribute.DistributedDataset:
+    replica_batch = job.batch_size // strategy.num_replicas_in_sync
+
+    def worker_input(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        if job.synthetic_data:
+            return pipeline.synthetic_dataset(dataset, replica_batch=replica_batch)
+        return pipeline.training_dataset(
+            dataset,
+            order,
+            replica_batch=replica_batch,
+            first_step=first_step,
+            epochs=job.epochs,
+            worker=context.input_pipeline_id,
+            workers=context.num_input_pipelines,
+        )
+
+    return strategy.distribute_datasets_from_function(worker_input)
