@@ -1,7 +1,7 @@
 """Do training and serving see the same picture?
 
-Predicts the posters of a job's test split from their source files, through the exported model, and compares the scores with those that
-the job's evaluation found on the prepared shards:
+Predicts the posters of a job's test split from their source files, through the exported model, and compares the scores
+with those that the job's evaluation found on the prepared shards:
 
     python benchmarks/serving_parity.py --job_dir=jobs/first --images=posters/
 """

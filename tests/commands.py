@@ -10,13 +10,13 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
 
-_ENVIRONMENT = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+ENVIRONMENT = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
 
 
 def start(module: str, *arguments: object, **options: object) -> subprocess.Popen[str]:
     """Starts `python -m MODULE ARGUMENTS…`."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": _ENVIRONMENT, "cwd": REPOSITORY}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": ENVIRONMENT, "cwd": REPOSITORY}
     return subprocess.Popen(command, **(pipes | options))  # type: ignore[call-overload]
 
 
@@ -43,7 +43,7 @@ def interrupt(process: subprocess.Popen[str], number: signal.Signals, *, when: C
     while not when():
         assert process.poll() is None, f"ended before the signal: {process.communicate()[1]}"
         assert time.monotonic() < deadline, "what the signal waits for did not happen"
-        time.sleep(0.005)
+        time.sleep(0.001)
     process.send_signal(number)
     process.communicate(timeout=60)
     return process.returncode

@@ -48,13 +48,14 @@ def dataset(
     genres: tuple[str, ...] = GENRES,
 ) -> shards.Dataset:
     """Writes a data set; film n of the training split is example n, those of the others follow. There are three genres."""
+    folder.mkdir(parents=True, exist_ok=True)
     splits, first = {}, 0
     for split, examples in {"train": train, "validation": validation, "test": test}.items():
         films = range(first, first + examples)
         first += examples
         names = [shards.shard_name(split, number, shard_count) for number in range(shard_count)]
         written = [_write_shard(folder / name, films[number::shard_count], encoding) for number, name in enumerate(names)]
-        counts = np.sum([label_of(film) for film in films], axis=0)
+        counts = sum((label_of(film) for film in films), np.zeros(len(genres), int))
         splits[split] = shards.Split(examples, dict(zip(genres, counts.tolist(), strict=True)), tuple(written))
     made = shards.Dataset(epath.Path(folder), "", genres, _SIZE, _SIZE, encoding, splits)
     made = dataclasses.replace(made, fingerprint=shards.fingerprint(made))

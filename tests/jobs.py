@@ -17,6 +17,11 @@ def train(data_dir: Path, job_dir: Path, *options: str) -> tuple[str, ...]:
     return ("trainer.task", f"--data_dir={data_dir}", f"--job_dir={job_dir}", *OPTIONS, *options)
 
 
+def mirrored(data_dir: Path, job_dir: Path, *options: str, replicas: int) -> tuple[str, ...]:
+    """The command of a tiny job under MirroredStrategy, each replica on a part of the CPU."""
+    return ("tests.mirrored_task", str(replicas), *train(data_dir, job_dir, *options)[1:], "--strategy=mirrored")
+
+
 def history(job_dir: Path) -> list[dict[str, str]]:
     """The rows of history.csv."""
     with (job_dir / "history.csv").open() as file:

@@ -44,7 +44,8 @@ class LearningRate(keras.callbacks.LearningRateScheduler):
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """Adds the rate of the epoch's last step."""
-        logs["learning_rate"] = self.model.optimizer.learning_rate.numpy().item()
+        # The shortest number that is this float32.
+        logs["learning_rate"] = float(str(self.model.optimizer.learning_rate.numpy()))
 
 
 class BackupAndRestore(keras.callbacks.Callback):

@@ -20,8 +20,8 @@ def export(
 
     Its signature `serving_default` takes `image_bytes`, string [N] (JPEG, PNG or WebP files; N may be 0), and returns
     `scores`, float32 [N, G], and `genres`, string [N, G]: the names, again in every row, because TensorFlow Serving's
-    REST interface wants the batch first in every output. A file that cannot be decoded fails its request
-    (INVALID_ARGUMENT).
+    REST interface wants the batch first in every output. A file that cannot be decoded, or has more than
+    `trainer.data.images.MAX_PIXELS`, fails its request (INVALID_ARGUMENT).
 
     Args:
       model: uint8 [N, height, width, 3] -> float32 logits [N, G].

@@ -6,6 +6,7 @@ A job that was killed is started again with the same command: it goes on at its 
 import logging
 
 import tensorflow as tf
+from absl import flags
 
 from trainer import app, config, diagnosis, history, job_dir, lock, model, reporting, serving, state, stopping, training
 from trainer import strategy as strategies
@@ -112,4 +113,5 @@ def _set_up(job: TrainConfig) -> None:
 
 if __name__ == "__main__":
     config.define_flags()
+    flags.adopt_module_key_flags(config)  # So that --help lists them.
     app.run(main)

@@ -8,15 +8,21 @@ import subprocess
 import pytest
 
 from tests import drawn
-from tests.commands import refusal
+from tests.commands import refusal, run
 from tests.jobs import train
 
 
 def test_flags(data_dir, tmp_path):
-    assert "--epochs" in refusal("trainer.task", "--epochs=many")
     assert "Unknown command line flag 'epoch'" in refusal("trainer.task", "--epoch=3")
-    assert "--data_dir is missing" in refusal("trainer.task", f"--job_dir={tmp_path}")
     assert "'3' is no flag" in refusal(*train(data_dir, tmp_path / "job"), "3")
+    assert "--early_stopping" in run("trainer.task", "--help").stdout
+
+
+def test_an_empty_split_is_noticed_before_training(tmp_path):
+    drawn.dataset(tmp_path / "data", train=40, validation=2, test=0, shard_count=1)
+    line = refusal(*train(tmp_path / "data", tmp_path / "job"))
+    assert "'test'" in line
+    assert not (tmp_path / "job" / "checkpoints").exists()
 
 
 def test_no_data_set(tmp_path):
@@ -56,6 +62,13 @@ def test_other_genres(job_dir, tmp_path):
     made = drawn.dataset(tmp_path, train=8, validation=3, test=3, shard_count=1, genres=genres)
     line = refusal("trainer.evaluate", f"--job_dir={job_dir}", f"--data_dir={made.path}")
     assert "only the data set: Western; only the job: Comedy" in line
+
+
+def test_a_job_without_its_weights(job_dir, data_dir, tmp_path):
+    shutil.copytree(job_dir, tmp_path / "job")
+    shutil.rmtree(tmp_path / "job" / "checkpoints" / "best")
+    line = refusal("trainer.evaluate", f"--job_dir={tmp_path / 'job'}", f"--data_dir={data_dir}")
+    assert "checkpoints/best holds no checkpoint" in line
 
 
 def test_no_finished_job(data_dir, tmp_path):

@@ -1,6 +1,7 @@
 import functools
 import json
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -23,8 +24,10 @@ refusal = functools.partial(commands.refusal, "trainer.predict")
 def job_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished job whose model takes a poster's mean colours for its genres."""
 
+    gain = tf.Variable([[0.05] * len(GENRES)])
+
     def mean_colour(images: tf.Tensor) -> tf.Tensor:
-        return 0.05 * (tf.reduce_mean(tf.cast(images, tf.float32), axis=[1, 2]) - 127)
+        return gain * (tf.reduce_mean(tf.cast(images, tf.float32), axis=[1, 2]) - 127)
 
     job_dir = tmp_path_factory.mktemp("job")
     serving.export(mean_colour, job_dir / "model", genres=GENRES, height=12, width=8)
@@ -43,10 +46,11 @@ def save(path: Path, colour: str, **options: Any) -> str:
     return str(path)
 
 
-def predict(*arguments: object, code: int = 0) -> list[str]:
+def predict(*arguments: object, code: int = 0, **environment: str) -> list[str]:
     """The lines that the command prints."""
     # The pictures' server is this machine, whatever proxy there may be.
-    done = commands.run("trainer.predict", *arguments, code=code, env=os.environ | {"NO_PROXY": "127.0.0.1"})
+    environment = {**commands.ENVIRONMENT, "NO_PROXY": "127.0.0.1", **environment}
+    done = commands.run("trainer.predict", *arguments, code=code, env=environment)
     assert "Traceback" not in done.stderr
     return done.stdout.splitlines()
 
@@ -119,6 +123,41 @@ def test_pictures_that_a_server_would_refuse_fail_alone(job_dir: Path, tmp_path:
     assert lines[2]["genres"] == ["Green", "Blue"]
 
 
+def test_what_never_ends_or_is_too_long_is_an_error_of_its_own(job_dir: Path, tmp_path: Path) -> None:
+    good, pipe, endless, long = (tmp_path / name for name in ("good.png", "pipe.png", "endless.png", "long.png"))
+    save(good, "lime")
+    os.mkfifo(pipe)
+    endless.symlink_to("/dev/zero")
+    long.touch()
+    os.truncate(long, 1 << 40)
+
+    lines = [json.loads(line) for line in predict(f"--job_dir={job_dir}", tmp_path, "/dev/zero", "--json", code=2)]
+
+    found = {line["path"]: line.get("error") for line in lines}
+    irregular = "no_picture: not a regular file"
+    assert found == {
+        str(endless): irregular,
+        str(good): None,
+        str(long): "too_large: more than 268,435,456 bytes",
+        str(pipe): irregular,
+        "/dev/zero": irregular,
+    }
+
+
+def test_the_tilde_is_the_home_folder(job_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "job").symlink_to(job_dir)
+    (tmp_path / "posters").mkdir()
+    save(tmp_path / "red.png", "red")
+    save(tmp_path / "posters" / "lime.png", "lime")
+
+    lines = [json.loads(line) for line in predict("--job_dir=~/job", "~/red.png", "~/posters", "--json", HOME=str(tmp_path))]
+
+    assert [(line["path"], line["genres"]) for line in lines] == [
+        ("~/red.png", ["Red", "Blue"]),
+        (f"{tmp_path}/posters/lime.png", ["Green", "Blue"]),
+    ]
+
+
 def test_no_picture_is_an_error(job_dir: Path) -> None:
     assert "no pictures" in refusal(f"--job_dir={job_dir}")
 
@@ -141,6 +180,16 @@ def test_a_job_without_a_model_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "DONE.json").write_text("{}")
     write_thresholds(tmp_path, {"Red": 0.5})
     assert f"{tmp_path}/model" in refusal(f"--job_dir={tmp_path}", "poster.jpg")
+
+
+@pytest.mark.parametrize("pattern", ["saved_model.pb", "variables/variables.index", "variables/variables.data*"])
+def test_a_model_with_a_file_cut_off_is_an_error(job_dir: Path, tmp_path: Path, pattern: str) -> None:
+    shutil.copytree(job_dir, tmp_path / "job")
+    (file,) = (tmp_path / "job" / "model").glob(pattern)
+    os.truncate(file, file.stat().st_size // 2)
+    line = refusal(f"--job_dir={tmp_path / 'job'}", save(tmp_path / "red.png", "red"))
+    assert f"{tmp_path}/job/model is no model that can be loaded" in line
+    assert "train again" in line
 
 
 def test_thresholds_of_another_job_are_an_error(job_dir: Path, tmp_path: Path) -> None:

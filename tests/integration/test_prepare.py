@@ -21,10 +21,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import commands
 from trainer.data import shards
 
-REPOSITORY = Path(__file__).parents[2]
-REAL_POSTERS = REPOSITORY.parent / "shared" / "data" / "originals"
+REAL_POSTERS = commands.REPOSITORY.parent / "shared" / "data" / "originals"
 GENRES = ("Action", "Comedy", "Drama", "War")
 FILMS = 60
 
@@ -58,23 +58,19 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def command(csv_path: Path, output: Path, *flags: str, images: Path | None = None) -> list[str]:
+def command(csv_path: Path | str, output: Path | str, *flags: str, images: Path | str | None = None) -> list[str]:
     where = [f"--images={images}"] if images else []
-    size = ["--height=48", "--width=32"]
-    return [sys.executable, "-m", "trainer.prepare", f"--csv={csv_path}", f"--output={output}", *where, *size, *flags]
+    return ["trainer.prepare", f"--csv={csv_path}", f"--output={output}", *where, "--height=48", "--width=32", *flags]
 
 
 def prepare(
-    csv_path: Path, output: Path, *flags: str, images: Path | None = None, **environment: str
+    csv_path: Path | str, output: Path | str, *flags: str, images: Path | str | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(csv_path, output, *flags, images=images),
-        cwd=REPOSITORY,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return commands.run(*command(csv_path, output, *flags, images=images), env={**commands.ENVIRONMENT, **environment})
+
+
+def refusal(csv_path: Path, output: Path, *flags: str, images: Path | None = None) -> str:
+    return commands.refusal(*command(csv_path, output, *flags, images=images))
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -127,22 +123,11 @@ def assert_adds_up(table: str, folder: Path) -> None:
     assert rows == {"rows read": sum(expected.values()), **expected}
 
 
-def assert_one_line_error(result: subprocess.CompletedProcess[str], message: str) -> None:
-    assert result.returncode == 2, result.stderr
-    errors = [line for line in result.stderr.splitlines() if line.startswith("error:")]
-    assert len(errors) == 1
-    assert re.search(message, errors[0]), errors[0]
-    assert "Traceback" not in result.stderr
-    assert result.stdout == ""
-
-
 @pytest.fixture(scope="module")
 def prepared(films: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The data set of the films and what the command printed."""
     output = tmp_path_factory.mktemp("prepared") / "dataset"
-    result = prepare(films / "films.csv", output, images=films / "posters")
-    assert result.returncode == 0, result.stderr
-    return output, result.stdout
+    return output, prepare(films / "films.csv", output, images=films / "posters").stdout
 
 
 def test_every_film_becomes_an_example(prepared: tuple[Path, str]):
@@ -178,13 +163,12 @@ def test_the_order_is_mixed_and_does_not_depend_on_the_csv(films: Path, prepared
     assert order != sorted(order)
     header, *rows = (films / "films.csv").read_text().splitlines(keepends=True)
     (tmp_path / "films.csv").write_text(header + "".join(reversed(rows)))
-    assert prepare(tmp_path / "films.csv", tmp_path / "dataset", images=films / "posters").returncode == 0
+    prepare(tmp_path / "films.csv", tmp_path / "dataset", images=films / "posters")
     assert tree(tmp_path / "dataset") == tree(output)
 
 
 def test_raw_pictures_are_pixels(films: Path, tmp_path: Path):
-    result = prepare(films / "films.csv", tmp_path, "--encoding=raw", "--shards=3", images=films / "posters")
-    assert result.returncode == 0, result.stderr
+    prepare(films / "films.csv", tmp_path, "--encoding=raw", "--shards=3", images=films / "posters")
     dataset = shards.load(tmp_path)
     assert dataset.encoding == "raw"
     assert len(dataset.split("train").shards) == 3
@@ -225,7 +209,6 @@ def test_every_bad_row_is_rejected_by_name(films: Path, tmp_path: Path):
     (tmp_path / "films.csv").write_text("id,genre,poster,split\n" + "\n".join(rows) + "\n")
     flags = ("--split_column=split", "--min_examples=2")
     result = prepare(tmp_path / "films.csv", tmp_path / "dataset", *flags, images=posters)
-    assert result.returncode == 0, result.stderr
     assert_adds_up(result.stdout, tmp_path / "dataset")
     assert rejects(tmp_path / "dataset") == [
         (3, "good", "repeated"),
@@ -248,6 +231,26 @@ def test_every_bad_row_is_rejected_by_name(films: Path, tmp_path: Path):
     assert {film_id for film_id, *_ in examples(tmp_path / "dataset", "train")} == {"good", "again"}
     assert "'validation' has no example" in result.stderr
     assert str(tmp_path) not in (tmp_path / "dataset" / "rejects.csv").read_text()
+
+
+def test_the_tilde_is_the_home_folder(films: Path, tmp_path: Path):
+    home = tmp_path / "home"
+    shutil.copytree(films, home)
+    flags = ("--cache_dir=~/cache",)
+    prepare("~/films.csv", "~/dataset", *flags, images="~/posters", HOME=str(home))
+    assert shards.load(home / "dataset").genres == GENRES
+    assert (home / "cache").is_dir()
+
+
+def test_an_unfinished_run_of_another_kind_is_explained_and_removes_nothing(films: Path, tmp_path: Path):
+    output = tmp_path / "dataset"
+    (output / ".incomplete").mkdir(parents=True)
+    (output / ".incomplete" / "publishing.json").write_text('["../victim.txt"]')
+    (tmp_path / "victim.txt").write_text("mine")
+    before = tree(tmp_path)
+    line = refusal(films / "films.csv", output, images=films / "posters")
+    assert f"{output}/.incomplete/publishing.json is damaged: remove" in line
+    assert tree(tmp_path) == before
 
 
 class PosterServer(http.server.BaseHTTPRequestHandler):
@@ -281,10 +284,9 @@ def test_pictures_are_fetched_once_and_kept(poster_server: str, tmp_path: Path):
     lines.append(f"99,{poster_server}/gone.jpg,Drama")
     (tmp_path / "films.csv").write_bytes(("imdbId,Poster,Genre\n" + "\n".join(lines)).encode("utf-16"))
     flags = (f"--cache_dir={tmp_path / 'cache'}",)
-    first = prepare(tmp_path / "films.csv", tmp_path / "one", *flags, NO_PROXY="127.0.0.1")
-    assert first.returncode == 0, first.stderr
+    prepare(tmp_path / "films.csv", tmp_path / "one", *flags, NO_PROXY="127.0.0.1")
     assert rejects(tmp_path / "one") == [(21, "99", "not_fetched")]
-    assert prepare(tmp_path / "films.csv", tmp_path / "two", *flags, NO_PROXY="127.0.0.1").returncode == 0
+    prepare(tmp_path / "films.csv", tmp_path / "two", *flags, NO_PROXY="127.0.0.1")
     assert tree(tmp_path / "one") == tree(tmp_path / "two")
     assert {count for path, count in PosterServer.asked.items() if path != "/gone.jpg"} == {1}
 
@@ -294,37 +296,26 @@ def test_a_finished_data_set_is_replaced_only_when_asked(films: Path, prepared: 
     shutil.copytree(prepared[0], output)
     (output / "notes.txt").write_text("mine")
     before = tree(output)
-    refused = prepare(films / "films.csv", output, "--shards=2", images=films / "posters")
-    assert_one_line_error(refused, "finished data set: add --overwrite")
+    assert "finished data set: add --overwrite" in refusal(films / "films.csv", output, "--shards=2", images=films / "posters")
     assert tree(output) == before
-    replaced = prepare(films / "films.csv", output, "--shards=2", "--overwrite", images=films / "posters")
-    assert replaced.returncode == 0, replaced.stderr
+    prepare(films / "films.csv", output, "--shards=2", "--overwrite", images=films / "posters")
     written = {shard.name for split in shards.load(output).splits.values() for shard in split.shards}
     assert set(tree(output)) == {"dataset.json", "rejects.csv", "notes.txt", *written}
     assert "train-00001-of-00002.tfrecord" in written
 
 
-@pytest.mark.parametrize("moment", ["decoding", "first shard", "last shards"])
+@pytest.mark.parametrize("moment", ["decoding", "first shard", "later shards"])
 def test_killed_at_any_moment_a_rerun_ends_with_the_same_bytes(
     films: Path, prepared: tuple[Path, str], tmp_path: Path, moment: str
 ):
-    pattern = {"decoding": "pictures.spool", "first shard": "train-00000*", "last shards": "test-*"}[moment]
-    process = subprocess.Popen(
-        command(films / "films.csv", tmp_path / "dataset", images=films / "posters"),
-        cwd=REPOSITORY,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    pattern = {"decoding": "pictures.spool", "first shard": "train-00000*", "later shards": "validation-*"}[moment]
     stage = tmp_path / "dataset" / ".incomplete"
-    while process.poll() is None and not list(stage.glob(pattern)):
-        time.sleep(0.001)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
+    process = commands.start(*command(films / "films.csv", tmp_path / "dataset", images=films / "posters"))
+    ended = commands.interrupt(process, signal.SIGKILL, when=lambda: any(stage.glob(pattern)))
+    assert ended == -signal.SIGKILL
     assert not (tmp_path / "dataset" / "dataset.json").exists()
     assert stage.exists()
-    result = prepare(films / "films.csv", tmp_path / "dataset", images=films / "posters")
-    assert result.returncode == 0, result.stderr
+    prepare(films / "films.csv", tmp_path / "dataset", images=films / "posters")
     assert tree(tmp_path / "dataset") == tree(prepared[0])
     assert not stage.exists()
 
@@ -338,7 +329,7 @@ from trainer.data import decoding
 with open({str(spool)!r}, "wb") as spool:
     decoding.store([Path({str(picture)!r})] * 100_000, spool, height=192, width=128, encoding="jpeg")
 """
-    process = subprocess.Popen([sys.executable, "-c", program], cwd=REPOSITORY, start_new_session=True)
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=commands.REPOSITORY, start_new_session=True)
     try:
         while process.poll() is None and not spool.stat().st_size:
             time.sleep(0.01)
@@ -371,8 +362,9 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(films: Path, tmp_path: Path)
     try:
         # The spool of raw pictures does not fit; that of JPEGs does, and the shards beside it do not.
         for encoding in ("raw", "jpeg"):
-            result = prepare(films / "films.csv", disk / "dataset", f"--encoding={encoding}", images=films / "posters")
-            assert_one_line_error(result, f"{disk}.*free some space")
+            line = refusal(films / "films.csv", disk / "dataset", f"--encoding={encoding}", images=films / "posters")
+            assert str(disk) in line
+            assert "free some space" in line
             assert not tree(disk)
     finally:
         subprocess.run(["umount", disk], check=True)
@@ -392,7 +384,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(films: Path, tmp_path: Path)
             ("--images=.",),
             r"no row of the CSV became an example: 1 of 1 are rejected as no_picture \(row 1:",
         ),
-        ("id,genre\ntt1,Drama\n", ("--images=.", "--height=0"), "height"),
+        ("id,genre\ntt1,Drama\n", ("--images=.", "--height=31"), "height"),
+        ("id,genre\ntt1,Drama\n", ("--images=.", "--width=31"), "width"),
         ("id,genre\ntt1,Drama\n", ("--images=.", "--encoding=gif"), "encoding"),
         ("id,genre\ntt1,Drama\n", ("--images=.", "stray"), "'stray' is not a flag"),
         ("id,genre\ntt1,Drama\n", ("--images=gs://bucket/posters",), "name a local folder"),
@@ -402,14 +395,14 @@ def test_what_the_user_must_change_is_one_line(tmp_path: Path, content: str | No
     csv_path = tmp_path / ("nowhere.csv" if content is None else "films.csv")
     if content is not None:
         csv_path.write_text(content)
-    result = prepare(csv_path, tmp_path / "dataset", *flags)
-    assert_one_line_error(result, message)
+    line = refusal(csv_path, tmp_path / "dataset", *flags)
+    assert re.search(message, line), line
     assert not tree(tmp_path / "dataset")
 
 
 def test_more_shards_than_films_or_no_frequent_genre_is_one_line(films: Path, tmp_path: Path):
     for flag, message in (("--shards=99", "--shards=99 is more than the"), ("--min_examples=99", "rejected as rare_genre_only")):
-        assert_one_line_error(prepare(films / "films.csv", tmp_path, flag, images=films / "posters"), message)
+        assert message in refusal(films / "films.csv", tmp_path, flag, images=films / "posters")
     assert not tree(tmp_path)
 
 
@@ -417,7 +410,6 @@ def test_real_posters_are_all_accounted_for(tmp_path: Path):
     if not REAL_POSTERS.exists():
         pytest.skip("the real posters, which are not part of the repository, are not beside it")
     result = prepare(REAL_POSTERS / "train.csv", tmp_path, images=REAL_POSTERS / "Images")
-    assert result.returncode == 0, result.stderr
     assert counts(result.stdout)["rows read"] == 500
     assert_adds_up(result.stdout, tmp_path)
     assert "N/A" not in shards.load(tmp_path).genres

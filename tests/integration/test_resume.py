@@ -6,8 +6,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from tests.commands import interrupt, run, start
-from tests.jobs import STEPS_PER_EPOCH, assert_equal, history, train
+from tests.commands import ENVIRONMENT, interrupt, refusal, run, start
+from tests.jobs import STEPS_PER_EPOCH, assert_equal, history, mirrored, train
 
 
 def test_the_same_seed_gives_the_same_job_and_another_seed_another(job_dir, data_dir, tmp_path):
@@ -46,6 +46,40 @@ def test_asked_to_stop_a_job_saves_its_step_and_goes_on_there(job_dir, data_dir,
     ended = run(*train(data_dir, folder, "--backup_steps=1000"))
     assert "resuming at step" in ended.stderr
     assert_equal(job_dir, folder)
+
+
+def test_asked_to_stop_while_it_validates_a_job_stops_at_once(data_dir, tmp_path):
+    folder = tmp_path / "job"
+    process = start(*train(data_dir, folder, "--epochs=1"))
+    assert interrupt(process, signal.SIGTERM, when=(folder / "backup" / f"ckpt-{STEPS_PER_EPOCH}.index").exists) == 143
+    assert not (folder / "evaluation").exists()
+
+
+def test_three_replicas_in_half_precision_go_on_exactly(data_dir, tmp_path):
+    command = ("--epochs=1", "--precision=mixed_float16", "--batch_size=15")
+    run(*mirrored(data_dir, tmp_path / "whole", *command, replicas=3))
+    killed = tmp_path / "killed"
+    interrupt(
+        start(*mirrored(data_dir, killed, *command, replicas=3)), signal.SIGKILL, when=(killed / "backup" / "ckpt-6.index").exists
+    )
+    assert "resuming at step" in run(*mirrored(data_dir, killed, *command, replicas=3)).stderr
+    assert_equal(tmp_path / "whole", killed)
+
+
+def test_a_restart_by_a_launcher_does_not_begin_anew(job_dir, data_dir, tmp_path):
+    folder, environment = tmp_path / "fresh", {**ENVIRONMENT, "POSTER_JOB_ID": "launch-1"}
+    command = train(data_dir, folder, "--fresh")
+    interrupt(start(*command, env=environment), signal.SIGKILL, when=(folder / "backup" / "ckpt-6.index").exists)
+    assert "resuming at step" in run(*command, env=environment).stderr
+    assert not (folder / "old-1").exists()
+    assert_equal(job_dir, folder)
+
+
+def test_where_no_backup_can_be_read_the_job_does_not_begin_anew(data_dir, tmp_path):
+    interrupt(start(*train(data_dir, tmp_path)), signal.SIGKILL, when=(tmp_path / "backup" / "ckpt-6.index").exists)
+    for path in tmp_path.rglob("ckpt-*.data-*"):
+        path.write_bytes(path.read_bytes()[:100])
+    assert "no checkpoint can be read" in refusal(*train(data_dir, tmp_path))
 
 
 def test_a_damaged_backup_is_named_and_the_one_before_it_used(job_dir, data_dir, tmp_path):

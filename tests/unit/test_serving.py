@@ -66,6 +66,14 @@ def test_one_unreadable_picture_fails_the_request(serve: Callable[..., dict[str,
         serve(image_bytes=tf.constant([jpeg("red"), b"no picture"]))
 
 
+def test_a_small_file_of_too_many_pixels_fails_the_request(serve: Callable[..., dict[str, tf.Tensor]]) -> None:
+    buffer = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(buffer, "PNG")
+    assert len(buffer.getvalue()) < 100_000
+    with pytest.raises(tf.errors.InvalidArgumentError, match="more than 100,000,000 pixels"):
+        serve(image_bytes=tf.constant([buffer.getvalue()]))
+
+
 def test_a_model_is_any_function_and_its_weights_are_written_in_a_fixed_order(tmp_path: Path) -> None:
     gains = [tf.Variable(0.01 * number, name=f"gain_{number}") for number in range(1, 9)]
 
