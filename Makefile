@@ -20,10 +20,11 @@ $(VENV)/complete: requirements.lock pyproject.toml
 	touch $@
 
 demo: setup
+	rm -rf $(DEMO)
 	$(BIN)/python -m trainer.data.demo --output=$(DEMO)/films
 	$(BIN)/python -m trainer.prepare --csv=$(DEMO)/films/films.csv --images=$(DEMO)/films --output=$(DEMO)/data \
-		--height=96 --width=64 --overwrite
-	$(BIN)/python -m trainer.task --data_dir=$(DEMO)/data --job_dir=$(DEMO)/job --model=cnn --epochs=15 --batch_size=32 --fresh
+		--height=96 --width=64
+	$(BIN)/python -m trainer.task --data_dir=$(DEMO)/data --job_dir=$(DEMO)/job --model=cnn --epochs=15 --batch_size=32
 	@echo "The posters are drawn, and so is what can be learnt from them: the figures above say that the program works,"
 	@echo "not how well it would do on real posters. Open $(DEMO)/job/evaluation/report.html in a browser."
 

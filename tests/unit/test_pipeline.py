@@ -71,15 +71,22 @@ def test_cuts_between_windows_move_from_epoch_to_epoch(dataset):
     order = order_of(dataset, shuffle_window=5, open_shards=1, batch_size=1)
     seen, _ = films(dataset, order, epochs=6)
     size = len(seen) // 6
-    # Film n is record n // 8 of shard n mod 8: films whose records lie a window apart met in a window if the cuts move.
-    neighbours = set()
+    overtaken = set()
     for epoch in range(6):
-        for first, second in itertools.pairwise(seen[epoch * size : (epoch + 1) * size]):
-            if first % 8 == second % 8:
-                neighbours.add((min(first, second) // 8, max(first, second) // 8))
-    assert any(low < 5 <= high for low, high in neighbours)
-    assert any(low < 10 <= high for low, high in neighbours)
-    assert any(low < 6 <= high for low, high in neighbours)
+        # Film n is record n // 8 of shard n mod 8.
+        line = [(film % 8, film // 8) for film in seen[epoch * size : (epoch + 1) * size]]
+        for (shard, earlier), (other, later) in itertools.combinations(line, 2):
+            if shard == other and later < earlier:
+                overtaken.update(range(later + 1, earlier + 1))
+    # With windows that were always cut before records 5, 10, … no record would ever come before one that lies before such a cut.
+    assert overtaken >= {4, 5, 6, 9, 10, 11}
+
+
+def test_the_shards_that_are_open_together_change_from_epoch_to_epoch(dataset):
+    order = order_of(dataset, open_shards=2, batch_size=2)
+    seen, _ = films(dataset, order, epochs=4)
+    size = len(seen) // 4
+    assert len({frozenset(film % 8 for film in seen[epoch * size :][:20]) for epoch in range(4)}) > 1
 
 
 def test_the_seed_decides_the_order(dataset):

@@ -4,7 +4,7 @@ scikit-learn computes what it has a function for. It takes a single column of la
 multi-label one with a single genre, so its functions are given one genre, or all decisions in a row, at a time.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -19,6 +19,8 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
     roc_auc_score,
 )
+
+from trainer.tables import aligned
 
 POINTS = {"at_0.5": "threshold 0.5", "tuned": "tuned thresholds"}  # The operating points, by their key in metrics.json.
 
@@ -272,9 +274,9 @@ def table(metrics: Mapping[str, Any]) -> str:
     return "\n\n".join(
         [
             head,
-            _aligned(["", *names], overall),
+            aligned([["", *names], *overall]),
             "\n".join(sentence for _, sentence in verdicts(metrics)),
-            _aligned(["genre", *columns, "threshold"], genres),
+            aligned([["genre", *columns, "threshold"], *genres]),
         ]
     )
 
@@ -282,12 +284,3 @@ def table(metrics: Mapping[str, Any]) -> str:
 def text(figure: float | None) -> str:
     """Returns a figure with three decimals, or a dash for one that is undefined."""
     return "–" if figure is None else f"{figure:.3f}"
-
-
-def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(cell) for cell in column) for column in zip(head, *rows, strict=True)]
-    lines = []
-    for first, *rest in (head, *rows):
-        cells = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
-        lines.append("  ".join([first.ljust(widths[0]), *cells]))
-    return "\n".join(lines)
