@@ -71,7 +71,7 @@ def test_cuts_between_windows_move_from_epoch_to_epoch(dataset):
     order = order_of(dataset, shuffle_window=5, open_shards=1, batch_size=1)
     seen, _ = films(dataset, order, epochs=6)
     size = len(seen) // 6
-    overtaken = set()
+    overtaken: set[int] = set()
     for epoch in range(6):
         # Film n is record n // 8 of shard n mod 8.
         line = [(film % 8, film // 8) for film in seen[epoch * size : (epoch + 1) * size]]
