@@ -5,7 +5,3 @@ import os
 # TensorFlow reads this once, when it is imported. It silences the page about CPU features and absent GPUs, save for the few lines
 # that TensorFlow 2.21 writes before its own logging is set up.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-# oneDNN's kernels for CPUs sum in an order that differs from one run to the next: with them a job that is resumed, or run
-# again, does not end with the same model. TensorFlow's own take about twice as long; 1 in the environment chooses speed.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
