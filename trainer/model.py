@@ -3,8 +3,9 @@
 import tensorflow as tf
 import tf_keras as keras
 
-from trainer import augment, randomness
+from trainer import augment
 from trainer.config import TrainConfig
+from trainer.layers import BatchNormalization, Dropout
 
 layers = keras.layers
 
@@ -46,28 +47,6 @@ def logits(model: keras.Model, images: tf.Tensor) -> tf.Tensor:
     """The logits of a network outside training: float32 [b, G] of uint8 [b, H, W, 3]."""
     position = tf.zeros([tf.shape(images)[0]], tf.int64)
     return model({"image": images, "position": position}, training=False)
-
-
-class Dropout(keras.layers.Layer):
-    """Dropout (Srivastava et al. 2014) whose masks depend on (seed, step, place in the global batch) alone.
-
-    Keras's own draws from a generator whose state is not in a checkpoint, so that a resumed job would draw other masks.
-    Called on (x, position): x [b, C] loses single features, x [b, H, W, C] loses whole channels (Tompson et al. 2015),
-    since neighbouring values of a channel say nearly the same.
-    """
-
-    def __init__(self, rate: float, *, seed: int, stream: int, batch_size: int, **kwargs: object) -> None:
-        super().__init__(**kwargs)
-        self._rate, self._seed, self._stream, self._batch_size = rate, seed, stream, batch_size
-
-    def call(self, inputs: tuple[tf.Tensor, tf.Tensor], training: bool | None = None) -> tf.Tensor:
-        x, position = inputs
-        if not training or self._rate == 0:
-            return x
-        channels = x.shape[-1]
-        draws = randomness.uniform(position, channels, seed=self._seed, stream=self._stream, batch_size=self._batch_size)
-        mask = tf.cast(draws >= self._rate, x.dtype) / (1 - self._rate)
-        return x * tf.reshape(mask, (-1, *(1,) * (len(x.shape) - 2), channels))
 
 
 def _cnn(x: tf.Tensor, position: tf.Tensor, config: TrainConfig) -> tf.Tensor:
@@ -112,21 +91,3 @@ def _residual(x: tf.Tensor, channels: int, *, strides: int, name: str) -> tf.Ten
 def _normalized(x: tf.Tensor, *, name: str) -> tf.Tensor:
     x = BatchNormalization(momentum=0.9, name=f"{name}_norm")(x)
     return layers.ReLU(name=f"{name}_relu")(x)
-
-
-class BatchNormalization(keras.layers.BatchNormalization):
-    """Batch normalization (Ioffe and Szegedy 2015) over the global batch, whose statistics survive a checkpoint exactly.
-
-    A replica's share of the batch may be too small for statistics of its own. Keras keeps the moving statistics once a replica and
-    saves their mean; the mean of three equal floats may be another float. Here all replicas hold one value, and it is saved.
-    """
-
-    def __init__(self, **kwargs: object) -> None:
-        super().__init__(synchronized=True, **kwargs)
-
-    def add_weight(self, *args: object, **kwargs: object) -> tf.Variable:
-        """Makes a weight that is the same on every replica."""
-        if kwargs.get("synchronization") == tf.VariableSynchronization.ON_READ:
-            kwargs["synchronization"] = tf.VariableSynchronization.AUTO
-            kwargs["aggregation"] = tf.VariableAggregation.ONLY_FIRST_REPLICA
-        return super().add_weight(*args, **kwargs)

@@ -27,7 +27,9 @@ class GenreLoss(keras.losses.Loss):
         """The loss of each film: float32 [b] of labels and logits [b, G]."""
         targets = labels * (1 - self._label_smoothing) + self._label_smoothing / 2
         weights = 1.0 if self._positive_weights is None else self._positive_weights
-        return tf.reduce_mean(tf.nn.weighted_cross_entropy_with_logits(targets, logits, weights), axis=-1)
+        # TensorFlow's own sigmoid cross-entropies use the logits three times, and are not exact: see layers.BatchNormalization.
+        missed, added = tf.math.softplus(-logits), tf.math.softplus(logits)
+        return tf.reduce_mean(weights * targets * missed + (1 - targets) * added, axis=-1)
 
 
 def loss(config: TrainConfig, genre_counts: Mapping[str, int], examples: int) -> GenreLoss:

@@ -87,7 +87,7 @@ def train(
         network = model.build(job, genres=len(dataset.genres), height=dataset.height, width=dataset.width)
         split = dataset.split("train")
         loss = objective.loss(job, split.genre_counts, split.examples)
-        _compile(network, job, loss)
+        compile_network(network, job, loss)
         state = TrainingState(network, job_dir, check=check)
     if state.restore():
         _log.info("resuming at step %d of %d", state.progress.step, last)
@@ -135,7 +135,7 @@ def train(
     stop.check()
 
 
-def _compile(network: keras.Model, job: TrainConfig, loss: keras.losses.Loss) -> None:
+def compile_network(network: keras.Model, job: TrainConfig, loss: keras.losses.Loss) -> None:
     """Gives a network its loss, figures and optimizer, with all the variables that a checkpoint of them holds."""
     network.compile(
         optimizer=objective.optimizer(job),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer import augment, model, randomness
+from trainer import augment, layers, model, randomness
 from trainer.config import TrainConfig
 
 BATCH = 8
@@ -68,7 +68,7 @@ def test_augmentation_and_dropout_change_with_step_and_place_and_only_in_trainin
 
 
 def test_dropout_drops_its_share_and_keeps_the_mean():
-    layer = model.Dropout(0.25, seed=0, stream=1, batch_size=BATCH)
+    layer = layers.Dropout(0.25, seed=0, stream=1, batch_size=BATCH)
     dropped = layer((tf.ones([BATCH, 4, 4, 4096]), batch()["position"]), training=True).numpy()
     assert (dropped == 0).mean() == pytest.approx(0.25, abs=0.02)
     assert dropped.mean() == pytest.approx(1, abs=0.02)
