@@ -89,8 +89,28 @@ class TrainConfig:
 
     strategy: str = _option(
         "auto",
-        "The tf.distribute strategy; auto: mirrored where there are several GPUs, else one_device.",
-        choices=("auto", "one_device", "mirrored"),
+        "The tf.distribute strategy; auto: tpu where one is configured, multi_worker where a cluster of several workers is "
+        "described, mirrored where there are several GPUs, else one_device.",
+        choices=("auto", "one_device", "mirrored", "multi_worker", "tpu"),
+        free=True,
+    )
+    peer_timeout: float = _option(
+        300.0, "Seconds that a worker waits for the others before it exits 75, naming the missing ones.", minimum=1.0, free=True
+    )
+    rejoin: int = _option(
+        10,
+        "For trainer.guard: how often in a row, without a training step, a worker that exits 75 is started again.",
+        minimum=0,
+        free=True,
+    )
+    grace_period: float = _option(
+        12.0, "For trainer.guard: seconds that a worker has to save its state after SIGTERM.", minimum=0.0, free=True
+    )
+    stall_timeout: float = _option(
+        600.0,
+        "For trainer.guard: seconds without progress after which a worker is ended and started again, three times as many "
+        "until its first step; 0: never.",
+        minimum=0.0,
         free=True,
     )
     backup_steps: int = _option(
