@@ -1,7 +1,9 @@
 """How every command of the package starts and ends: absl flags in, an exit code of the contract out."""
 
 import errno
+import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
 from absl import app, flags
@@ -31,7 +33,31 @@ def _parse(argv: Sequence[str]) -> list[str]:
         sys.exit(0)
 
 
+def leave_at_once() -> None:
+    """Lets the process end without the good-byes of its libraries: TensorFlow's would wait for workers that may be gone."""
+    global _at_once
+    _at_once = True
+
+
+_at_once = False
+
+
 def _guarded(main: Callable[[list[str]], int | None], arguments: list[str]) -> int | None:
+    try:
+        code = _explained(main, arguments)
+    except Exception:
+        if not _at_once:
+            raise
+        traceback.print_exc()
+        code = 1
+    if _at_once:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code or 0)
+    return code
+
+
+def _explained(main: Callable[[list[str]], int | None], arguments: list[str]) -> int | None:
     try:
         return main(arguments)
     except Ended as end:

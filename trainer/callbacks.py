@@ -14,8 +14,9 @@ import tensorflow as tf
 import tf_keras as keras
 from etils import epath
 
-from trainer import files, history, reporting
-from trainer.errors import Stopped, UserError
+from trainer import files, heartbeat, history, reporting
+from trainer.agreement import StopVote
+from trainer.errors import UserError
 from trainer.state import Progress, TrainingState
 
 _log = logging.getLogger(__name__)
@@ -55,17 +56,17 @@ class BackupAndRestore(keras.callbacks.Callback):
     epoch are lost, and an epoch whose last step was backed up loses its validation and its history row.
     """
 
-    def __init__(self, state: TrainingState, *, every: int, steps_per_epoch: int, last_step: int, stop: Callable[[], bool]) -> None:
+    def __init__(self, state: TrainingState, *, every: int, steps_per_epoch: int, last_step: int, vote: StopVote) -> None:
         """Args:
         state: what is saved; `restore` was called on it.
         every: steps between two backups.
         steps_per_epoch: steps in an epoch.
         last_step: the global step at which training ends.
-        stop: whether training is to stop.
+        vote: whether training is to stop.
         """
         super().__init__()
         self._supports_tf_logs = True  # Keras then leaves the figures on the device, and no step waits for them (also below).
-        self._state, self._every, self._stop = state, every, stop
+        self._state, self._every, self._vote = state, every, vote
         self._steps_per_epoch, self._last_step = steps_per_epoch, last_step
         self._in_epoch = False
 
@@ -85,24 +86,30 @@ class BackupAndRestore(keras.callbacks.Callback):
             self._state.restore_metrics()
             self._in_epoch = False
 
+    def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        """Votes on whether to stop."""
+        self._vote.before_step()
+
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
         """Counts the step, and saves where it is time to.
 
         Raises:
           Stopped: someone asked the process to stop; the state is saved.
+          LostPeer: someone asked another worker to stop; the state is saved.
           UserError: the loss is not finite.
         """
+        heartbeat.beat(heartbeat.STEP)
         progress = self._state.progress
         before = progress.step
         progress.step = before // self._steps_per_epoch * self._steps_per_epoch + batch + 1
         ends = progress.step % self._steps_per_epoch == 0 or progress.step >= self._last_step
-        stop = self._stop()
+        stop = self._vote.after_step(logs)
         if ends or stop or progress.step // self._every > before // self._every:
             # A state that has come to nothing must not push out the ones before it.
             _check_finite(float(logs["loss"]), progress.step)
             self._state.back_up()
         if stop:
-            raise Stopped(f"asked to stop; the state is saved at step {progress.step}")
+            self._vote.leave(progress.step)
         if progress.step >= self._last_step:
             self.model.stop_training = True
 
@@ -179,8 +186,9 @@ class History(keras.callbacks.Callback):
         progress = self._state.progress
         row = {"epoch": epoch + 1, "step": progress.step, "learning_rate": logs["learning_rate"]}
         progress.history = [*progress.history[:epoch], row | {name: float(value) for name, value in logs.items()}]
-        self._state.check()
-        files.write(self._path, files.csv_bytes(history.columns(progress.history), progress.history))
+        if self._state.writes:
+            self._state.check()
+            files.write(self._path, files.csv_bytes(history.columns(progress.history), progress.history))
 
 
 class ModelCheckpoint(keras.callbacks.Callback):

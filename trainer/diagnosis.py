@@ -1,23 +1,35 @@
 """TensorFlow's errors that only the user can mend, said in one line."""
 
 import contextlib
+import re
 import sys
 from collections.abc import Iterator
 
 import tensorflow as tf
 
 from trainer.data import shards
-from trainer.errors import UserError
+from trainer.errors import LostPeer, UserError
+
+# What a collective operation ends with when a worker dies, its host is cut off, or it has begun again.
+_LOST_PEER = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.InternalError,
+)
 
 
 @contextlib.contextmanager
-def explained(dataset: shards.Dataset, *, batch_size: int) -> Iterator[None]:
-    """Turns TensorFlow's errors within a block into a `UserError` where their cause is known.
+def explained(dataset: shards.Dataset, *, batch_size: int, workers: int = 1) -> Iterator[None]:
+    """Turns TensorFlow's errors within a block into an error of the contract where their cause is known.
 
     Raises:
       UserError: a shard is damaged (named by its checksum), the disk is full, a device has too little memory, or
         --debug_nans found
         a value that is not finite.
+      LostPeer: one of several workers is gone.
     """
     try:
         yield
@@ -41,12 +53,23 @@ def explained(dataset: shards.Dataset, *, batch_size: int) -> Iterator[None]:
         raise UserError(
             f"out of memory: lower --batch_size={batch_size}, or use --precision=mixed_bfloat16 ({_first_line(error)})"
         ) from error
+    except _LOST_PEER as error:
+        if workers == 1:
+            raise
+        raise LostPeer(f"lost {_lost_worker(error)}") from error
     except tf.errors.InvalidArgumentError as error:
         if "check_numerics" not in error.message and "CheckNumerics" not in error.message:
             raise
         # The operation and where the program made it: several lines, and what --debug_nans is for.
         print(error.message, file=sys.stderr)
         raise UserError("a value is not finite: lower --learning_rate, or mend the operation named above") from error
+
+
+def _lost_worker(error: tf.errors.OpError) -> str:
+    """Names the worker that an error of a collective operation is about, where it tells."""
+    tasks = set(re.findall(r"remote target /job:worker/replica:\d+/task:(\d+)", error.message))
+    reasons = re.findall(r'grpc_message:"([^"]*)"', error.message) or [type(error).__name__]
+    return f"{f'worker {tasks.pop()}' if len(tasks) == 1 else 'another worker'} ({reasons[0]})"
 
 
 def _first_line(error: tf.errors.OpError) -> str:

@@ -65,7 +65,7 @@ class Lock:
                 _log.warning("%s: %s", self._path, error)
 
     def _holds(self) -> bool:
-        found = _read(self._path)
+        found = read(self._path)
         return found is not None and {**found, "heartbeat": None} == {**self._owner, "heartbeat": None}
 
 
@@ -85,7 +85,7 @@ def held(path: epath.Path, job_id: str) -> Iterator[Lock]:
       LostPeer: another attempt at this job has taken the directory at this moment.
     """
     attempt = 1
-    found = _read(path)
+    found = read(path)
     if found is not None:
         age = time.time() - found["heartbeat"]
         if found["job_id"] == job_id:
@@ -105,7 +105,7 @@ def held(path: epath.Path, job_id: str) -> Iterator[Lock]:
         with open(path, "x") as file:  # noqa: PTH123 (epath has no exclusive mode)
             json.dump(owner, file)
     except FileExistsError:
-        other = _read(path) or _NOBODY
+        other = read(path) or _NOBODY
         if other["job_id"] == job_id:
             raise LostPeer(f"{path} was taken by another attempt of this job at this moment") from None
         raise UserError(f"{path} was taken by job {other['job_id']} at this moment: choose another --job_dir") from None
@@ -116,7 +116,8 @@ def held(path: epath.Path, job_id: str) -> Iterator[Lock]:
         lock.release()
 
 
-def _read(path: epath.Path) -> dict[str, Any] | None:
+def read(path: epath.Path) -> dict[str, Any] | None:
+    """Returns what a lock file says, or None if there is none."""
     try:
         found = files.read_json(path)
     except FileNotFoundError:

@@ -1,5 +1,8 @@
 """The networks, in Keras's functional API: from uint8 pictures to one logit a genre."""
 
+from collections.abc import Callable
+from typing import Any
+
 import tensorflow as tf
 import tf_keras as keras
 
@@ -10,7 +13,7 @@ from trainer.layers import BatchNormalization, Dropout
 layers = keras.layers
 
 
-def build(config: TrainConfig, *, genres: int, height: int, width: int) -> keras.Model:
+def build(config: TrainConfig, *, genres: int, height: int, width: int) -> "Network":
     """The network that a job trains.
 
     Args:
@@ -40,7 +43,21 @@ def build(config: TrainConfig, *, genres: int, height: int, width: int) -> keras
     x = network(x, position, config)
     # Losses and thresholds need the range of float32, whatever the network computes in.
     logits = layers.Dense(genres, dtype="float32", name="genres")(x)
-    return keras.Model({"image": image, "position": position}, logits, name=config.model)
+    return Network({"image": image, "position": position}, logits, name=config.model)
+
+
+class Network(keras.Model):
+    """A Keras model whose training step can tell more than its metrics.
+
+    Attributes:
+      more_figures: what a training step adds to its figures; called on a replica.
+    """
+
+    more_figures: Callable[[], dict[str, tf.Tensor]] = dict
+
+    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """As Keras's."""
+        return super().train_step(data) | self.more_figures()
 
 
 def logits(model: keras.Model, images: tf.Tensor) -> tf.Tensor:

@@ -17,7 +17,7 @@ import tensorflow as tf
 import tf_keras as keras
 from etils import epath
 
-from trainer import history
+from trainer import heartbeat, history
 from trainer.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -58,22 +58,29 @@ class TrainingState:
 
     Attributes:
       progress: how far training has come; whoever trains keeps it up to date.
+      writes: whether this worker writes, which the chief alone does.
       check: raises before a write if the directory is no longer this process's.
     """
 
-    def __init__(self, model: keras.Model, job_dir: epath.Path, *, check: Callable[[], None]) -> None:
+    def __init__(self, model: keras.Model, job_dir: epath.Path, *, writes: bool, check: Callable[[], None]) -> None:
         """Args:
         model: compiled, with its metrics and its optimizer's variables built.
         job_dir: where the checkpoints are.
+        writes: whether this worker writes; all of a job's workers call the same methods at the same steps.
         check: raises before a write if the directory is no longer this process's.
         """
         self.progress = Progress()
+        self.writes = writes
         self.check = check
         self._metrics = _RunningMetrics(model)
-        state = tf.train.Checkpoint(model=model, progress=self.progress)
+        # Not the model as a whole: its metrics are kept once a replica, and saving their sum would need all workers.
+        state = tf.train.Checkpoint(layers=model.layers, optimizer=model.optimizer, progress=self.progress)
         self._backups = _manager(state, job_dir / _BACKUP, keep=2)
         self._last = _manager(state, job_dir / _LAST, keep=1)
         self._best = _manager(_weights(model), job_dir / _BEST, keep=1)
+        for manager in (self._backups, self._best):
+            # Made at the first save otherwise, by the chief alone, and under its strategy, which would wait for the others.
+            _ = manager.checkpoint.save_counter
 
     def back_up(self) -> None:
         """Saves the state in the middle of an epoch, or between its steps and its end."""
@@ -117,11 +124,12 @@ class TrainingState:
 
     def _save(self, manager: tf.train.CheckpointManager) -> None:
         step = self.progress.step
-        if manager.latest_checkpoint is None or _step(manager.latest_checkpoint) != step:
+        if self.writes and (manager.latest_checkpoint is None or _step(manager.latest_checkpoint) != step):
             self.check()
             # The counter is saved too, and must not tell how often a job was interrupted: the manager makes it the step.
             manager.checkpoint.save_counter.assign(step - 1)
             manager.save(checkpoint_number=step)
+            heartbeat.beat()
 
     def _newest_first(self) -> Iterator[tuple[tf.train.CheckpointManager, str]]:
         # Of two at the same step the one in checkpoints/last is the newer: it has the epoch's end behind it.
@@ -139,24 +147,30 @@ class _RunningMetrics:
 
     def __init__(self, model: keras.Model) -> None:
         variables = [variable for metric in model.metrics for variable in metric.variables]
-        self._strategy = model.distribute_strategy
+        strategy = self._strategy = model.distribute_strategy
 
-        @tf.function
-        def read() -> tf.Tensor:
+        def own() -> tf.Tensor:
             return tf.concat([tf.reshape(variable, [1, -1]) for variable in variables], axis=1)
 
         @tf.function
-        def write(rows: tf.Tensor) -> None:
+        def read() -> tf.Tensor:
+            return strategy.gather(strategy.run(own), axis=0)
+
+        def replace_own(rows: tf.Tensor) -> None:
             row = rows[tf.distribute.get_replica_context().replica_id_in_sync_group]
             sizes = [variable.shape.num_elements() for variable in variables]
             for variable, values in zip(variables, tf.split(row, sizes), strict=True):
                 variable.assign(tf.reshape(values, variable.shape))
 
+        @tf.function
+        def write(rows: tf.Tensor) -> None:
+            strategy.run(replace_own, args=(rows,))
+
         self._read, self._write = read, write
 
     def read(self) -> list[list[float]]:
         """Returns the values of each replica, [replicas, values]."""
-        return self._strategy.gather(self._strategy.run(self._read), axis=0).numpy().tolist()
+        return self._read().numpy().tolist()
 
     def write(self, rows: list[list[float]]) -> None:
         """Puts the values back; another number of replicas gets their sum."""
@@ -164,15 +178,26 @@ class _RunningMetrics:
         if len(rows) != replicas:
             total = np.sum(rows, axis=0)
             rows = [total, *[np.zeros_like(total)] * (replicas - 1)]
-        self._strategy.run(self._write, args=(tf.constant(rows, tf.float32),))
+        self._write(tf.constant(rows, tf.float32))
 
 
 def read_progress(job_dir: epath.Path) -> Progress:
-    """Reads how far a job had come at the end of its last finished epoch, step 0 before the first; needs no model."""
-    progress = Progress()
+    """Reads how far a job had come at the end of its last finished epoch; needs no model.
+
+    Step 0 before the first, or where the checkpoint cannot be read: `TrainingState.restore` says what is left. It runs no op of
+    TensorFlow, which cannot join a cluster after its first.
+    """
     path = tf.train.latest_checkpoint(str(job_dir / _LAST))
-    if path is not None:
-        tf.train.Checkpoint(progress=progress).restore(path).expect_partial()
+    if path is None:
+        return Progress()
+    progress = Progress()
+    try:
+        progress.deserialize(tf.train.load_checkpoint(path).get_tensor("progress/.ATTRIBUTES/py_state"))
+    except _NOT_DAMAGE:
+        raise
+    except Exception as error:
+        _log.warning("%s cannot be read: %s", path, " ".join(str(error).split())[:200])
+        return Progress()
     return progress
 
 

@@ -18,6 +18,10 @@ class StopRequest:
     def __init__(self) -> None:
         self.requested = False
         self._deferring = False
+        self.listen()
+
+    def listen(self) -> None:
+        """Takes both signals, again if need be: TensorFlow takes SIGTERM for itself as it joins a cluster, and ignores it."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._receive)
 

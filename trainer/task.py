@@ -1,15 +1,38 @@
 """Trains a network on a data set, then evaluates and exports it: `python -m trainer.task --data_dir=DIR --job_dir=DIR`.
 
 A job that was killed is started again with the same command: it goes on at its last backup, and ends as if nothing had happened.
+On several workers each runs this command, and finds its place among them in the environment (see `trainer.cluster`).
 """
 
 import logging
+import os
+import sys
+from typing import NoReturn
 
 import tensorflow as tf
 from absl import flags
 
-from trainer import app, config, diagnosis, history, job_dir, lock, model, reporting, serving, state, stopping, training
+from trainer import (
+    agreement,
+    app,
+    cluster,
+    config,
+    diagnosis,
+    guarded,
+    heartbeat,
+    history,
+    job_dir,
+    lock,
+    model,
+    peers,
+    reporting,
+    serving,
+    standby,
+    state,
+    training,
+)
 from trainer import strategy as strategies
+from trainer.cluster import Cluster
 from trainer.config import TrainConfig
 from trainer.data import shards
 from trainer.errors import UserError
@@ -17,19 +40,29 @@ from trainer.evaluation import evaluator, metrics
 from trainer.evaluation.inference import SplitPredictor
 from trainer.job_dir import JobDir
 from trainer.run_record import RunRecord
+from trainer.stopping import StopRequest
 
 _log = logging.getLogger("trainer.task")
 
 
 def main(arguments: list[str]) -> None:
-    """Runs a job to its end, from wherever it is."""
+    """Runs a job to its end, from wherever it is, as its chief or as one of the other workers."""
+    guarded.under_guard()
     job = config.from_flags()
     if arguments:
         raise UserError(f"{arguments[0]!r} is no flag of trainer.task: options are written --name=value")
-    reporting.configure(job.log_format)
-    stop = stopping.StopRequest()
+    place = cluster.discover()
+    reporting.configure(job.log_format, worker=place.index)
+    if job.fresh and place.workers > 1 and job_dir.launched_as() is None:
+        raise UserError("--fresh on several workers needs POSTER_JOB_ID, one value for all of them: set it, or leave --fresh out")
+    stop = StopRequest()
     dataset = shards.load(job.data_dir)
     directory = job_dir.describe(job, dataset)
+    (_lead if place.is_chief else _assist)(job, dataset, directory, place, stop)
+
+
+def _lead(job: TrainConfig, dataset: shards.Dataset, directory: JobDir, place: Cluster, stop: StopRequest) -> None:
+    """Runs a job as its chief, or alone: the only worker that writes."""
     with lock.held(directory.lock_path, directory.job_id) as owned:
         if job.fresh and not directory.was_begun_by_this_launch():
             directory.move_aside()
@@ -39,25 +72,51 @@ def main(arguments: list[str]) -> None:
             return
         directory.check_not_failed()
         try:
-            with diagnosis.explained(dataset, batch_size=job.batch_size):
-                _run(job, dataset, directory, owned, stop)
+            with diagnosis.explained(dataset, batch_size=job.batch_size, workers=place.workers):
+                _run(job, dataset, directory, place, owned, stop)
         except UserError as error:
             owned.check()
             directory.fail(str(error))
             raise
 
 
-def _run(job: TrainConfig, dataset: shards.Dataset, directory: JobDir, owned: lock.Lock, stop: stopping.StopRequest) -> None:
+def _assist(job: TrainConfig, dataset: shards.Dataset, directory: JobDir, place: Cluster, stop: StopRequest) -> None:
+    """Trains as one of the chief's peers, and stays until the chief has evaluated and exported."""
+    # With --fresh, what is there may be an earlier job's that the chief is about to move aside.
+    own = not job.fresh or directory.was_begun_by_this_launch()
+    if own:
+        directory.check_resumable()
+        if directory.is_finished():
+            _log.info("%s is finished", directory.path)
+            return
+        directory.check_not_failed()
+    with diagnosis.explained(dataset, batch_size=job.batch_size, workers=place.workers):
+        _set_up(job)
+        order = training.plan(job, dataset, workers=place.workers)
+        if not (own and training.is_complete(job, order, directory.path)):
+            strategy = _form(job, place, directory, stop)
+            training.train(job, dataset, order, directory.path, strategy, cluster=place, stop=stop, check=lambda: None)
+    standby.wait_for_chief(directory, timeout=job.peer_timeout)
+
+
+def _run(job: TrainConfig, dataset: shards.Dataset, directory: JobDir, place: Cluster, owned: lock.Lock, stop: StopRequest) -> None:
     """Trains, evaluates and exports."""
     _set_up(job)
-    strategy = strategies.create(job.strategy)
-    # What can be refused is refused before anything of an earlier, shorter job is taken away.
-    order = training.plan(job, dataset, replicas=strategy.num_replicas_in_sync)
+    order = training.plan(job, dataset, workers=place.workers)
+    trained = training.is_complete(job, order, directory.path)
+    # Evaluation is the chief's alone: it needs no peers then, and ends the same however many there were.
+    strategy = strategies.create("auto") if trained and place.workers > 1 else _form(job, place, directory, stop)
+    # What can be refused has been by now: only then is anything of an earlier, shorter job taken away.
     directory.begin()
     run = RunRecord(directory.path / "run.json", data_dir=job.data_dir, check=owned.check)
-    run.note(strategy=type(strategy).__name__, replicas=strategy.num_replicas_in_sync)
-    training.train(job, dataset, order, directory.path, strategy, stop=stop, check=owned.check)
-    run.mark("trained")
+    run.note(strategy=type(strategy).__name__, replicas=strategy.num_replicas_in_sync, workers=place.workers)
+    if trained:
+        _log.info("nothing is left to train")
+    else:
+        training.train(job, dataset, order, directory.path, strategy, cluster=place, stop=stop, check=owned.check)
+        run.mark("trained")
+        if place.workers > 1:
+            _begin_anew()
     directory.clear_results()
     figures = _evaluate(job, dataset, directory, strategy, owned)
     run.mark("finished")
@@ -65,6 +124,27 @@ def _run(job: TrainConfig, dataset: shards.Dataset, directory: JobDir, owned: lo
     state.delete_backups(directory.path)
     print(metrics.table(figures))
     _log.info("the report is %s, the model %s", directory.evaluation / "report.html", directory.path / "model")
+
+
+def _form(job: TrainConfig, place: Cluster, directory: JobDir, stop: StopRequest) -> tf.distribute.Strategy:
+    """Makes the strategy, with all peers where there are any."""
+    if place.workers > 1:
+        peers.wait(place, timeout=job.peer_timeout, beat=heartbeat.beat)
+        # From here on TensorFlow would wait for the peers again when the process ends.
+        app.leave_at_once()
+    strategy = strategies.create(job.strategy, place)
+    if place.workers > 1:
+        stop.listen()
+        agreement.check_same_job(strategy, directory.description | {"backup_steps": job.backup_steps}, workers=place.workers)
+    training.check_divides(job, replicas=strategy.num_replicas_in_sync)
+    return strategy
+
+
+def _begin_anew() -> NoReturn:
+    """Starts this process again, as it would be started if it died now: TensorFlow cannot leave a cluster."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, sys.orig_argv)
 
 
 def _evaluate(

@@ -8,29 +8,30 @@ import tensorflow as tf
 import tf_keras as keras
 from etils import epath
 
-from trainer import callbacks, model, objective
+from trainer import callbacks, model, objective, state
+from trainer.agreement import StopVote, check_same_step
+from trainer.cluster import Cluster
 from trainer.config import TrainConfig
 from trainer.data import pipeline, shards
 from trainer.errors import UserError
 from trainer.evaluation import evaluator
 from trainer.evaluation.inference import SplitPredictor
-from trainer.state import TrainingState
 from trainer.stopping import StopRequest
 
 _log = logging.getLogger(__name__)
 
 
-def plan(job: TrainConfig, dataset: shards.Dataset, *, replicas: int) -> pipeline.TrainingOrder:
+def plan(job: TrainConfig, dataset: shards.Dataset, *, workers: int) -> pipeline.TrainingOrder:
     """The order in which a job sees its films, once all that can be known beforehand fits together.
 
     Raises:
-      UserError: a split is empty; the batch does not divide among the replicas, or is larger than the data set; a number of steps
+      UserError: a split is empty; the batch does not divide among the workers, or is larger than the data set; a number of steps
         does not fit.
     """
     for split in shards.SPLITS:
         dataset.split(split)
-    if job.batch_size % replicas:
-        raise UserError(f"--batch_size={job.batch_size} does not divide among {replicas} replicas: choose a multiple of {replicas}")
+    if job.batch_size % workers:
+        raise UserError(f"--batch_size={job.batch_size} does not divide among {workers} workers: choose a multiple of {workers}")
     order = pipeline.training_order(
         dataset,
         batch_size=job.batch_size,
@@ -46,12 +47,29 @@ def plan(job: TrainConfig, dataset: shards.Dataset, *, replicas: int) -> pipelin
         )
     if job.profile_range and job.profile_range[1] > last:
         raise UserError(f"--profile_steps={job.profile_steps} is beyond the last step, {last}: choose earlier steps")
+    if order.open_shards % workers or len(order.paths) % order.open_shards:
+        _log.warning(
+            "%d shard(s), %d open at a time, do not divide among %d workers: each reads all of them, and keeps its own films",
+            *(len(order.paths), order.open_shards, workers),
+        )
     return order
+
+
+def check_divides(job: TrainConfig, *, replicas: int) -> None:
+    """Raises UserError if the replicas, of all workers, cannot share the batch."""
+    if job.batch_size % replicas:
+        raise UserError(f"--batch_size={job.batch_size} does not divide among {replicas} replicas: choose a multiple of {replicas}")
 
 
 def last_step(job: TrainConfig, order: pipeline.TrainingOrder) -> int:
     """The global step at which a job ends, if it is not stopped early."""
     return min(job.epochs * order.steps_per_epoch, job.max_steps or sys.maxsize)
+
+
+def is_complete(job: TrainConfig, order: pipeline.TrainingOrder, job_dir: epath.Path) -> bool:
+    """Whether nothing of a job is left to train, so that it needs no cluster: what is left is for the chief alone."""
+    progress = state.read_progress(job_dir)
+    return progress.step >= last_step(job, order) or callbacks.exhausted(progress, job.early_stopping)
 
 
 def train(
@@ -61,6 +79,7 @@ def train(
     job_dir: epath.Path,
     strategy: tf.distribute.Strategy,
     *,
+    cluster: Cluster,
     stop: StopRequest,
     check: Callable[[], None],
 ) -> None:
@@ -72,13 +91,16 @@ def train(
       order: what `plan` made of them.
       job_dir: where everything is written.
       strategy: what to train under.
+      cluster: this worker's place among its peers; the chief alone writes.
       stop: tells when someone asks the process to stop.
       check: raises before a write if the directory is no longer this process's.
 
     Raises:
       UserError: the loss is not finite, or no backup can be read.
       Stopped: someone asked for it; the state is saved.
+      LostPeer: someone asked another worker to stop, or the workers do not agree on where to begin.
     """
+    vote = StopVote(lambda: stop.requested, workers=cluster.workers)
     steps_per_epoch, last = order.steps_per_epoch, last_step(job, order)
     _log.info(
         "%d steps of %d films an epoch, which leaves out %d others each time", steps_per_epoch, job.batch_size, order.left_out
@@ -88,42 +110,48 @@ def train(
         split = dataset.split("train")
         loss = objective.loss(job, split.genre_counts, split.examples)
         compile_network(network, job, loss)
-        state = TrainingState(network, job_dir, check=check)
-    if state.restore():
-        _log.info("resuming at step %d of %d", state.progress.step, last)
+    network.more_figures = vote.figures
+    training_state = state.TrainingState(network, job_dir, writes=cluster.is_chief, check=check)
+    if training_state.restore():
+        _log.info("resuming at step %d of %d", training_state.progress.step, last)
+        before, now = len(training_state.progress.metrics), strategy.num_replicas_in_sync
+        if before != now:
+            _log.info("it was saved by %d replica(s) and goes on on %d, with the same films in every step", before, now)
+    check_same_step(strategy, training_state.progress.step)
     validation = SplitPredictor(strategy, network, dataset, "validation", batch_size=job.batch_size)
 
     def validate() -> dict[str, float | None]:
         with stop.at_once():
             return evaluator.epoch_figures(validation, loss)
 
-    on_terminal = sys.stdout.isatty() and job.log_format != "json"
+    on_terminal = cluster.is_chief and sys.stdout.isatty() and job.log_format != "json"
     # At an epoch's end each adds to its figures, or keeps them, in this order.
     in_order: list[keras.callbacks.Callback] = [
-        callbacks.LearningRate(objective.learning_rate(job, steps_per_epoch=steps_per_epoch), state),
+        callbacks.LearningRate(objective.learning_rate(job, steps_per_epoch=steps_per_epoch), training_state),
         callbacks.BackupAndRestore(
-            state,
+            training_state,
             every=job.backup_steps,
             steps_per_epoch=steps_per_epoch,
             last_step=last,
-            stop=lambda: stop.requested,
+            vote=vote,
         ),
         callbacks.Validation(validate),
-        callbacks.History(state, job_dir / "history.csv"),
-        callbacks.ModelCheckpoint(state),
-        callbacks.EarlyStopping(state, patience=job.early_stopping),
-        keras.callbacks.TensorBoard(str(job_dir / "logs"), write_graph=False, profile_batch=0),
+        callbacks.History(training_state, job_dir / "history.csv"),
+        callbacks.ModelCheckpoint(training_state),
+        callbacks.EarlyStopping(training_state, patience=job.early_stopping),
     ]
-    if job.profile_range:
+    if cluster.is_chief:
+        in_order.append(keras.callbacks.TensorBoard(str(job_dir / "logs"), write_graph=False, profile_batch=0))
+    if cluster.is_chief and job.profile_range:
         first, final = job.profile_range
-        in_order.append(callbacks.Profile(state, job_dir / "logs", first=first, last=final))
-    if not on_terminal:
-        in_order.append(callbacks.EpochLine(state, batch_size=job.batch_size, epochs=job.epochs))
+        in_order.append(callbacks.Profile(training_state, job_dir / "logs", first=first, last=final))
+    if cluster.is_chief and not on_terminal:
+        in_order.append(callbacks.EpochLine(training_state, batch_size=job.batch_size, epochs=job.epochs))
 
-    progress = state.progress
+    progress = training_state.progress
     with stop.deferred():
         if callbacks.epoch_is_unfinished(progress, steps_per_epoch=steps_per_epoch, last_step=last):
-            callbacks.finish_epoch(network, state, in_order, steps_per_epoch=steps_per_epoch)
+            callbacks.finish_epoch(network, training_state, in_order, steps_per_epoch=steps_per_epoch)
         if progress.step < last and not callbacks.exhausted(progress, job.early_stopping):
             network.fit(
                 _input(job, dataset, order, strategy, first_step=progress.step),

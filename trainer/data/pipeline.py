@@ -190,7 +190,7 @@ def _window_shuffled(records: tf.data.Dataset, examples: tf.Tensor, window: int,
 
 @dataclasses.dataclass(frozen=True)
 class LabelledSplit:
-    """What a split holds beside its pictures, in the order in which `evaluation_dataset` yields them.
+    """What a split holds beside its pictures, in the order of its rows: shard after shard, as they were written.
 
     Attributes:
       ids: the films' ids, [N].
@@ -208,12 +208,11 @@ def read_labels(dataset: shards.Dataset, split: str) -> LabelledSplit:
       UserError: there is no such split, or it is empty.
     """
     spec = {name: _features(dataset)[name] for name in ("image/id", "image/label")}
-    batches = _in_turn(dataset, split).batch(1024).map(lambda records: tf.io.parse_example(records, spec))
-    parsed = list(batches.as_numpy_iterator())
-    return LabelledSplit(
-        ids=tuple(film.decode() for batch in parsed for film in batch["image/id"]),
-        labels=np.concatenate([batch["image/label"] for batch in parsed]).astype(bool),
-    )
+    numbered = _numbered_records(dataset, split).batch(1024)
+    parsed = list(numbered.map(lambda row, records: (row, tf.io.parse_example(records, spec))).as_numpy_iterator())
+    in_order = np.argsort(np.concatenate([rows for rows, _ in parsed]))
+    ids, labels = (np.concatenate([batch[name] for _, batch in parsed])[in_order] for name in ("image/id", "image/label"))
+    return LabelledSplit(ids=tuple(film.decode() for film in ids), labels=labels.astype(bool))
 
 
 def read_pictures(dataset: shards.Dataset, split: str, rows: Sequence[int]) -> dict[int, np.ndarray]:
@@ -222,37 +221,52 @@ def read_pictures(dataset: shards.Dataset, split: str, rows: Sequence[int]) -> d
     Args:
       dataset: the data set.
       split: its split.
-      rows: which, counted from 0 in the order of `read_labels`.
+      rows: which, counted from 0 as in `read_labels`.
 
     Returns:
       Pictures, uint8 [H, W, 3], by row.
     """
     wanted = tf.constant(list(rows), tf.int64)
-    numbered = tf.data.Dataset.zip(_in_turn(dataset, split), tf.data.Dataset.range(dataset.split(split).examples))
-    chosen = numbered.filter(lambda record, row: tf.reduce_any(row == wanted))
-    batches = _decoded(chosen, dataset, batch=1).as_numpy_iterator()
+    chosen = _numbered_records(dataset, split).filter(lambda row, record: tf.reduce_any(row == wanted))
+    batches = _decoded(chosen.map(_record_first), dataset, batch=1).as_numpy_iterator()
     return {int(row[0]): parsed["image"][0] for parsed, row in batches}
 
 
-def evaluation_dataset(dataset: shards.Dataset, split: str, *, replica_batch: int, replicas: int) -> tf.data.Dataset:
-    """Every picture of a split exactly once, in batches of one static shape.
+def evaluation_dataset(
+    dataset: shards.Dataset, split: str, *, replica_batch: int, replicas: int, worker: int = 0, workers: int = 1
+) -> tf.data.Dataset:
+    """One worker's share of a split, in batches of one static shape; all workers together have every picture exactly once.
 
     Args:
       dataset: the data set.
       split: its split.
       replica_batch: pictures that one replica takes at a time.
-      replicas: how many replicas share the batches; each gets equally many.
+      replicas: how many replicas there are, over all workers; each gets equally many batches.
+      worker: this worker's index.
+      workers: how many workers there are; divides `replicas`.
 
     Returns:
-      A dataset of (images uint8 [b, H, W, 3], index int64 [b]), b = `replica_batch`. An index counts the split's
-      examples from 0; -1 marks the blank pictures that fill up the last batches.
+      A dataset of (images uint8 [b, H, W, 3], row int64 [b]), b = `replica_batch`. Rows count the split's examples as `read_labels`
+      does; -1 marks the blank pictures that fill up the last batches.
     """
-    examples = dataset.split(split).examples
-    blanks = -examples % (replica_batch * replicas)
-    indices = tf.data.Dataset.range(examples).concatenate(tf.data.Dataset.from_tensors(np.int64(-1)).repeat(blanks))
-    records = _in_turn(dataset, split).concatenate(tf.data.Dataset.from_tensors(_blank_record(dataset)).repeat(blanks))
-    pictures = _decoded(tf.data.Dataset.zip(records, indices), dataset, replica_batch)
-    return _with_options(pictures.map(lambda parsed, index: (parsed["image"], index)))
+    # Whole shards for each worker, so that it reads no other; where there are fewer shards than workers, records.
+    by_shard = len(dataset.split(split).shards) >= workers
+    records = _numbered_records(dataset, split, worker=worker, workers=workers) if by_shard else _numbered_records(dataset, split)
+    if not by_shard:
+        records = records.shard(workers, worker)
+    worker_batch = replica_batch * (replicas // workers)
+    shares = _shares(dataset.split(split), workers)
+    blanks = -(-max(shares) // worker_batch) * worker_batch - shares[worker]
+    records = records.concatenate(tf.data.Dataset.from_tensors((np.int64(-1), _blank_record(dataset))).repeat(blanks))
+    pictures = _decoded(records.map(_record_first), dataset, replica_batch)
+    return _with_options(pictures.map(lambda parsed, row: (parsed["image"], row)))
+
+
+def _shares(split: shards.Split, workers: int) -> list[int]:
+    """How many examples of a split each worker evaluates."""
+    if len(split.shards) >= workers:
+        return [sum(shard.examples for shard in split.shards[worker::workers]) for worker in range(workers)]
+    return [len(range(worker, split.examples, workers)) for worker in range(workers)]
 
 
 def synthetic_dataset(dataset: shards.Dataset, *, replica_batch: int) -> tf.data.Dataset:
@@ -264,15 +278,21 @@ def synthetic_dataset(dataset: shards.Dataset, *, replica_batch: int) -> tf.data
     return tf.data.Dataset.from_tensors(batch).cache().repeat().prefetch(tf.data.AUTOTUNE)
 
 
-def _in_turn(dataset: shards.Dataset, split: str) -> tf.data.Dataset:
-    """The serialized examples of a split, its shards in turn."""
+def _numbered_records(dataset: shards.Dataset, split: str, *, worker: int = 0, workers: int = 1) -> tf.data.Dataset:
+    """(row, serialized example) of every `workers`-th shard of a split from the `worker`-th on; rows count the whole split."""
+    sizes = [shard.examples for shard in dataset.split(split).shards]
+    first_rows = np.cumsum([0, *sizes[:-1]])
     paths = dataset.shard_paths(split)
-    return tf.data.Dataset.from_tensor_slices(paths).interleave(
-        tf.data.TFRecordDataset,
+    return tf.data.Dataset.from_tensor_slices((paths[worker::workers], first_rows[worker::workers])).interleave(
+        lambda path, first_row: tf.data.TFRecordDataset(path).enumerate(first_row),
         cycle_length=min(16, len(paths)),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
+
+
+def _record_first(row: tf.Tensor, record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    return record, row
 
 
 def _features(dataset: shards.Dataset) -> dict[str, tf.io.FixedLenFeature]:

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from trainer import model
+from trainer import heartbeat, model
 from trainer.data import pipeline, shards
 from trainer.errors import UserError
 from trainer.evaluation.metrics import Predictions
@@ -33,16 +33,23 @@ class SplitPredictor:
           UserError: the split is not there or empty.
         """
         replicas = strategy.num_replicas_in_sync
-        self._strategy = strategy
         self._genres = dataset.genres
         self._labelled = pipeline.read_labels(dataset, split)
         self._batches = strategy.distribute_datasets_from_function(
-            lambda _: pipeline.evaluation_dataset(dataset, split, replica_batch=-(-batch_size // replicas), replicas=replicas)
+            lambda context: pipeline.evaluation_dataset(
+                dataset,
+                split,
+                replica_batch=-(-batch_size // replicas),
+                replicas=replicas,
+                worker=context.input_pipeline_id,
+                workers=context.num_input_pipelines,
+            )
         )
 
         @tf.function
-        def forward(images: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return strategy.run(lambda *batch: (model.logits(network, batch[0]), batch[1]), args=(images, index))
+        def forward(images: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            results = strategy.run(lambda *batch: (model.logits(network, batch[0]), batch[1]), args=(images, rows))
+            return tuple(strategy.gather(result, axis=0) for result in results)
 
         self._forward = forward
 
@@ -59,9 +66,10 @@ class SplitPredictor:
         """
         logits = np.empty(self.labels.shape, np.float32)
         for batch in self._batches:
-            values, index = (self._strategy.gather(part, axis=0).numpy() for part in self._forward(*batch))
-            real = index >= 0
-            logits[index[real]] = values[real]
+            values, rows = (part.numpy() for part in self._forward(*batch))
+            real = rows >= 0
+            logits[rows[real]] = values[real]
+            heartbeat.beat()
         if not np.isfinite(logits).all():
             raise UserError("the network's outputs are not finite: lower --learning_rate, or lengthen --warmup_epochs")
         return logits

@@ -1,0 +1,408 @@
+"""Keeps the workers of a job running on this machine: starts them, merges their output, restarts each by its exit code.
+
+One thread waits for everything at once: output, ends of processes, signals, deadlines.
+"""
+
+import contextlib
+import ctypes
+import dataclasses
+import functools
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from launch.job import OWN_VARIABLES
+from launch.merging import Lines, Output
+from trainer.errors import EXIT_DONE, EXIT_LOST_PEER, EXIT_STOPPED, EXIT_USER_ERROR, Ended, Stopped, UserError
+
+# Delays before a restart, in seconds: the first, doubled up to the longest, and first again after a run of this length.
+_FIRST_DELAY, _LONGEST_DELAY, _LONG_RUN = 1.0, 30.0, 60.0
+
+# A guard ends its worker after the grace period; it has this many seconds more to end itself.
+_SLACK = 5.0
+
+# One press of Ctrl-C may come twice, from the terminal and through a parent such as make: that is no second wish.
+_SAME_SIGNAL = 0.25
+
+# Seconds that the last output has to be taken after a second signal.
+_LAST_OUTPUT = 1.0
+
+_MEANINGS = {
+    EXIT_USER_ERROR: "the user must change something",
+    EXIT_LOST_PEER: "lost a peer or a service",
+    EXIT_STOPPED: "stopped from outside",
+}
+
+_READ = 64 * 1024
+_PR_SET_PDEATHSIG = 1
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Worker:
+    """A process to keep running.
+
+    Attributes:
+      command: what is started.
+      environment: what it has besides the supervisor's own environment.
+    """
+
+    command: tuple[str, ...]
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Spec:
+    """The processes of a job.
+
+    Attributes:
+      job_id: what the job calls itself in its lock.
+      workers: its processes.
+      restarts: how often each may crash and be started again.
+      grace_period: seconds that a process has to save its state after SIGTERM.
+      time_limit: seconds after which all are stopped; None: never.
+    """
+
+    job_id: str
+    workers: tuple[Worker, ...]
+    restarts: int
+    grace_period: float
+    time_limit: float | None = None
+
+
+class WorkerFailed(Ended):
+    """A worker crashed more often than it may; its last exit code is the job's."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def supervise(spec: Spec) -> None:
+    """Runs the processes until each has exited 0. Only the main thread can do this.
+
+    What they write goes to stdout, with the number of the worker before each line where there are several; what happens to them
+    goes to stderr. No process is left when this returns or raises.
+
+    Raises:
+      UserError: a worker exited 2, or the time limit was reached.
+      WorkerFailed: a worker crashed once more than `restarts` allows.
+      Stopped: SIGINT, SIGTERM or SIGHUP came.
+    """
+    if not hasattr(os, "pidfd_open"):
+        raise UserError("--target=local needs Linux: run it there, or train with python -m trainer.task and one worker")
+    with _signals() as arrived:
+        _Supervisor(spec, arrived).run()
+
+
+def next_delay(last: float, ran: float) -> float:
+    """Seconds until a process that has ended is started again.
+
+    Args:
+      last: the delay before its last start; 0 for its first start.
+      ran: how many seconds it ran since.
+    """
+    return _FIRST_DELAY if ran >= _LONG_RUN else min(max(2 * last, _FIRST_DELAY), _LONGEST_DELAY)
+
+
+def meaning(code: int) -> str:
+    """What an exit code says, in a few words."""
+    if code in _MEANINGS:
+        return _MEANINGS[code]
+    with contextlib.suppress(ValueError):
+        return f"killed by {signal.Signals(code - 128).name}"
+    return "a crash"
+
+
+@dataclasses.dataclass(eq=False)
+class _Process:
+    """A worker, over all its restarts."""
+
+    index: int
+    worker: Worker
+    lines: Lines
+    running: subprocess.Popen[bytes] | None = None
+    pidfd: int = -1
+    pipe: int = -1  # The reading end of what it writes.
+    started: float = 0.0
+    delay: float = 0.0
+    restart_at: float | None = 0.0
+    crashes: int = 0
+    is_done: bool = False
+
+
+class _Supervisor:
+    def __init__(self, spec: Spec, arrived: int) -> None:
+        """Args:
+        spec: what to run.
+        arrived: a descriptor from which the numbers of signals that came can be read.
+        """
+        self._spec = spec
+        self._arrived = arrived
+        several = len(spec.workers) > 1
+        self._processes = [
+            _Process(index, worker, Lines(f"[{index}] " if several else "")) for index, worker in enumerate(spec.workers)
+        ]
+        # Polling takes regular files too, as which stdout and stderr may come.
+        self._selector = selectors.PollSelector()
+        self._log, self._notes = Output(sys.stdout.fileno()), Output(sys.stderr.fileno())
+        self._time_limit = None if spec.time_limit is None else time.monotonic() + spec.time_limit
+        self._end: Ended | Stopped | None = None
+        self._kill_at: float | None = None
+        self._asked_at: float | None = None
+        self._drain_until: float | None = None
+        self._told_of_loss = False
+
+    def run(self) -> None:
+        """Runs all to the end; see `supervise`."""
+        self._selector.register(self._arrived, selectors.EVENT_READ, self._on_signal)
+        count = len(self._processes)
+        self._note(f"job {self._spec.job_id}: {count} worker{'s' if count > 1 else ''} on this machine")
+        try:
+            self._on_time()
+            while self._is_busy():
+                self._watch()
+                for key, _ in self._selector.select(self._timeout()):
+                    key.data()
+                self._on_time()
+        finally:
+            self._kill()
+            self._selector.close()
+        if self._end is not None and not all(process.is_done for process in self._processes):
+            raise self._end
+
+    def _is_busy(self) -> bool:
+        is_pending = self._log.is_pending or self._notes.is_pending
+        return self._has_work() or (is_pending and (self._drain_until is None or time.monotonic() < self._drain_until))
+
+    def _has_work(self) -> bool:
+        """Whether a worker runs or is to be started again: if not, all that is left is to have the output taken."""
+        return any(process.running or process.restart_at is not None for process in self._processes)
+
+    def _timeout(self) -> float | None:
+        moments = [process.restart_at for process in self._processes]
+        moments += [self._time_limit, self._kill_at, self._drain_until]
+        waits = [moment - time.monotonic() for moment in moments if moment is not None]
+        return max(0.0, min(waits)) if waits else None
+
+    def _watch(self) -> None:
+        """Chooses which outputs to read and to write."""
+        for output in (self._log, self._notes):
+            self._wait_for(output.descriptor, selectors.EVENT_WRITE, output.send, output.is_pending)
+        for process in self._processes:
+            if process.pipe >= 0:
+                self._wait_for(
+                    process.pipe, selectors.EVENT_READ, functools.partial(self._on_output, process), self._takes_output()
+                )
+
+    def _wait_for(self, descriptor: int, event: int, then: Callable[[], Any], wanted: bool) -> None:
+        is_watched = descriptor in self._selector.get_map()
+        if wanted and not is_watched:
+            self._selector.register(descriptor, event, then)
+        elif is_watched and not wanted:
+            self._selector.unregister(descriptor)
+
+    def _on_time(self) -> None:
+        """Does what is due."""
+        now = time.monotonic()
+        for process in self._processes:
+            if process.restart_at is not None and process.restart_at <= now:
+                self._start(process)
+        if self._time_limit is not None and self._time_limit <= now:
+            self._time_limit = None
+            if self._has_work() and self._end is None:
+                limit = f"--time_limit={self._spec.time_limit:g}"
+                self._note(f"{limit} is over: stopping")
+                self._stop(UserError(f"{limit} seconds were not enough: give more; the same command goes on from here"))
+        if self._kill_at is not None and self._kill_at <= now:
+            self._kill_at = None
+            for process in self._processes:
+                if process.running:
+                    self._note(f"worker {process.index} still runs {self._patience:g} s after SIGTERM: killed")
+            self._kill()
+        if self._log.lost and not self._told_of_loss:
+            self._told_of_loss = True
+            self._note("output is lost, because nothing takes it")
+
+    @property
+    def _patience(self) -> float:
+        return self._spec.grace_period + _SLACK
+
+    def _start(self, process: _Process) -> None:
+        reading, writing = os.pipe()
+        os.set_blocking(reading, False)
+        # Those that the user's shell has are of another cluster than this one.
+        inherited = {key: value for key, value in os.environ.items() if key not in OWN_VARIABLES}
+        parent = os.getpid()
+        try:
+            process.running = subprocess.Popen(
+                process.worker.command,
+                env={**inherited, **process.worker.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=writing,
+                stderr=writing,
+                start_new_session=True,  # A terminal's Ctrl-C comes to the supervisor alone, which forwards it once.
+                preexec_fn=functools.partial(_end_with, parent),
+            )
+        except BaseException:
+            os.close(reading)
+            raise
+        finally:
+            os.close(writing)
+        process.pipe, process.started, process.restart_at = reading, time.monotonic(), None
+        process.pidfd = os.pidfd_open(process.running.pid)
+        self._selector.register(process.pidfd, selectors.EVENT_READ, functools.partial(self._on_end, process))
+
+    def _on_output(self, process: _Process) -> None:
+        if process.pipe < 0 or not self._takes_output():  # Since the wait for it ended.
+            return
+        with contextlib.suppress(BlockingIOError):
+            data = os.read(process.pipe, _READ)
+            self._log.write(process.lines.feed(data))
+            if not data:  # The process has closed it, and may run on.
+                self._close_pipe(process)
+
+    def _takes_output(self) -> bool:
+        # A log whose reader is slow makes the workers wait, as any pipe would; one that is to save its state must not wait.
+        return not self._log.is_full or self._end is not None
+
+    def _close_pipe(self, process: _Process) -> None:
+        if process.pipe in self._selector.get_map():
+            self._selector.unregister(process.pipe)
+        os.close(process.pipe)
+        process.pipe = -1
+
+    def _on_end(self, process: _Process) -> None:
+        if not process.running:  # It has been collected since the wait for it ended.
+            return
+        code = self._collect(process)
+        ran = time.monotonic() - process.started
+        if code == EXIT_DONE:
+            process.is_done = True
+            return
+        name = f"worker {process.index}"
+        if self._end is not None:
+            if code != EXIT_STOPPED:
+                self._note(f"{name} ended with {code} ({meaning(code)})")
+            return
+        if code == EXIT_USER_ERROR:
+            self._note(f"{name} exited {code} ({meaning(code)}): stopping the others")
+            self._stop(UserError(f"{name} cannot go on until something is changed: its last line says what"))
+            return
+        if code not in (EXIT_LOST_PEER, EXIT_STOPPED):
+            process.crashes += 1
+        left = self._spec.restarts - process.crashes
+        if left < 0:
+            self._note(f"{name} exited {code} ({meaning(code)}), with no restart left: stopping the others")
+            message = (
+                f"{name} crashed {process.crashes} times, last with {code} ({meaning(code)}): see its output, or raise --restarts"
+            )
+            self._stop(WorkerFailed(message, code))
+            return
+        process.delay = next_delay(process.delay, ran)
+        process.restart_at = time.monotonic() + process.delay
+        self._note(
+            f"{name} exited {code} ({meaning(code)}) after {ran:.0f} s: starts again in {process.delay:g} s; "
+            f"{left} counted restart{'' if left == 1 else 's'} left"
+        )
+
+    def _collect(self, process: _Process) -> int:
+        """Takes the last output and the exit code of a process that has ended, or is about to."""
+        assert process.running
+        self._kill_group(process)
+        code = process.running.wait()
+        if process.pidfd >= 0:
+            self._selector.unregister(process.pidfd)
+            os.close(process.pidfd)
+        if process.pipe >= 0:
+            with contextlib.suppress(BlockingIOError):
+                # A pipe holds a mebibyte at most: more would come from a process that got away.
+                for _ in range(16):
+                    data = os.read(process.pipe, _READ)
+                    if not data:
+                        break
+                    self._log.write(process.lines.feed(data))
+            self._close_pipe(process)
+        self._log.write(process.lines.end())
+        process.running, process.pidfd = None, -1
+        return code if code >= 0 else 128 - code
+
+    def _kill_group(self, process: _Process) -> None:
+        """Ends a process with all that it started, so that a guard that was killed leaves nothing behind."""
+        assert process.running
+        # Its number is no other process's until its exit code is taken.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.running.pid, signal.SIGKILL)
+
+    def _on_signal(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._arrived, _READ)
+        now = time.monotonic()
+        if not self._has_work():
+            self._drain_until = now
+        elif self._asked_at is None:
+            self._asked_at = now
+            self._note(f"stopping; the workers have {self._patience:g} s to save their state, a second signal ends them at once")
+            self._stop(Stopped("as asked; the same command goes on from here"))
+        elif now - self._asked_at >= _SAME_SIGNAL:
+            self._kill()
+            self._drain_until = now + _LAST_OUTPUT
+
+    def _stop(self, end: Ended | Stopped) -> None:
+        """Asks all processes to end, once; the first reason for it counts."""
+        if self._end is not None:
+            return
+        self._end = end
+        self._kill_at = time.monotonic() + self._patience
+        for process in self._processes:
+            process.restart_at = None
+            if process.running:
+                signal.pidfd_send_signal(process.pidfd, signal.SIGTERM)
+
+    def _kill(self) -> None:
+        """Ends all processes at once."""
+        running = [process for process in self._processes if process.running]
+        for process in running:
+            self._kill_group(process)
+        for process in running:
+            self._collect(process)
+        for process in self._processes:
+            process.restart_at = None
+
+    def _note(self, text: str) -> None:
+        self._notes.write(f"launch: {text}\n".encode())
+
+
+def _end_with(parent: int) -> None:
+    """Has the calling process, which is to become a worker, asked to stop when the supervisor ends, be it by SIGKILL."""
+    _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+    if os.getppid() != parent:  # It has ended already.
+        os._exit(EXIT_STOPPED)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[int]:
+    """Has signals that ask to stop appear in a pipe, whose reading end this gives, for the time of a `with` block."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.set_blocking(writing, False)
+    numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+    # nohup, and a shell's & in a script, have a process ignore what is not meant for it.
+    before = {number: signal.getsignal(number) for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
+    previous = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    for number in before:
+        signal.signal(number, lambda *_: None)
+    try:
+        yield reading
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(previous)
+        os.close(reading)
+        os.close(writing)

@@ -1,0 +1,297 @@
+"""Workers wait for each other: real processes on this machine, which start, die and answer as they do in a cluster.
+
+POSTER_LONG=1 starts them up to a minute apart, many times.
+"""
+
+import contextlib
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.commands import REPOSITORY
+from trainer import peers
+from trainer.cluster import Cluster
+from trainer.errors import LostPeer
+
+# A worker: waits, and once all are there holds its port as TensorFlow does, until its stdin ends.
+WORKER = """
+import logging, signal, socket, sys, time
+from trainer import errors, peers
+from trainer.cluster import Cluster
+
+index, delay, timeout, *addresses = sys.argv[1:]
+logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+start = time.monotonic()
+
+def stop(number, frame):
+    raise errors.Stopped("asked to stop")
+
+def beat():
+    print("beat", flush=True)
+
+system_lookup = socket.getaddrinfo
+
+def lookup(host, *arguments, **options):
+    # Two kinds of names that this machine does not have: one that comes after a second, one whose server does not answer.
+    if host == "late.test":
+        if time.monotonic() - start < 1:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        host = "127.0.0.1"
+    if host == "silent.test":
+        time.sleep(60)
+    return system_lookup(host, *arguments, **options)
+
+socket.getaddrinfo = lookup
+signal.signal(signal.SIGTERM, stop)
+try:
+    time.sleep(float(delay))
+    peers.wait(Cluster(tuple(addresses), int(index), "test"), timeout=float(timeout), beat=beat)
+except (errors.Ended, errors.Stopped) as end:
+    print(end)
+    sys.exit(end.exit_code)
+with socket.create_server(("", int(addresses[int(index)].rpartition(":")[2]))):
+    print("met", flush=True)
+    sys.stdin.read()
+"""
+
+
+class Worker:
+    """A process that waits for its peers; what it prints goes to a file."""
+
+    def __init__(self, folder: Path, index: int, addresses: list[str], *, delay: float = 0, timeout: float = 60) -> None:
+        self.output = folder / f"worker-{index}-{time.monotonic_ns()}.txt"
+        command = [sys.executable, "-c", WORKER, str(index), str(delay), str(timeout), *addresses]
+        with self.output.open("w") as output:
+            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=output, cwd=REPOSITORY)
+
+    def lines(self) -> list[str]:
+        return self.output.read_text().splitlines()
+
+    @property
+    def met(self) -> bool:
+        return "met" in self.lines()
+
+    @property
+    def beats(self) -> int:
+        return self.lines().count("beat")
+
+    def end(self) -> int:
+        """Lets it end, as a job that is finished does."""
+        self.process.communicate(timeout=20)
+        return self.process.returncode
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts workers; none outlives its test."""
+    started = []
+
+    def begin(*arguments, **options):
+        started.append(Worker(tmp_path, *arguments, **options))
+        return started[-1]
+
+    yield begin
+    for worker in started:
+        worker.process.kill()
+        worker.process.communicate()
+
+
+def until(condition, *, seconds=20.0):
+    """Waits for what must come about."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "did not come about"
+        time.sleep(0.02)
+
+
+def free_ports(count):
+    """Ports below those that the system gives to connections, so that none of these is in the way."""
+    found: list[int] = []
+    for port in random.sample(range(20_000, 32_000), 500):
+        with contextlib.suppress(OSError), socket.create_server(("", port)):
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise AssertionError("no free ports")
+
+
+def local(*ports):
+    return [f"127.0.0.1:{port}" for port in ports]
+
+
+def assert_free(port):
+    """A new server, with the option that gRPC's have too, gets the port at once, on all interfaces."""
+    socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True).close()
+    socket.create_server(("", port)).close()
+
+
+def wait(addresses, *, index=0, timeout, beats=None):
+    peers.wait(Cluster(tuple(addresses), index, "test"), timeout=timeout, beat=lambda: None if beats is None else beats.append(1))
+
+
+LONG = os.environ.get("POSTER_LONG") == "1"
+
+
+@pytest.mark.parametrize("seed", range(10 if LONG else 1))
+def test_workers_meet_however_far_apart_they_start(start, seed):
+    draw = random.Random(seed)
+    addresses = local(*free_ports(4))
+    delays = [0.0, *(draw.uniform(0, 60 if LONG else 3) for _ in addresses[1:])]
+    draw.shuffle(delays)
+    workers = [start(index, addresses, delay=delay) for index, delay in enumerate(delays)]
+    for worker in workers:
+        until(lambda worker=worker: worker.met, seconds=max(delays) + 20)
+        others = ", ".join(f"{i} ({a})" for i, a in enumerate(addresses) if i != workers.index(worker))
+        assert worker.lines()[0].endswith(f"waits up to 60 s for worker(s) {others}")
+        assert worker.beats >= 1
+    assert [worker.end() for worker in workers] == [0] * len(workers)
+
+
+def test_a_worker_that_dies_while_another_is_missing_has_to_come_again(start):
+    addresses = local(*free_ports(3))
+    first, dying = start(0, addresses), start(1, addresses)
+    until(lambda: dying.beats >= 1)
+    seen = first.beats
+    until(lambda: first.beats >= seen + 2)
+    dying.process.kill()
+    dying.process.communicate()
+    last = start(2, addresses)
+    until(lambda: last.beats >= 3 and first.beats >= seen + 4)
+    assert not first.met
+    assert not last.met
+    workers = [first, start(1, addresses), last]
+    until(lambda: all(worker.met for worker in workers))
+    assert [worker.end() for worker in workers] == [0, 0, 0]
+
+
+def test_a_worker_that_comes_again_meets_those_that_have_gone_on_to_tensorflow(start):
+    addresses = local(*free_ports(2))
+    workers = [start(index, addresses) for index in range(2)]
+    until(lambda: all(worker.met for worker in workers))
+    workers[0].process.kill()
+    workers[0].process.communicate()
+    again = start(0, addresses)
+    until(lambda: again.met)
+    assert [again.end(), workers[1].end()] == [0, 0]
+
+
+def test_a_name_that_resolves_late(start):
+    ports = free_ports(2)
+    begin = time.monotonic()
+    workers = [start(0, [f"127.0.0.1:{ports[0]}", f"late.test:{ports[1]}"]), start(1, local(*ports))]
+    until(lambda: all(worker.met for worker in workers))
+    assert time.monotonic() - begin >= 1
+
+
+def test_a_worker_that_does_not_come_is_named_at_the_deadline():
+    ports = free_ports(3)
+    addresses = local(*ports)
+    begin = time.monotonic()
+    with socket.create_server(("127.0.0.1", ports[1])), pytest.raises(LostPeer) as caught:
+        wait(addresses, timeout=1.5)
+    assert 1.5 <= time.monotonic() - begin < 4
+    line = str(caught.value)
+    assert f"worker(s) 2 ({addresses[2]}) did not come within 1.5 s (connection refused): " in line
+    assert addresses[1] not in line
+    assert_free(ports[0])
+
+
+def test_many_missing_workers_fit_into_a_line():
+    addresses = local(*free_ports(40))
+    with pytest.raises(LostPeer, match=rf"^worker\(s\) 1 \({addresses[1]}\), .* and 29 more did not come within 0\.2 s"):
+        wait(addresses, timeout=0.2)
+
+
+def test_a_worker_that_drops_packets_slows_no_round_down_and_is_met_once_it_answers():
+    ports = free_ports(3)
+    addresses = local(*ports)
+    beats: list[int] = []
+    with socket.create_server(("127.0.0.1", ports[1])), socket.socket() as silent, contextlib.ExitStack() as full:
+        silent.bind(("127.0.0.1", ports[2]))
+        silent.listen(0)
+        # Linux drops what comes in when the queue is full.
+        for _ in range(3):
+            connection = full.enter_context(socket.socket())
+            connection.setblocking(False)
+            connection.connect_ex(("127.0.0.1", ports[2]))
+        begin = time.monotonic()
+        with pytest.raises(LostPeer, match=rf"^worker\(s\) 2 \(127\.0\.0\.1:{ports[2]}\) did not come within 3 s \(no answer\)"):
+            wait(addresses, timeout=3, beats=beats)
+        assert 3 <= time.monotonic() - begin < 6
+        assert len(beats) >= 2
+
+        def answer():
+            with contextlib.suppress(OSError):
+                while True:
+                    silent.accept()[0].close()
+
+        timer = threading.Timer(0.5, answer)
+        timer.start()
+        wait(addresses, timeout=20)
+        silent.shutdown(socket.SHUT_RDWR)
+        timer.join()
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_asked_to_stop_a_waiting_worker_ends_at_once(start, silent):
+    own, other = free_ports(2)
+    worker = start(0, [f"127.0.0.1:{own}", f"{'silent.test' if silent else '127.0.0.1'}:{other}"])
+    until(lambda: worker.beats >= 2)
+    begin = time.monotonic()
+    worker.process.send_signal(signal.SIGTERM)
+    assert worker.process.wait(timeout=10) == 143
+    assert time.monotonic() - begin < 3
+    assert worker.lines()[-1] == "asked to stop"
+    assert_free(own)
+
+
+def test_an_own_port_that_becomes_free_is_waited_for(start):
+    ports = free_ports(2)
+    with socket.create_server(("127.0.0.1", ports[0])):
+        worker, other = start(0, local(*ports)), start(1, local(*ports))
+        until(lambda: worker.beats >= 3 and other.met)
+        assert not worker.met
+    until(lambda: worker.met)
+
+
+def test_an_own_port_that_another_process_keeps_is_named():
+    ports = free_ports(2)
+    with (
+        socket.create_server(("127.0.0.1", ports[0])),
+        socket.create_server(("127.0.0.1", ports[1])),
+        pytest.raises(LostPeer, match=rf"^port {ports[0]} \(in use by another process\) .* within 1 s"),
+    ):
+        wait(local(*ports), timeout=1)
+
+
+def test_a_connection_that_meets_itself_is_no_worker(monkeypatch):
+    # The system may give a connection to a port of this machine that very port; here it always does.
+    connect = socket.create_connection
+    monkeypatch.setattr(socket, "create_connection", lambda address, timeout: connect(address, timeout, source_address=address))
+    with pytest.raises(LostPeer, match=r"^worker\(s\) 1 "):
+        wait(local(*free_ports(2)), timeout=0.2)
+
+
+@pytest.mark.parametrize("addresses", [(), ("no.such.host.invalid:1",)])
+def test_one_worker_waits_for_nobody(addresses):
+    beats: list[int] = []
+    wait(addresses, timeout=0, beats=beats)
+    assert not beats
+
+
+def test_waiting_leaves_no_thread_behind():
+    ports = free_ports(2)
+    before = threading.active_count()
+    with socket.create_server(("127.0.0.1", ports[1])):
+        wait(local(*ports), timeout=10)
+    assert_free(ports[0])
+    # A thread that has given its answer may still be on its way out.
+    until(lambda: threading.active_count() == before, seconds=1)
