@@ -8,7 +8,7 @@ DEMO := demo
 PYTHON ?= $(shell for python in python3 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$python && break; done)
 
-.PHONY: setup demo test test-unit lint lock format clean
+.PHONY: setup demo test test-unit test-tpu lint lock format clean
 
 setup: $(VENV)/complete
 
@@ -42,11 +42,28 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version=3.11 --extra=dev --no-header --no-emit-index-url \
+	--no-emit-find-links --upgrade pyproject.toml
+
 # Brings every requirement to its newest version that pyproject.toml admits.
 lock: setup
 	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --python-version=3.11 --extra=dev --no-header --no-emit-index-url \
-		--no-emit-find-links --upgrade pyproject.toml --output-file=requirements.lock
+	$(COMPILE) --output-file=requirements.lock
+	echo tensorflow > $(VENV)/replaced-on-tpu.txt
+	echo "# For a TPU: pip install --no-deps --requirement requirements-tpu.lock" > requirements-tpu.lock
+	echo "# Without --no-deps pip adds tensorflow, whose files overwrite those of tensorflow-tpu." >> requirements-tpu.lock
+	$(COMPILE) --group=tpu --excludes=$(VENV)/replaced-on-tpu.txt >> requirements-tpu.lock
+
+# The unit tests on the releases that a TPU needs, with TensorFlow's build for CPUs.
+test-tpu: $(VENV)/tpu/complete
+	$(VENV)/tpu/bin/python -m pytest --numprocesses=auto --dist=loadfile tests/unit tests/integration/test_xla.py
+
+$(VENV)/tpu/complete: requirements-tpu.lock | setup
+	$(PYTHON) -m venv $(VENV)/tpu
+	sed -e 's/^tensorflow-tpu==/tensorflow==/' -e '/^libtpu==/d' requirements-tpu.lock > $(VENV)/tpu/requirements.txt
+	$(VENV)/tpu/bin/pip install --quiet --no-deps --requirement $(VENV)/tpu/requirements.txt
+	$(VENV)/tpu/bin/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
 
 format: setup
 	$(BIN)/ruff check --fix .

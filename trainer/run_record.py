@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import tensorflow as tf
+import tf_keras as keras
 from etils import epath
 
 from trainer import files, job_dir
@@ -33,7 +35,12 @@ class RunRecord:
             "command": sys.argv,
             "data_dir": data_dir,
             "python": platform.python_version(),
-            "versions": {name: importlib.metadata.version(name) for name in ("poster-trainer", "tensorflow", "tf_keras")},
+            # tensorflow-tpu is another distribution of the same module.
+            "versions": {
+                "poster-trainer": importlib.metadata.version("poster-trainer"),
+                "tensorflow": tf.__version__,
+                "tf_keras": keras.__version__,
+            },
         }
         self.note()
 

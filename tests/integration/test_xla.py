@@ -1,13 +1,29 @@
-"""What a TPU would do with the networks, as far as it can be known without one: they compile under XLA, whole."""
+"""What a TPU would do with the steps of training and evaluation, as far as it can be known without one.
+
+A TPU runs a step as one program, which XLA compiles for fixed shapes.
+"""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer import model, objective
+from tests import drawn
+from trainer import model, objective, randomness, training
 from trainer.config import TrainConfig
+from trainer.data import pipeline
 
-BATCH = 4
+BATCH, GENRES, HEIGHT, WIDTH = 4, 5, 48, 32
+FEATURES = {
+    "image": tf.TensorSpec((BATCH, HEIGHT, WIDTH, 3), tf.uint8),
+    "position": tf.TensorSpec((BATCH,), tf.int64),
+}
+LABELS = tf.TensorSpec((BATCH, GENRES), tf.float32)
+
+# Every choice that changes a step, in few steps: compiling is what takes the time.
+JOBS = {
+    "cnn": {"model": "cnn", "optimizer": "adam"},
+    "resnet": {"model": "resnet", "optimizer": "adamw", "positive_weights": "balanced", "label_smoothing": 0.1},
+}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -16,28 +32,76 @@ def float32_afterwards():
     model.build(TrainConfig(data_dir="d", job_dir="j"), genres=1, height=32, width=32)
 
 
-@pytest.mark.parametrize("name", ["cnn", "resnet"])
-def test_training_and_inference_compile_under_xla(name):
-    config = TrainConfig(data_dir="d", job_dir="j", model=name, augment="strong", precision="mixed_bfloat16", batch_size=BATCH)
-    network = model.build(config, genres=5, height=48, width=32)
-    loss_of, metrics = objective.loss(config, dict.fromkeys("abcde", 3), 12), objective.training_metrics()
-    optimizer = objective.optimizer(config)
-    optimizer.build(network.trainable_variables)
-    images = np.random.default_rng(0).integers(0, 256, (BATCH, 48, 32, 3), np.uint8)
+def network_of(**choices):
+    job = TrainConfig(
+        data_dir="d", job_dir="j", augment="strong", dropout=0.3, precision="mixed_bfloat16", batch_size=BATCH, **choices
+    )
+    network = model.build(job, genres=GENRES, height=HEIGHT, width=WIDTH)
+    training.compile_network(network, job, objective.loss(job, dict.fromkeys("abcde", 3), 12))
+    return network
+
+
+def open_shapes(graph):
+    """The operations of a graph, and of the functions that it calls, whose outputs have a size that is only known at run time."""
+    definition = graph.as_graph_def(add_shapes=True)
+    nodes = [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
+    assert len(nodes) > 50
+    return [
+        f"{node.op} {node.name}"
+        for node in nodes
+        for shape in node.attr["_output_shapes"].list.shape
+        if shape.unknown_rank or any(side.size < 0 for side in shape.dim)
+    ]
+
+
+@pytest.mark.parametrize("choices", JOBS.values(), ids=JOBS.keys())
+def test_a_step_of_training_and_of_evaluation_compiles_with_fixed_shapes(choices):
+    network = network_of(**choices)
+    # Keras's own step: loss, gradients, optimizer and metrics.
+    train = tf.function(lambda features, labels: network.train_step((features, labels)), jit_compile=True)
+    evaluate = tf.function(lambda images: model.logits(network, images), jit_compile=True)
+    training_step = train.get_concrete_function(FEATURES, LABELS)
+    evaluation_step = evaluate.get_concrete_function(FEATURES["image"])
+
+    assert open_shapes(training_step.graph) == []
+    assert open_shapes(evaluation_step.graph) == []
+    assert evaluation_step.output_shapes == LABELS.shape
+    assert training_step.output_shapes == dict.fromkeys(["loss", "accuracy", "precision", "recall"], tf.TensorShape([]))
+
+    images = np.random.default_rng(0).integers(0, 256, FEATURES["image"].shape, np.uint8)
     features = {"image": tf.constant(images), "position": tf.range(BATCH, dtype=tf.int64)}
-    labels = tf.constant(np.eye(BATCH, 5), tf.float32)
-
-    @tf.function(jit_compile=True)
-    def step():
-        with tf.GradientTape() as tape:
-            logits = network(features, training=True)
-            loss = loss_of(labels, logits)
-        optimizer.apply_gradients(zip(tape.gradient(loss, network.trainable_variables), network.trainable_variables, strict=True))
-        for metric in metrics:
-            metric.update_state(labels, logits)
-        return loss
-
-    losses = [float(step()) for _ in range(5)]
+    labels = tf.constant(np.eye(BATCH, GENRES), tf.float32)
+    losses = []
+    for _ in range(5):
+        network.reset_metrics()
+        losses.append(float(train(features, labels)["loss"]))
     assert losses[-1] < losses[0], "it learns its only batch"
-    compiled = tf.function(lambda pictures: model.logits(network, pictures), jit_compile=True)(images)
-    np.testing.assert_allclose(compiled, model.logits(network, images), atol=0.05)
+    assert train.experimental_get_tracing_count() == 1
+    np.testing.assert_allclose(evaluate(images), model.logits(network, images), atol=0.05)
+
+
+def test_augmentation_and_dropout_draw_the_same_numbers_compiled_or_not():
+    position = tf.range(5 * BATCH, 6 * BATCH, dtype=tf.int64)
+
+    def draw(position):
+        return randomness.uniform(position, 7, seed=2**32 - 1, stream=3, batch_size=BATCH)
+
+    np.testing.assert_array_equal(draw(position), tf.function(draw, jit_compile=True)(position))
+
+
+@pytest.mark.parametrize("encoding", ["jpeg", "raw"])
+def test_batches_have_fixed_shapes(tmp_path, encoding):
+    # Neither 30 nor 10 is a multiple of the batch.
+    dataset = drawn.dataset(tmp_path, train=30, validation=10, test=3, shard_count=2, encoding=encoding)
+    order = pipeline.training_order(dataset, batch_size=2 * BATCH, open_shards=2, shuffle_window=4, seed=0)
+    image, numbers = tf.TensorSpec((BATCH, 16, 16, 3), tf.uint8), tf.TensorSpec((BATCH,), tf.int64)
+    features, labels = {"image": image, "position": numbers}, tf.TensorSpec((BATCH, len(drawn.GENRES)), tf.float32)
+
+    trained = pipeline.training_dataset(dataset, order, replica_batch=BATCH, first_step=1, epochs=2)
+    assert trained.element_spec == (features, labels)
+    evaluated = pipeline.evaluation_dataset(dataset, "validation", replica_batch=BATCH, replicas=2)
+    assert evaluated.element_spec == (image, numbers)
+    assert pipeline.synthetic_dataset(dataset, replica_batch=BATCH).element_spec == (features, labels)
+    # What is promised of the last batch, too.
+    for batches in (trained, evaluated):
+        assert {batch[0]["image"].shape if isinstance(batch[0], dict) else batch[0].shape for batch in batches} == {image.shape}

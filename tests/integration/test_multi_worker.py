@@ -1,0 +1,178 @@
+"""Several workers: the same training whatever their number, and an end by the contract where they cannot train together."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.commands import ENVIRONMENT, interrupt, start
+from tests.jobs import history, tensors, train
+
+LONG = pytest.mark.skipif("POSTER_LONG" not in os.environ, reason="part of make chaos")
+
+# Of a rate at which rounding does not grow, so that sums of floats in another order stay as near as they are.
+OPTIONS = ("--learning_rate=0.0001", "--batch_size=16", "--epochs=2", "--backup_steps=2")
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [listener.getsockname()[1] for listener in sockets]
+    for listener in sockets:
+        listener.close()
+    return ports
+
+
+def place(ports: list[int], index: int) -> dict[str, str]:
+    """The environment of one of several workers."""
+    task = {"type": "worker", "index": index}
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
+    return {**ENVIRONMENT, "TF_CONFIG": json.dumps({"cluster": cluster, "task": task}), "POSTER_JOB_ID": "job"}
+
+
+def guarded(data_dir: Path, job_dir: Path, ports: list[int], index: int, *options: str, prefix: tuple[str, ...] = ()):
+    """Starts a worker's guard."""
+    command = (*prefix, sys.executable, "-m", "trainer.guard", *train(data_dir, job_dir, *options)[1:])
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env=place(ports, index), cwd=Path(__file__).parents[2], **pipes)
+
+
+def launched(data_dir: Path, job_dir: Path, workers: int, *options: str) -> subprocess.Popen[str]:
+    """Starts a job on several workers of this machine."""
+    flags = train(data_dir, job_dir, *OPTIONS, *options)[1:]
+    return start("launch", "--target=local", f"--workers={workers}", "--", *flags)
+
+
+def finished(process: subprocess.Popen[str]) -> str:
+    """Waits for a job and returns what it wrote."""
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, out + err
+    return out + err
+
+
+def assert_alike(one: Path, other: Path) -> None:
+    """Asserts that two jobs ended within the tolerance of floats that are summed in another order."""
+    for first, second in zip(history(one), history(other), strict=True):
+        for name in ("loss", "val_loss"):
+            assert float(first[name]) == pytest.approx(float(second[name]), rel=1e-4)
+        assert first["step"] == second["step"]
+    first_tensors, second_tensors = tensors(one / "checkpoints" / "last"), tensors(other / "checkpoints" / "last")
+    for name, value in first_tensors.items():
+        if name.startswith("layers/") and isinstance(value, np.ndarray):
+            np.testing.assert_allclose(value, second_tensors[name], rtol=0.01, atol=2e-3, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def alone(data_dir, tmp_path_factory):
+    """A job on one worker."""
+    folder = tmp_path_factory.mktemp("alone") / "job"
+    finished(launched(data_dir, folder, 1))
+    return folder
+
+
+@pytest.mark.parametrize("numbers", [(2, 1), pytest.param((2, 1, 4), marks=LONG)])
+def test_a_job_goes_on_with_another_number_of_workers(alone, data_dir, tmp_path, numbers):
+    folder = tmp_path / "job"
+    stops = (4, 8)
+    for number, step in zip(numbers[:-1], stops, strict=False):
+        process = launched(data_dir, folder, number)
+        reached = [folder / "backup" / f"ckpt-{later}.index" for later in range(step, 20)]
+        assert interrupt(process, signal.SIGINT, when=lambda reached=reached: any(map(Path.exists, reached))) == 143
+    log = finished(launched(data_dir, folder, numbers[-1]))
+    assert f"goes on on {numbers[-1]}, with the same films in every step" in log
+    assert_alike(alone, folder)
+
+
+@LONG
+@pytest.mark.parametrize("workers", [2, 4, 8])
+def test_workers_together_train_as_one_alone(alone, data_dir, tmp_path, workers):
+    log = finished(launched(data_dir, tmp_path / "job", workers))
+    assert f"{workers} replica(s)" in log
+    assert_alike(alone, tmp_path / "job")
+
+
+def test_a_peer_that_never_comes_is_named_by_every_worker(data_dir, tmp_path):
+    ports = free_ports(3)
+    guards = [
+        guarded(data_dir, tmp_path / "job", ports, index, "--peer_timeout=4", "--rejoin=0", "--batch_size=15") for index in (0, 2)
+    ]
+    for process in guards:
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 75, err
+        assert re.search(rf"worker\(s\) .*\b1 \(127.0.0.1:{ports[1]}\).* did not come within 4 s", err)
+    assert not (tmp_path / "job" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("as_process_1", [False, True])
+def test_a_worker_that_hangs_in_tensorflow_is_gone_within_the_grace_period(data_dir, tmp_path, as_process_1):
+    """Its peer answered and then died: TensorFlow waits for it, holds the interpreter's lock and takes no signal."""
+    prefix: tuple[str, ...] = ()
+    if as_process_1:
+        prefix = ("unshare", "--fork", "--pid", "--mount-proc", "--kill-child")
+        if os.geteuid() != 0 or shutil.which("unshare") is None or subprocess.run([*prefix, "true"], check=False).returncode:
+            pytest.skip("making a process 1 needs root and unshare")
+    ports = free_ports(2)
+    with socket.create_server(("127.0.0.1", ports[1])):
+        process = guarded(data_dir, tmp_path / "job", ports, 0, "--grace_period=2", prefix=prefix)
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "all 2 workers are there" in line:
+                break
+        time.sleep(3)
+        assert process.poll() is None
+        asked = time.monotonic()
+        # unshare itself would only die of the signal; its child is process 1 there, and the guard.
+        pid = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0]) if as_process_1 else process.pid
+        os.kill(pid, signal.SIGTERM)
+        rest = process.stderr.read()
+        assert process.wait(30) == 143, rest
+        assert time.monotonic() - asked < 2 + 2
+    assert "did not stop within --grace_period=2 seconds" in rest
+
+
+def test_workers_with_different_commands_are_refused(data_dir, tmp_path):
+    ports = free_ports(2)
+    guards = [guarded(data_dir, tmp_path / "job", ports, index, f"--backup_steps={5 + index}", "--rejoin=0") for index in (0, 1)]
+    for process in guards:
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 2, err
+        assert "error: worker(s) 1 have other flags or another data set than the chief" in err
+
+
+def test_a_job_directory_is_one_jobs_and_a_restart_takes_it_over_at_once(data_dir, tmp_path):
+    folder = tmp_path / "job"
+    first = {**ENVIRONMENT, "POSTER_JOB_ID": "first"}
+    running = start(*train(data_dir, folder, "--epochs=50"), env=first)
+
+    def backed_up() -> bool:
+        return (folder / "backup" / "checkpoint").exists()
+
+    try:
+        while not backed_up():
+            assert running.poll() is None
+            time.sleep(0.05)
+        second = start(*train(data_dir, folder, "--epochs=50"), env={**ENVIRONMENT, "POSTER_JOB_ID": "second"})
+        _, err = second.communicate(timeout=60)
+        assert second.returncode == 2
+        assert "belongs to job first" in err
+    finally:
+        running.kill()
+        running.communicate(timeout=60)
+    again = start(*train(data_dir, folder, "--epochs=50"), env=first)
+    assert again.stderr is not None
+    began = time.monotonic()
+    for line in again.stderr:
+        if "resuming at step" in line:
+            break
+    again.send_signal(signal.SIGTERM)
+    again.communicate(timeout=60)
+    assert again.returncode == 143
+    assert time.monotonic() - began < 60, "the lock's age was not waited for"

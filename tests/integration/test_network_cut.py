@@ -1,0 +1,171 @@
+"""Two workers on hosts of their own, between which the network is cut: both leave within a minute, and the job ends the same."""
+
+import contextlib
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import namespaces
+from tests.commands import ENVIRONMENT, REPOSITORY
+from tests.jobs import assert_equal, train
+
+HOSTS = ("worker-0.posters", "worker-1.posters")
+CHIEF, OTHER = HOSTS
+
+OPTIONS = ("--model=cnn", "--epochs=6")
+STEPS = 60
+
+# Seconds in which a worker that lost a peer has left.
+MINUTE = 60.0
+
+
+@dataclasses.dataclass
+class Job:
+    """A job whose guards run on the hosts of a network.
+
+    Attributes:
+      network: its hosts.
+      data_dir: its data set, on a disk that no cut concerns.
+      folder: where its directory is, on the same disk, and the logs beside it.
+    """
+
+    network: namespaces.Network
+    data_dir: Path
+    folder: Path
+    _guards: list[subprocess.Popen[bytes]] = dataclasses.field(default_factory=list)
+
+    @property
+    def job_dir(self) -> Path:
+        """The job's directory."""
+        return self.folder / "job"
+
+    def start(self, *options: str) -> None:
+        """Starts a guard on each host, where none runs."""
+        _, *flags = train(self.data_dir, self.job_dir, *OPTIONS, *options)
+        self._guards = []
+        for index, host in enumerate(HOSTS):
+            place = {"cluster": {"worker": [f"{name}:2222" for name in HOSTS]}, "task": {"type": "worker", "index": index}}
+            environment = ENVIRONMENT | {"TF_CONFIG": json.dumps(place), "POSTER_JOB_ID": "cut-1"}
+            with self._log(host).open("ab") as log:
+                command = (*self.network.on(host), sys.executable, "-m", "trainer.guard", *flags)
+                self._guards.append(subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=REPOSITORY))
+
+    def train_to_the_middle(self) -> None:
+        """Waits until a good part of the steps is made and saved."""
+        self.wait_until((self.job_dir / "backup" / "ckpt-12.index").exists, 120)
+        assert self.codes() == [None, None]
+
+    def wait_until(self, happened: Callable[[], object], seconds: float) -> None:
+        """Waits until something has happened."""
+        deadline = time.monotonic() + seconds
+        while not happened():
+            assert time.monotonic() < deadline, f"it did not happen within {seconds:g} s: {self.logs()}"
+            time.sleep(0.002)
+
+    def seconds_until(self, left: Callable[[int], object]) -> dict[str, float]:
+        """Waits until both workers have left the training; returns after how many seconds each had."""
+        start = time.monotonic()
+        seconds: dict[str, float] = {}
+
+        def both_left() -> bool:
+            for index, host in enumerate(HOSTS):
+                if host not in seconds and left(index):
+                    seconds[host] = time.monotonic() - start
+            return len(seconds) == len(HOSTS)
+
+        self.wait_until(both_left, MINUTE)
+        return seconds
+
+    def end(self) -> None:
+        """Waits until the job is done."""
+        self.wait_until(lambda: None not in self.codes(), 180)
+        assert self.codes() == [0, 0], self.logs()
+
+    def codes(self) -> list[int | None]:
+        """The exit code of each guard, None where it still runs."""
+        return [guard.poll() for guard in self._guards]
+
+    def log(self, index: int) -> str:
+        """What a guard and its workers wrote."""
+        return self._log(HOSTS[index]).read_text()
+
+    def logs(self) -> str:
+        """What all wrote last."""
+        return "\n".join(
+            f"--- {host}: {code}\n{self.log(index)[-3000:]}" for index, (host, code) in enumerate(zip(HOSTS, self.codes()))
+        )
+
+    def resumed_at(self) -> int:
+        """The step at which the chief went on for the last time."""
+        return int(re.findall(rf"resuming at step (\d+) of {STEPS}", self.log(0))[-1])
+
+    def kill(self) -> None:
+        """Ends what still runs; a guard takes its worker with it."""
+        for guard in self._guards:
+            guard.kill()
+            guard.wait()
+
+    def _log(self, host: str) -> Path:
+        return self.folder / f"{host}.log"
+
+
+@contextlib.contextmanager
+def _job(data_dir: Path, folder: Path) -> Iterator[Job]:
+    try:
+        with namespaces.network(*HOSTS) as network:
+            job = Job(network, data_dir, folder)
+            try:
+                yield job
+            finally:
+                job.kill()
+    except namespaces.Unavailable as unavailable:
+        pytest.skip(str(unavailable))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a job that no cut disturbed."""
+    with _job(data_dir, tmp_path_factory.mktemp("undisturbed")) as job:
+        job.start()
+        job.end()
+        return job.job_dir
+
+
+@pytest.fixture
+def job(undisturbed: Path, data_dir: Path, tmp_path: Path) -> Iterator[Job]:
+    """A job that is not started yet."""
+    with _job(data_dir, tmp_path) as job:
+        yield job
+
+
+def test_a_link_that_goes_down_ends_both_with_75_and_restarted_they_go_on(job, undisturbed):
+    job.start("--rejoin=0")
+    job.train_to_the_middle()
+    job.network.link_down(OTHER)
+    seconds = job.seconds_until(lambda index: job.codes()[index] is not None)
+    print(f"link down: 75 after {seconds}")
+    assert job.codes() == [75, 75], job.logs()
+    job.network.link_up(OTHER)
+    job.start("--rejoin=0")
+    job.end()
+    assert 0 < job.resumed_at() < STEPS
+    assert_equal(undisturbed, job.job_dir)
+
+
+def test_after_silent_loss_both_rejoin_and_go_on_by_themselves(job, undisturbed):
+    job.start()
+    job.train_to_the_middle()
+    job.network.lose(OTHER)
+    seconds = job.seconds_until(lambda index: "the worker rejoins the others" in job.log(index))
+    print(f"silent loss: rejoining after {seconds}")
+    job.network.find(OTHER)
+    job.end()
+    assert 0 < job.resumed_at() < STEPS
+    assert_equal(undisturbed, job.job_dir)
