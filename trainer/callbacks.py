@@ -262,7 +262,7 @@ class EpochLine(keras.callbacks.Callback):
         films = (self._state.progress.step - self._first_step) * self._batch_size
         seconds = max(self._ended - self._started, 1e-9)
         figures = ", ".join(f"{name} {value:.4g}" for name, value in logs.items())
-        _log.info("epoch %d of %d: %s, %.0f images/s", epoch + 1, self._epochs, figures, films / seconds)
+        _log.info("epoch %d of %d: %s, %.4g images/s", epoch + 1, self._epochs, figures, films / seconds)
 
 
 def epoch_is_unfinished(progress: Progress, *, steps_per_epoch: int, last_step: int) -> bool:

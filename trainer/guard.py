@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from trainer import app, config, guarded, heartbeat, reporting
+from trainer import app, cluster, config, guarded, heartbeat, reporting
 from trainer.config import TrainConfig
 from trainer.errors import EXIT_DONE, EXIT_LOST_PEER, EXIT_STOPPED, EXIT_USER_ERROR, UserError
 
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
     job = config.from_flags()
     if arguments:
         raise UserError(f"{arguments[0]!r} is no flag of trainer.guard: options are written --name=value")
-    reporting.configure(job.log_format)
+    reporting.configure(job.log_format, worker=cluster.discover().index)
     return run([sys.executable, "-m", "trainer.task", *sys.argv[1:]], job)
 
 

@@ -25,8 +25,8 @@ def uniform(position: tf.Tensor, numbers: int, *, seed: int, stream: int, batch_
     """
     step, place = position[0] // batch_size, position % batch_size
     step_seed = tf.random.experimental.stateless_fold_in(tf.constant([seed, stream], tf.int64), step, alg="philox")
-    # Philox by name: the automatic choice differs from one kind of device to another, and under XLA. And its bits, because those are
-    # the same everywhere: TensorFlow makes other floats of them than XLA.
+    # Philox by name: the automatic choice differs from one kind of device to another, and under XLA. Its bits are the same
+    # everywhere, and the floats that TensorFlow makes of them are not those of XLA.
     bits = tf.random.stateless_uniform([batch_size, numbers], step_seed, None, None, tf.uint32, alg="philox")
     drawn = tf.cast(tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32)), tf.float32) * 2**-24
     return tf.gather(drawn, place)

@@ -2,10 +2,14 @@
 
 import contextlib
 import signal
+import time
 from collections.abc import Iterator
 from types import FrameType
 
 from trainer.errors import Stopped
+
+# Seconds: a repetition is no second request sooner, since a terminal and a wrapper may both pass one on.
+_ONE_REQUEST = 0.25
 
 
 class StopRequest:
@@ -18,6 +22,7 @@ class StopRequest:
     def __init__(self) -> None:
         self.requested = False
         self._deferring = False
+        self._since = 0.0
         self.listen()
 
     def listen(self) -> None:
@@ -50,7 +55,9 @@ class StopRequest:
             self._deferring = False
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        wait = self._deferring and not self.requested
-        self.requested = True
+        now = time.monotonic()
+        if not self.requested:
+            self.requested, self._since = True, now
+        wait = self._deferring and now - self._since <= _ONE_REQUEST
         if not wait:
             raise Stopped(f"asked to stop by {signal.Signals(number).name}; the same command goes on from the last backup")

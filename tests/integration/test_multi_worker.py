@@ -1,5 +1,6 @@
 """Several workers: the same training whatever their number, and an end by the contract where they cannot train together."""
 
+import functools
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.commands import ENVIRONMENT, interrupt, start
+from tests.commands import ENVIRONMENT, REPOSITORY, interrupt, start
 from tests.jobs import history, tensors, train
 
 LONG = pytest.mark.skipif("POSTER_LONG" not in os.environ, reason="part of make chaos")
@@ -38,11 +39,14 @@ def place(ports: list[int], index: int) -> dict[str, str]:
     return {**ENVIRONMENT, "TF_CONFIG": json.dumps({"cluster": cluster, "task": task}), "POSTER_JOB_ID": "job"}
 
 
-def guarded(data_dir: Path, job_dir: Path, ports: list[int], index: int, *options: str, prefix: tuple[str, ...] = ()):
+def guarded(
+    data_dir: Path, job_dir: Path, ports: list[int], index: int, *options: str, prefix: tuple[str, ...] = ()
+) -> subprocess.Popen[str]:
     """Starts a worker's guard."""
     command = (*prefix, sys.executable, "-m", "trainer.guard", *train(data_dir, job_dir, *options)[1:])
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, env=place(ports, index), cwd=Path(__file__).parents[2], **pipes)
+    return subprocess.Popen(
+        command, env=place(ports, index), cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def launched(data_dir: Path, job_dir: Path, workers: int, *options: str) -> subprocess.Popen[str]:
@@ -56,6 +60,11 @@ def finished(process: subprocess.Popen[str]) -> str:
     out, err = process.communicate(timeout=600)
     assert process.returncode == 0, out + err
     return out + err
+
+
+def has_backup(job_dir: Path, step: int) -> bool:
+    """Whether a job has a backup of this step or a later one."""
+    return any(int(path.stem.rpartition("-")[2]) >= step for path in (job_dir / "backup").glob("ckpt-*.index"))
 
 
 def assert_alike(one: Path, other: Path) -> None:
@@ -84,8 +93,8 @@ def test_a_job_goes_on_with_another_number_of_workers(alone, data_dir, tmp_path,
     stops = (4, 8)
     for number, step in zip(numbers[:-1], stops, strict=False):
         process = launched(data_dir, folder, number)
-        reached = [folder / "backup" / f"ckpt-{later}.index" for later in range(step, 20)]
-        assert interrupt(process, signal.SIGINT, when=lambda reached=reached: any(map(Path.exists, reached))) == 143
+        reached = functools.partial(has_backup, folder, step)
+        assert interrupt(process, signal.SIGINT, when=reached) == 143
     log = finished(launched(data_dir, folder, numbers[-1]))
     assert f"goes on on {numbers[-1]}, with the same films in every step" in log
     assert_alike(alone, folder)
@@ -97,6 +106,20 @@ def test_workers_together_train_as_one_alone(alone, data_dir, tmp_path, workers)
     log = finished(launched(data_dir, tmp_path / "job", workers))
     assert f"{workers} replica(s)" in log
     assert_alike(alone, tmp_path / "job")
+
+
+@LONG
+@pytest.mark.parametrize("workers", [2, 3])
+def test_validation_over_several_workers_gives_the_figures_of_one(data_dir, tmp_path, workers):
+    # The weights stay as they were drawn, so that the figures differ by evaluation alone.
+    options = ("--model=cnn", "--learning_rate=0", "--weight_decay=0", "--epochs=1", "--max_steps=1", "--batch_size=12")
+    for number in (1, workers):
+        finished(launched(data_dir, tmp_path / str(number), number, *options))
+    (one,), (several,) = history(tmp_path / "1"), history(tmp_path / str(workers))
+    figures = [name for name in one if name.startswith("val_")]
+    assert len(figures) == 8
+    for name in figures:
+        assert float(one[name]) == pytest.approx(float(several[name]), abs=1e-6)
 
 
 def test_a_peer_that_never_comes_is_named_by_every_worker(data_dir, tmp_path):

@@ -160,6 +160,29 @@ def test_evaluation_counts_every_film_once(tmp_path, encoding, batch, replicas):
             np.testing.assert_array_equal(labelled.labels[row], drawn.label_of(drawn.film_of(image)))
 
 
+@pytest.mark.parametrize("workers", [2, 3, 7])
+def test_workers_together_evaluate_every_film_once_in_equally_many_batches(tmp_path, workers):
+    dataset = drawn.dataset(tmp_path, train=3, validation=23, test=2, shard_count=5)
+    labelled = pipeline.read_labels(dataset, "validation")
+    shares = [
+        list(
+            pipeline.evaluation_dataset(
+                dataset, "validation", replica_batch=2, replicas=2 * workers, worker=worker, workers=workers
+            ).as_numpy_iterator()
+        )
+        for worker in range(workers)
+    ]
+    assert len({len(share) for share in shares}) == 1, "no worker waits for another at the end"
+    assert len(shares[0]) % 2 == 0, "each of its two replicas has a batch each time"
+    rows = []
+    for images, indices in (batch for share in shares for batch in share):
+        for image, row in zip(images, indices, strict=True):
+            if row >= 0:
+                rows.append(int(row))
+                assert labelled.ids[row] == drawn.film_id(drawn.film_of(image))
+    assert sorted(rows) == list(range(23))
+
+
 def test_single_pictures_are_read_by_row(dataset):
     ids = pipeline.read_labels(dataset, "validation").ids
     pictures = pipeline.read_pictures(dataset, "validation", [7, 2])
