@@ -20,7 +20,7 @@ from tests.commands import ENVIRONMENT, REPOSITORY
 OPTIONS = (
     "--augment=strong",
     "--schedule=cosine",
-    "--epochs=3",
+    f"--epochs={chaos_worker.EPOCHS}",
     "--batch_size=12",
     "--backup_steps=3",
     "--learning_rate=0.003",

@@ -19,16 +19,19 @@ from tensorflow.python.checkpoint import checkpoint_management
 from trainer import cluster, heartbeat, serving, state, strategy
 from trainer.evaluation import evaluator, plots
 
-START, EPOCH, BACKUP, VALIDATION, EPOCH_END, EVALUATION, PLOTS, EXPORT = PHASES = (
+START, EPOCH, BACKUP, VALIDATION, EPOCH_END, TRAINING_END, EVALUATION, PLOTS, EXPORT = PHASES = (
     "start-up",
     "epoch",
     "backup",
     "validation",
     "epoch's end",
+    "training's end",
     "last evaluation",
     "plots",
     "export",
 )
+
+EPOCHS = 3
 
 # Steps that a process makes before it stands still in an epoch, so that a backup is behind it.
 _STEPS = 5
@@ -92,11 +95,11 @@ class _Marks:
 
 
 def _watch(marks: _Marks) -> None:
-    def within(owner: Any, name: str, phase: str, *, then: Callable[[], None] = lambda: None) -> None:
+    def within(owner: Any, name: str, phase: str | Callable[[Any], str], *, then: Callable[[], None] = lambda: None) -> None:
         original = getattr(owner, name)
 
         def replaced(*arguments: Any, **options: Any) -> Any:
-            with marks.phase(phase):
+            with marks.phase(phase if isinstance(phase, str) else phase(arguments[0])):
                 result = original(*arguments, **options)
                 then()
                 return result
@@ -120,8 +123,11 @@ def _watch(marks: _Marks) -> None:
     # The data are there, and the pointer to them is not.
     before(checkpoint_management, "update_checkpoint_state_internal", BACKUP)
     within(evaluator, "epoch_figures", VALIDATION)
-    within(state.TrainingState, "save_epoch", EPOCH_END)
-    before(checkpoint_management, "update_checkpoint_state_internal", EPOCH_END)
+    # At training's end the other workers have finished their steps.
+    ends = {True: TRAINING_END, False: EPOCH_END}
+    within(state.TrainingState, "save_epoch", lambda training: ends[len(training.progress.history) == EPOCHS])
+    for end in ends.values():
+        before(checkpoint_management, "update_checkpoint_state_internal", end)
     within(evaluator, "evaluate", EVALUATION)
     within(plots, "pr_curves", PLOTS, then=lambda: marks.stand_still(PLOTS))
     # All files of the model are there, and DONE.json is not.

@@ -4,6 +4,7 @@ A job that was killed is started again with the same command: it goes on at its 
 On several workers each runs this command, and finds its place among them in the environment (see `trainer.cluster`).
 """
 
+import functools
 import logging
 import os
 import sys
@@ -93,10 +94,11 @@ def _assist(job: TrainConfig, dataset: shards.Dataset, directory: JobDir, place:
     with diagnosis.explained(dataset, batch_size=job.batch_size, workers=place.workers):
         _set_up(job)
         order = training.plan(job, dataset, workers=place.workers)
-        if not (own and training.is_complete(job, order, directory.path)):
+        is_trained = functools.partial(training.is_complete, job, order, directory.path)
+        if not (own and is_trained()):
             strategy = _form(job, place, directory, stop)
             training.train(job, dataset, order, directory.path, strategy, cluster=place, stop=stop, check=lambda: None)
-    standby.wait_for_chief(directory, timeout=job.peer_timeout)
+    standby.wait_for_chief(directory, is_saved=is_trained, timeout=job.peer_timeout)
 
 
 def _run(job: TrainConfig, dataset: shards.Dataset, directory: JobDir, place: Cluster, owned: lock.Lock, stop: StopRequest) -> None:
