@@ -28,6 +28,9 @@ REJOIN_PAUSE = 1.0
 STACKS_TIME = 1.0  # To print the stacks of all threads in.
 ONE_REQUEST = 0.25  # A repetition is no second request sooner: timeout(1) and wrappers send to a process and to its group.
 TICK = 5.0  # The longest sleep, so that an oversleep shows.
+# That TensorFlow may take to connect workers that were all there a moment ago. One whose host is cut off then it would wait an hour
+# for, which no option shortens; a worker has to leave within a minute.
+CONNECT_TIME = 50.0
 FROZEN = 0.5  # An oversleep that is no mere delay.
 
 _log = logging.getLogger("trainer.guard")
@@ -190,13 +193,13 @@ def _attempt(command: Sequence[str], job: TrainConfig, signals: _Signals) -> _En
 def _attend(worker: subprocess.Popen[bytes], progress: int, job: TrainConfig, signals: _Signals) -> _End:
     """Stays with a worker until it has ended."""
     pipes = [progress]
-    stepped = forwarded = killed = False
+    stepped = connecting = forwarded = killed = False
     stalled = 0.0
     kill_at = math.inf
     last_sign = time.monotonic()
     while worker.returncode is None:
         # Before the first step come the wait for peers and the compilation of the graph.
-        patience = job.stall_timeout * (1 if stepped else 3) or math.inf
+        patience = CONNECT_TIME if connecting else job.stall_timeout * (1 if stepped else 3) or math.inf
         can_stall = not (stalled or signals.stop)
         last_sign += signals.wait(min(kill_at, last_sign + patience if can_stall else math.inf), *pipes)
         # What the worker said before it ended is in the pipe by the time that it can be reaped.
@@ -208,6 +211,7 @@ def _attend(worker: subprocess.Popen[bytes], progress: int, job: TrainConfig, si
         elif said:
             last_sign = now
             stepped = stepped or heartbeat.STEP in said
+            connecting = said.endswith(heartbeat.CONNECTING)
         if worker.returncode is not None or killed:
             continue
         if signals.stop and not forwarded:

@@ -9,14 +9,14 @@ import os
 
 VARIABLE = "POSTER_GUARD_FD"
 
-STEP, OTHER = b"s", b"."
+STEP, CONNECTING, OTHER = b"s", b"c", b"."
 
 
 def beat(sign: bytes = OTHER) -> None:
     """Tells the guard that something was done.
 
     Args:
-      sign: STEP after training steps, else OTHER.
+      sign: STEP after training steps, CONNECTING before TensorFlow connects the workers, else OTHER.
     """
     pipe = os.environ.get(VARIABLE)
     if pipe:

@@ -134,8 +134,10 @@ def _form(job: TrainConfig, place: Cluster, directory: JobDir, stop: StopRequest
         peers.wait(place, timeout=job.peer_timeout, beat=heartbeat.beat)
         # From here on TensorFlow would wait for the peers again when the process ends.
         app.leave_at_once()
+        heartbeat.beat(heartbeat.CONNECTING)
     strategy = strategies.create(job.strategy, place)
     if place.workers > 1:
+        heartbeat.beat()
         stop.listen()
         agreement.check_same_job(strategy, directory.description | {"backup_steps": job.backup_steps}, workers=place.workers)
     training.check_divides(job, replicas=strategy.num_replicas_in_sync)
