@@ -7,13 +7,14 @@ import tensorflow as tf
 
 from trainer.config import fingerprint
 from trainer.errors import LostPeer, Stopped, UserError
+from trainer.state import Progress
 
 
 class StopVote:
     """Whether to stop: as soon as any worker was asked to, and after the same step on all of them.
 
-    A worker that left by itself would take with it what the others need to save the state. Each step therefore adds up, in the same
-    call as the gradients, how many workers were asked.
+    A worker that left by itself would take with it what the others need to save the state. So the votes are one more figure of each
+    training step, and Keras adds the figures of all replicas up.
     """
 
     def __init__(self, requested: Callable[[], bool], *, workers: int) -> None:
@@ -26,10 +27,10 @@ class StopVote:
         self._before: tf.Tensor | None = None
 
     def figures(self) -> dict[str, tf.Tensor]:
-        """What a training step adds to its figures; called on a replica."""
+        """What a training step of a replica adds to its figures."""
         if self._mine is None:
             return {}
-        return {"stop": tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, self._mine.read_value())}
+        return {"stop": self._mine.read_value()}
 
     def before_step(self) -> None:
         """Casts this worker's vote."""
@@ -64,7 +65,7 @@ def check_same_job(strategy: tf.distribute.Strategy, description: dict[str, Any]
     Raises:
       UserError: they were told different things.
     """
-    marks = _gathered(strategy, int(fingerprint(description)[:15], 16))
+    marks = _gathered(strategy, _mark(description))
     strangers = sorted({replica * workers // len(marks) for replica, mark in enumerate(marks) if mark != marks[0]})
     if strangers:
         raise UserError(
@@ -73,16 +74,21 @@ def check_same_job(strategy: tf.distribute.Strategy, description: dict[str, Any]
         )
 
 
-def check_same_step(strategy: tf.distribute.Strategy, step: int) -> None:
-    """Compares the step at which the workers begin; all of them call it.
+def check_same_state(strategy: tf.distribute.Strategy, progress: Progress) -> None:
+    """Compares the states from which the workers begin; all of them call it.
 
     Raises:
       LostPeer: they have read different states, which another attempt mends.
     """
-    steps = _gathered(strategy, step)
-    if len(set(steps)) > 1:
-        found = ", ".join(map(str, steps))
-        raise LostPeer(f"the workers have read the states of different steps ({found}): they must share one --job_dir")
+    # Two states of one step may differ in whether the epoch's end is behind them.
+    if len(set(_gathered(strategy, _mark(progress.serialize())))) > 1:
+        steps = ", ".join(map(str, _gathered(strategy, progress.step)))
+        raise LostPeer(f"the workers have read different states (of steps {steps}): they must share one --job_dir")
+
+
+def _mark(description: Any) -> int:
+    """A number below 2^60 that tells descriptions apart."""
+    return int(fingerprint(description)[:15], 16)
 
 
 def _gathered(strategy: tf.distribute.Strategy, number: int) -> list[int]:

@@ -169,7 +169,7 @@ class TrainConfig:
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if not f.metadata["free"]}
 
 
-def fingerprint(description: dict[str, Any]) -> str:
+def fingerprint(description: Any) -> str:
     """The SHA-256 of a JSON-like description, in hexadecimal."""
     return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
 

@@ -11,14 +11,11 @@ from trainer.data import shards
 from trainer.errors import LostPeer, UserError
 
 # What a collective operation ends with when a worker dies, its host is cut off, or it has begun again.
-_LOST_PEER = (
-    tf.errors.UnavailableError,
-    tf.errors.AbortedError,
-    tf.errors.CancelledError,
-    tf.errors.DeadlineExceededError,
-    tf.errors.FailedPreconditionError,
-    tf.errors.InternalError,
-)
+_LOST_PEER = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
+
+# These may be anything, such as a kernel that fails in each attempt, unless they speak of a peer.
+_PERHAPS_LOST_PEER = (tf.errors.InternalError, tf.errors.FailedPreconditionError, tf.errors.UnknownError)
+_OF_A_PEER = re.compile(r"remote target|grpc_message|[Cc]ollective ops|[Cc]oordination ?[Ss]ervice|incarnation|gRPC server")
 
 
 @contextlib.contextmanager
@@ -53,8 +50,8 @@ def explained(dataset: shards.Dataset, *, batch_size: int, workers: int = 1) -> 
         raise UserError(
             f"out of memory: lower --batch_size={batch_size}, or use --precision=mixed_bfloat16 ({_first_line(error)})"
         ) from error
-    except _LOST_PEER as error:
-        if workers == 1:
+    except (*_LOST_PEER, *_PERHAPS_LOST_PEER) as error:
+        if workers == 1 or (isinstance(error, _PERHAPS_LOST_PEER) and not _OF_A_PEER.search(error.message)):
             raise
         raise LostPeer(f"lost {_lost_worker(error)}") from error
     except tf.errors.InvalidArgumentError as error:
@@ -68,9 +65,14 @@ def explained(dataset: shards.Dataset, *, batch_size: int, workers: int = 1) -> 
 def _lost_worker(error: tf.errors.OpError) -> str:
     """Names the worker that an error of a collective operation is about, where it tells."""
     tasks = set(re.findall(r"remote target /job:worker/replica:\d+/task:(\d+)", error.message))
-    reasons = re.findall(r'grpc_message:"([^"]*)"', error.message) or [type(error).__name__]
+    reasons = re.findall(r'grpc_message:"([^"]*)"', error.message) or [f"{type(error).__name__}: {_first_line(error)}"]
     return f"{f'worker {tasks.pop()}' if len(tasks) == 1 else 'another worker'} ({reasons[0]})"
 
 
+# What Keras puts before a message.
+_PREAMBLE = ("Graph execution error", "Detected at", "<stack traces", "  File")
+
+
 def _first_line(error: tf.errors.OpError) -> str:
-    return error.message.strip().splitlines()[0][:300]
+    lines = [line.strip() for line in error.message.splitlines() if line.strip() and not line.startswith(_PREAMBLE)]
+    return (lines or [type(error).__name__])[0][:300]

@@ -8,15 +8,12 @@ from typing import Any
 
 from etils import epath
 
-from trainer import heartbeat
-
 
 def write(path: epath.Path, content: bytes) -> None:
     """Replaces a file at once: a reader, or a rerun after a kill, finds the old content or the new."""
     partial = path.with_name(f".{path.name}.partial")
     partial.write_bytes(content)
     partial.replace(path)
-    heartbeat.beat()
 
 
 def write_json(path: epath.Path, value: Any) -> None:

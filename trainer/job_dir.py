@@ -113,7 +113,8 @@ class JobDir:
         """
         found = _read(self.path / "config.json")
         if found is None:
-            if strangers := [path.name for path in self._contents()]:
+            # A job that was refused before it began leaves its reason alone.
+            if strangers := [path.name for path in self._contents() if path.name != "FAILED.json"]:
                 raise UserError(
                     f"{self.path} has no config.json but holds {', '.join(strangers)}: choose another --job_dir, "
                     "or move that aside with --fresh"

@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from etils import epath
@@ -66,7 +66,7 @@ class Lock:
 
     def _holds(self) -> bool:
         found = read(self._path)
-        return found is not None and {**found, "heartbeat": None} == {**self._owner, "heartbeat": None}
+        return is_same(found, self._owner)
 
 
 @contextlib.contextmanager
@@ -114,6 +114,11 @@ def held(path: epath.Path, job_id: str) -> Iterator[Lock]:
         yield lock
     finally:
         lock.release()
+
+
+def is_same(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> bool:
+    """Whether two things that `read` returned tell of the same owner."""
+    return one is not None and other is not None and {**one, "heartbeat": None} == {**other, "heartbeat": None}
 
 
 def read(path: epath.Path) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ import functools
 import logging
 import os
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 import tensorflow as tf
@@ -36,7 +37,7 @@ from trainer import strategy as strategies
 from trainer.cluster import Cluster
 from trainer.config import TrainConfig
 from trainer.data import shards
-from trainer.errors import UserError
+from trainer.errors import LostPeer, UserError
 from trainer.evaluation import evaluator, metrics
 from trainer.evaluation.inference import SplitPredictor
 from trainer.job_dir import JobDir
@@ -56,6 +57,8 @@ def main(arguments: list[str]) -> None:
     reporting.configure(job.log_format, worker=place.index)
     if job.fresh and place.workers > 1 and job_dir.launched_as() is None:
         raise UserError("--fresh on several workers needs POSTER_JOB_ID, one value for all of them: set it, or leave --fresh out")
+    if job.run_eagerly and place.workers > 1:
+        raise UserError("--run_eagerly is for one worker: TensorFlow's workers exchange nothing eagerly; leave it out, or use one")
     stop = StopRequest()
     dataset = shards.load(job.data_dir)
     directory = job_dir.describe(job, dataset)
@@ -65,13 +68,13 @@ def main(arguments: list[str]) -> None:
 def _lead(job: TrainConfig, dataset: shards.Dataset, directory: JobDir, place: Cluster, stop: StopRequest) -> None:
     """Runs a job as its chief, or alone: the only worker that writes."""
     with lock.held(directory.lock_path, directory.job_id) as owned:
+        directory.check_not_failed()
         if job.fresh and not directory.was_begun_by_this_launch():
             directory.move_aside()
         directory.check_resumable()
         if directory.is_finished():
             _log.info("%s is finished: its report is %s", directory.path, directory.evaluation / "report.html")
             return
-        directory.check_not_failed()
         try:
             with diagnosis.explained(dataset, batch_size=job.batch_size, workers=place.workers):
                 _run(job, dataset, directory, place, owned, stop)
@@ -85,20 +88,29 @@ def _assist(job: TrainConfig, dataset: shards.Dataset, directory: JobDir, place:
     """Trains as one of the chief's peers, and stays until the chief has evaluated and exported."""
     # With --fresh, what is there may be an earlier job's that the chief is about to move aside.
     own = not job.fresh or directory.was_begun_by_this_launch()
+    directory.check_not_failed()
     if own:
         directory.check_resumable()
         if directory.is_finished():
             _log.info("%s is finished", directory.path)
             return
-        directory.check_not_failed()
     with diagnosis.explained(dataset, batch_size=job.batch_size, workers=place.workers):
         _set_up(job)
         order = training.plan(job, dataset, workers=place.workers)
         is_trained = functools.partial(training.is_complete, job, order, directory.path)
+        chief = None
         if not (own and is_trained()):
-            strategy = _form(job, place, directory, stop)
+
+            def beat() -> None:
+                heartbeat.beat()
+                # Only now has the chief saved what it and the others had trained when this worker was lost.
+                if own and is_trained():
+                    raise LostPeer("the others have finished training meanwhile")
+
+            strategy = _form(job, place, directory, stop, beat=beat)
+            chief = lock.read(directory.lock_path)
             training.train(job, dataset, order, directory.path, strategy, cluster=place, stop=stop, check=lambda: None)
-    standby.wait_for_chief(directory, is_saved=is_trained, timeout=job.peer_timeout)
+    standby.wait_for_chief(directory, chief=chief, is_saved=is_trained, timeout=job.peer_timeout)
 
 
 def _run(job: TrainConfig, dataset: shards.Dataset, directory: JobDir, place: Cluster, owned: lock.Lock, stop: StopRequest) -> None:
@@ -120,7 +132,8 @@ def _run(job: TrainConfig, dataset: shards.Dataset, directory: JobDir, place: Cl
         if place.workers > 1:
             _begin_anew()
     directory.clear_results()
-    figures = _evaluate(job, dataset, directory, strategy, owned)
+    # As many films at a time as one of the workers had in training: they fit its memory.
+    figures = _evaluate(job, dataset, directory, strategy, owned, batch_size=job.batch_size // place.workers)
     run.mark("finished")
     directory.finish({"step": state.read_progress(directory.path).step})
     state.delete_backups(directory.path)
@@ -128,17 +141,19 @@ def _run(job: TrainConfig, dataset: shards.Dataset, directory: JobDir, place: Cl
     _log.info("the report is %s, the model %s", directory.evaluation / "report.html", directory.path / "model")
 
 
-def _form(job: TrainConfig, place: Cluster, directory: JobDir, stop: StopRequest) -> tf.distribute.Strategy:
-    """Makes the strategy, with all peers where there are any."""
+def _form(
+    job: TrainConfig, place: Cluster, directory: JobDir, stop: StopRequest, *, beat: Callable[[], None] = heartbeat.beat
+) -> tf.distribute.Strategy:
+    """Makes the strategy, with all peers where there are any; `beat` is called while it waits for them."""
     if place.workers > 1:
-        peers.wait(place, timeout=job.peer_timeout, beat=heartbeat.beat)
+        peers.wait(place, timeout=job.peer_timeout, beat=beat)
         # From here on TensorFlow would wait for the peers again when the process ends.
         app.leave_at_once()
         heartbeat.beat(heartbeat.CONNECTING)
     strategy = strategies.create(job.strategy, place)
+    stop.listen()
     if place.workers > 1:
         heartbeat.beat()
-        stop.listen()
         agreement.check_same_job(strategy, directory.description | {"backup_steps": job.backup_steps}, workers=place.workers)
     training.check_divides(job, replicas=strategy.num_replicas_in_sync)
     return strategy
@@ -152,7 +167,13 @@ def _begin_anew() -> NoReturn:
 
 
 def _evaluate(
-    job: TrainConfig, dataset: shards.Dataset, directory: JobDir, strategy: tf.distribute.Strategy, owned: lock.Lock
+    job: TrainConfig,
+    dataset: shards.Dataset,
+    directory: JobDir,
+    strategy: tf.distribute.Strategy,
+    owned: lock.Lock,
+    *,
+    batch_size: int,
 ) -> dict:
     """Evaluates the best weights, on thresholds chosen on the validation split, and exports them."""
     epochs = state.read_progress(directory.path).history
@@ -161,7 +182,7 @@ def _evaluate(
         network = model.build(job, genres=len(dataset.genres), height=dataset.height, width=dataset.width)
     state.restore_best(network, directory.path)
     validation, test = (
-        SplitPredictor(strategy, network, dataset, split, batch_size=job.batch_size) for split in ("validation", "test")
+        SplitPredictor(strategy, network, dataset, split, batch_size=batch_size) for split in ("validation", "test")
     )
     thresholds = metrics.tune_thresholds(validation.predictions(validation.logits()))
     owned.check()

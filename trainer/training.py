@@ -9,7 +9,7 @@ import tf_keras as keras
 from etils import epath
 
 from trainer import callbacks, model, objective, state
-from trainer.agreement import StopVote, check_same_step
+from trainer.agreement import StopVote, check_same_state
 from trainer.cluster import Cluster
 from trainer.config import TrainConfig
 from trainer.data import pipeline, shards
@@ -47,7 +47,7 @@ def plan(job: TrainConfig, dataset: shards.Dataset, *, workers: int) -> pipeline
         )
     if job.profile_range and job.profile_range[1] > last:
         raise UserError(f"--profile_steps={job.profile_steps} is beyond the last step, {last}: choose earlier steps")
-    if order.open_shards % workers or len(order.paths) % order.open_shards:
+    if workers > 1 and (order.open_shards % workers or len(order.paths) % order.open_shards):
         _log.warning(
             "%d shard(s), %d open at a time, do not divide among %d workers: each reads all of them, and keeps its own films",
             *(len(order.paths), order.open_shards, workers),
@@ -117,7 +117,7 @@ def train(
         before, now = len(training_state.progress.metrics), strategy.num_replicas_in_sync
         if before != now:
             _log.info("it was saved by %d replica(s) and goes on on %d, with the same films in every step", before, now)
-    check_same_step(strategy, training_state.progress.step)
+    check_same_state(strategy, training_state.progress)
     validation = SplitPredictor(strategy, network, dataset, "validation", batch_size=job.batch_size)
 
     def validate() -> dict[str, float | None]:

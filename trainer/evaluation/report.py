@@ -10,7 +10,7 @@ import jinja2
 import numpy as np
 from etils import epath
 
-from trainer import files
+from trainer import files, heartbeat
 from trainer import history as epoch_history
 from trainer.evaluation import examples, plots, style
 from trainer.evaluation import metrics as figures_of
@@ -53,6 +53,7 @@ def write(
         "confusion_matrix.png": plots.confusion(predictions, metrics),
         "frequencies.png": plots.frequencies(metrics, train_genre_counts, train_examples),
     }
+    heartbeat.beat()
     charts = {name: style.png(figure) for name, figure in figures.items() if figure is not None}
     page = _page(metrics=metrics, charts=charts, history=history, config=config, films=list(pictures))
 
@@ -64,6 +65,7 @@ def write(
             (directory / name).unlink(missing_ok=True)
     for name, chart in charts.items():
         files.write(directory / name, chart)
+        heartbeat.beat()
     files.write(directory / "report.html", page.encode())
 
 
