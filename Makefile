@@ -28,8 +28,8 @@ demo: setup
 	@echo "The posters are drawn, and so is what can be learnt from them: the figures above say that the program works,"
 	@echo "not how well it would do on real posters. Open $(DEMO)/job/evaluation/report.html in a browser."
 
-# One test process a core; tests of one file share its fixtures.
-PYTEST := $(BIN)/python -m pytest --numprocesses=auto --dist=loadfile
+# One test process a core; tests of one file share its fixtures. In their order, that is the long files first.
+PYTEST := $(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 
 test: setup
 	$(PYTEST)
