@@ -117,7 +117,8 @@ def train(
         before, now = len(training_state.progress.metrics), strategy.num_replicas_in_sync
         if before != now:
             _log.info("it was saved by %d replica(s) and goes on on %d, with the same films in every step", before, now)
-    check_same_state(strategy, training_state.progress)
+    if cluster.workers > 1:
+        check_same_state(strategy, training_state.progress)
     validation = SplitPredictor(strategy, network, dataset, "validation", batch_size=job.batch_size)
 
     def validate() -> dict[str, float | None]:
