@@ -10,6 +10,7 @@ from absl import app, flags
 
 from trainer import reporting
 from trainer.errors import Ended, LostPeer, Stopped, UserError
+from trainer.storage import failures
 
 
 def run(main: Callable[[list[str]], int | None]) -> None:
@@ -73,6 +74,11 @@ def _explained(main: Callable[[list[str]], int | None], arguments: list[str]) ->
         if error.errno in _REMEDIES:
             return _end("error", UserError(f"{where}{error.strerror}: {_REMEDIES[error.errno]}"))
         raise
+    except Exception as error:
+        told = failures.of_tensorflow(error)
+        if told is None:
+            raise
+        return _end("error", told if isinstance(told, Ended) else UserError(f"{told}: restore it or choose another place"))
 
 
 _TRANSIENT = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT}

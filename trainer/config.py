@@ -85,6 +85,11 @@ class TrainConfig:
         512, "Records shuffled among each other within each open shard; they are held in memory.", minimum=1
     )
     synthetic_data: bool = _option(False, "Train on one random batch from memory: the device's own speed.")
+    cache: str = _option(
+        "",
+        "Keep the shards that this worker has read, so that later epochs read nothing from afar: memory, or a folder on its disk.",
+        free=True,
+    )
     max_steps: int = _option(0, "Stop after this many steps; 0: when the epochs are over.", minimum=0)
 
     strategy: str = _option(

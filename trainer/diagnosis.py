@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from trainer.data import shards
-from trainer.errors import LostPeer, UserError
+from trainer.errors import Ended, LostPeer, LostService, UserError
+from trainer.storage import failures
 
 # What a collective operation ends with when a worker dies, its host is cut off, or it has begun again.
 _LOST_PEER = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
@@ -27,9 +28,11 @@ def explained(dataset: shards.Dataset, *, batch_size: int, workers: int = 1) -> 
         --debug_nans found
         a value that is not finite.
       LostPeer: one of several workers is gone.
+      LostService: Cloud Storage does not answer.
     """
     try:
-        yield
+        with _told():
+            yield
     except tf.errors.DataLossError as error:
         damaged = [
             name for split in dataset.splits if dataset.splits[split].examples for name in shards.corrupt_shards(dataset, split)
@@ -60,6 +63,25 @@ def explained(dataset: shards.Dataset, *, batch_size: int, workers: int = 1) -> 
         # The operation and where the program made it: several lines, and what --debug_nans is for.
         print(error.message, file=sys.stderr)
         raise UserError("a value is not finite: lower --learning_rate, or mend the operation named above") from error
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Raises what an error tells of Cloud Storage, and errors of this package that TensorFlow passes on as its own."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        end = failures.of_tensorflow(error)
+        if isinstance(end, Ended):
+            raise end from error
+        # Of a function that tf.data has called there is the text alone.
+        if isinstance(error, tf.errors.UnknownError) and (own := _OWN.search(error.message)):
+            raise {kind.__name__: kind for kind in _KINDS}[own[1]](own[2]) from error
+        raise
+
+
+_KINDS = (UserError, LostService)
+_OWN = re.compile(rf"\b({'|'.join(kind.__name__ for kind in _KINDS)}): (.*)")
 
 
 def _lost_worker(error: tf.errors.OpError) -> str:

@@ -31,6 +31,12 @@ class LostPeer(Ended):
     exit_code = EXIT_LOST_PEER
 
 
+class LostService(Ended):
+    """A service that this process needs, such as Cloud Storage, did not answer in time; a restart tries again."""
+
+    exit_code = EXIT_LOST_PEER
+
+
 class Stopped(BaseException):
     """Someone asked the process to stop, and it did in good order.
 

@@ -32,8 +32,8 @@ def main(arguments: list[str]) -> None:
     if arguments:
         raise UserError(f"{arguments[0]!r} is no flag of trainer.evaluate: options are written --name=value")
     reporting.configure("text")
-    job_dir, split = epath.Path(_JOB_DIR.value).expanduser(), _SPLIT.value
-    if not (job_dir / "DONE.json").exists():
+    job_dir, split = files.place("--job_dir", _JOB_DIR.value), _SPLIT.value
+    if not files.exists(job_dir / "DONE.json"):
         raise UserError(f"--job_dir={job_dir} holds no finished job: run trainer.task there to its end")
     description = _read(job_dir / "config.json")
     thresholds = _read(job_dir / "evaluation" / "metrics.json")["tuned"]["thresholds"]
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> None:
     with strategy.scope():
         network = model.build(job, genres=len(dataset.genres), height=dataset.height, width=dataset.width)
     restore_best(network, job_dir)
-    output = epath.Path(_OUTPUT.value or job_dir / f"evaluation-{split}").expanduser()
+    output = files.place("--output", _OUTPUT.value) if _OUTPUT.value else job_dir / f"evaluation-{split}"
     with diagnosis.explained(dataset, batch_size=_BATCH_SIZE.value):
         figures = evaluator.evaluate(
             SplitPredictor(strategy, network, dataset, split, batch_size=_BATCH_SIZE.value),

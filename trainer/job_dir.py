@@ -76,7 +76,7 @@ class JobDir:
     def begin(self) -> None:
         """Writes config.json, and takes DONE.json and FAILED.json away: more is to be done."""
         for name in ("DONE.json", "FAILED.json"):
-            (self.path / name).unlink(missing_ok=True)
+            files.remove(self.path / name)
         if _read(self.path / "config.json") != self.description:
             files.write_json(self.path / "config.json", self.description)
 
@@ -97,12 +97,11 @@ class JobDir:
             return
         # config.json is moved last: a folder without it belongs to a move that was killed, and the rest goes there too.
         number = 1
-        while (self.path / f"old-{number}" / "config.json").exists():
+        while files.exists(self.path / f"old-{number}" / "config.json"):
             number += 1
         aside = self.path / f"old-{number}"
-        aside.mkdir(exist_ok=True)
         for path in found:
-            path.rename(aside / path.name)
+            files.move(path, aside / path.name)
         _log.info("what %s held is in %s", self.path, aside)
 
     def check_resumable(self) -> None:
@@ -151,11 +150,9 @@ def describe(config: TrainConfig, dataset: Dataset) -> JobDir:
     Raises:
       UserError: there is a file of that name.
     """
-    if "://" in config.job_dir:
-        raise UserError(f"--job_dir={config.job_dir}: name a folder on a disk or a mounted bucket")
-    path = epath.Path(config.job_dir).expanduser()
+    path = files.place("--job_dir", config.job_dir)
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        files.make_folder(path)
     except (FileExistsError, NotADirectoryError):
         raise UserError(f"--job_dir={path} is a file, or lies in one: name a folder") from None
     train = dataset.split("train")

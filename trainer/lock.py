@@ -12,8 +12,9 @@ from typing import Any
 
 from etils import epath
 
-from trainer import files
-from trainer.errors import LostPeer, UserError
+from trainer import lock_file
+from trainer.errors import Ended, LostPeer, UserError
+from trainer.lock_file import LockFile
 
 _log = logging.getLogger(__name__)
 
@@ -27,16 +28,18 @@ _NOBODY = {"job_id": None, "attempt": 0, "host": "unknown", "pid": 0, "heartbeat
 class Lock:
     """Owns a job directory as long as the file says so.
 
-    The file holds `{job_id, attempt, host, pid, heartbeat}`, the heartbeat in seconds since 1970. It is made with O_EXCL, so
-    that of two jobs that begin together one gets it.
+    The file holds `{job_id, attempt, host, pid, heartbeat}`, the heartbeat in seconds since 1970.
     """
 
-    def __init__(self, path: epath.Path, owner: dict[str, Any]) -> None:
+    def __init__(self, path: epath.Path, file: LockFile, owner: dict[str, Any]) -> None:
         """Args:
         path: LOCK.json.
+        file: the same, taken.
         owner: what was written there.
         """
-        self._path, self._owner = path, owner
+        self._path, self._file, self._owner = path, file, owner
+        # One at a time: the file knows which generation of itself it has seen last.
+        self._turn = threading.Lock()
         self._released = threading.Event()
         threading.Thread(target=self._beat, name="lock heartbeat", daemon=True).start()
 
@@ -46,31 +49,37 @@ class Lock:
         Raises:
           LostPeer: the directory has gone to another attempt.
         """
-        if not self._holds():
-            raise LostPeer(f"{self._path} has gone to another attempt of this job: this one stops writing")
+        with self._turn:
+            if not self._holds():
+                raise LostPeer(f"{self._path} has gone to another attempt of this job: this one stops writing")
 
     def release(self) -> None:
         """Gives the directory back."""
         self._released.set()
-        if self._holds():
-            self._path.unlink(missing_ok=True)
+        try:
+            with self._turn:
+                if self._holds():
+                    self._file.remove()
+        except (OSError, Ended) as error:
+            # It grows old by itself, and why the block ended matters more.
+            _log.warning("%s is left behind: %s", self._path, error)
 
     def _beat(self) -> None:
         while not self._released.wait(_BEAT_SECONDS):
             try:
-                if not self._holds():
-                    return
-                files.write_json(self._path, self._owner | {"heartbeat": time.time()})
-            except OSError as error:
+                with self._turn:
+                    if self._released.is_set() or not self._holds():
+                        return
+                    self._file.renew(_content(self._owner | {"heartbeat": time.time()}))
+            except (OSError, Ended) as error:
                 _log.warning("%s: %s", self._path, error)
 
     def _holds(self) -> bool:
-        found = read(self._path)
-        return is_same(found, self._owner)
+        return is_same(_parsed(self._file.read()), self._owner)
 
 
 @contextlib.contextmanager
-def held(path: epath.Path, job_id: str) -> Iterator[Lock]:
+def held(path: epath.Path, job_id: str, *, flag: str = "--job_dir") -> Iterator[Lock]:
     """Takes a job directory for the time of a `with` block.
 
     The same job takes over at once: what had the lock is an earlier attempt of it. Another job takes over when the heartbeat
@@ -79,13 +88,15 @@ def held(path: epath.Path, job_id: str) -> Iterator[Lock]:
     Args:
       path: LOCK.json.
       job_id: names the job, the same for every attempt at it.
+      flag: that names the directory, for the user who is to choose another one.
 
     Raises:
       UserError: another job is at work there.
       LostPeer: another attempt at this job has taken the directory at this moment.
     """
+    file = lock_file.at(path)
     attempt = 1
-    found = read(path)
+    found = _parsed(file.read())
     if found is not None:
         age = time.time() - found["heartbeat"]
         if found["job_id"] == job_id:
@@ -93,23 +104,15 @@ def held(path: epath.Path, job_id: str) -> Iterator[Lock]:
         elif age < _STALE_SECONDS:
             raise UserError(
                 f"{path.parent} belongs to job {found['job_id']} (process {found['pid']} on {found['host']}, seen {age:.0f} s "
-                "ago): choose another --job_dir, or wait until that job has ended"
+                f"ago): choose another {flag}, or wait until that job has ended"
             )
-        # Of several that see the same old lock one renames it away; the others find nothing to rename.
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        with contextlib.suppress(FileNotFoundError):
-            path.replace(aside)
-            aside.unlink()
     owner = {"job_id": job_id, "attempt": attempt, "host": socket.gethostname(), "pid": os.getpid(), "heartbeat": time.time()}
-    try:
-        with open(path, "x") as file:  # noqa: PTH123 (epath has no exclusive mode)
-            json.dump(owner, file)
-    except FileExistsError:
-        other = read(path) or _NOBODY
+    if not file.take(_content(owner)):
+        other = _parsed(file.read()) or _NOBODY
         if other["job_id"] == job_id:
-            raise LostPeer(f"{path} was taken by another attempt of this job at this moment") from None
-        raise UserError(f"{path} was taken by job {other['job_id']} at this moment: choose another --job_dir") from None
-    lock = Lock(path, owner)
+            raise LostPeer(f"{path} was taken by another attempt of this job at this moment")
+        raise UserError(f"{path} was taken by job {other['job_id']} at this moment: choose another {flag}")
+    lock = Lock(path, file, owner)
     try:
         yield lock
     finally:
@@ -123,11 +126,19 @@ def is_same(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> b
 
 def read(path: epath.Path) -> dict[str, Any] | None:
     """Returns what a lock file says, or None if there is none."""
-    try:
-        found = files.read_json(path)
-    except FileNotFoundError:
+    return _parsed(lock_file.at(path).read())
+
+
+def _parsed(content: bytes | None) -> dict[str, Any] | None:
+    if content is None:
         return None
+    try:
+        found = json.loads(content)
     except ValueError:
         return _NOBODY
     is_lock = isinstance(found, dict) and found.keys() == _NOBODY.keys() and isinstance(found["heartbeat"], int | float)
     return found if is_lock else _NOBODY
+
+
+def _content(owner: Mapping[str, Any]) -> bytes:
+    return json.dumps(owner).encode()

@@ -10,12 +10,13 @@ from pathlib import Path
 from absl import flags
 from etils import epath
 
-from trainer import app
+from trainer import app, files
 from trainer.data import fetch, images
 from trainer.data.images import PictureError
 from trainer.data.progress import progress
 from trainer.data.rejects import Reason
-from trainer.errors import EXIT_DONE, EXIT_USER_ERROR, UserError
+from trainer.errors import EXIT_DONE, EXIT_USER_ERROR, Ended, UserError
+from trainer.storage import failures
 
 _JOB_DIR = flags.DEFINE_string("job_dir", None, "Directory of a finished job of trainer.task.", required=True)
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object a picture, with the scores of all genres.")
@@ -49,7 +50,7 @@ def main(arguments: list[str]) -> int:
     """Predicts every picture that the arguments name; `EXIT_USER_ERROR` where one of them could not be used."""
     if not arguments:
         raise UserError("no pictures: name at least one picture file, folder or URL after the flags")
-    job_dir = epath.Path(_JOB_DIR.value).expanduser()
+    job_dir = files.place("--job_dir", _JOB_DIR.value)
     thresholds = load_thresholds(job_dir)
     paths = [path for argument in arguments for path in _pictures(argument)]
     scorer = load_scorer(job_dir)
@@ -67,13 +68,13 @@ def load_thresholds(job_dir: epath.Path) -> dict[str, float]:
     Raises:
       UserError: the job is not finished, or `job_dir` is no job directory at all.
     """
-    if not (job_dir / "DONE.json").exists():
+    if not files.exists(job_dir / "DONE.json"):
         raise UserError(
             f"--job_dir={job_dir} holds no finished job: it has no DONE.json "
             "(train one, or let it finish, with python -m trainer.task --job_dir=…)"
         )
     try:
-        thresholds = json.loads((job_dir / "evaluation" / "metrics.json").read_text())["tuned"]["thresholds"]
+        thresholds = files.read_json(job_dir / "evaluation" / "metrics.json")["tuned"]["thresholds"]
         return {genre: float(threshold) for genre, threshold in thresholds.items()}
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
@@ -92,6 +93,8 @@ def load_scorer(job_dir: epath.Path) -> Scorer:
     try:
         serve = tf.saved_model.load(str(job_dir / "model")).signatures["serving_default"]
     except Exception as error:  # TensorFlow checks little of what it reads: a file cut off ends in an IndexError, for one.
+        if isinstance(end := failures.of_tensorflow(error), Ended):
+            raise end from error
         raise UserError(
             f"{job_dir}/model is no model that can be loaded ({type(error).__name__}): restore it or train again"
         ) from error

@@ -25,7 +25,7 @@ class RunRecord:
         check: raises before a write if the directory is no longer this process's.
         """
         self._path, self._check = path, check
-        self._earlier = files.read_json(path)["attempts"] if path.exists() else []
+        self._earlier = files.read_json(path)["attempts"] if files.exists(path) else []
         self._started = time.time()
         self._record: dict[str, Any] = {
             "attempt": len(self._earlier) + 1,

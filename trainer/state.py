@@ -10,6 +10,7 @@ real when the pointer file beside it is replaced.
 
 import json
 import logging
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -18,7 +19,8 @@ import tf_keras as keras
 from etils import epath
 
 from trainer import heartbeat, history
-from trainer.errors import UserError
+from trainer.errors import Ended, LostService, UserError
+from trainer.storage import failures
 
 _log = logging.getLogger(__name__)
 
@@ -107,9 +109,9 @@ class TrainingState:
         for manager, path in self._newest_first():
             try:
                 manager.checkpoint.restore(path).assert_existing_objects_matched()
-            except _NOT_DAMAGE:
-                raise
             except Exception as error:  # A damaged file makes TensorFlow raise nearly anything, IndexError included.
+                if _is_no_damage(error):
+                    raise
                 _log.warning("%s cannot be read and is left out: %s", path, " ".join(str(error).split())[:200])
                 damaged.append(path)
             else:
@@ -128,7 +130,7 @@ class TrainingState:
             self.check()
             # The counter is saved too, and must not tell how often a job was interrupted: the manager makes it the step.
             manager.checkpoint.save_counter.assign(step - 1)
-            manager.save(checkpoint_number=step)
+            manager.save(checkpoint_number=step, options=tf.train.CheckpointOptions(experimental_write_callbacks=[_check_arrived]))
             heartbeat.beat()
 
     def _newest_first(self) -> Iterator[tuple[tf.train.CheckpointManager, str]]:
@@ -193,9 +195,9 @@ def read_progress(job_dir: epath.Path) -> Progress:
     progress = Progress()
     try:
         progress.deserialize(tf.train.load_checkpoint(path).get_tensor("progress/.ATTRIBUTES/py_state"))
-    except _NOT_DAMAGE:
-        raise
     except Exception as error:
+        if _is_no_damage(error):
+            raise
         _log.warning("%s cannot be read: %s", path, " ".join(str(error).split())[:200])
         return Progress()
     return progress
@@ -212,9 +214,9 @@ def restore_best(model: keras.Model, job_dir: epath.Path) -> None:
         raise UserError(f"{job_dir / _BEST} holds no checkpoint: restore it, or train again with --fresh")
     try:
         _weights(model).restore(path).assert_existing_objects_matched().expect_partial()
-    except _NOT_DAMAGE:
-        raise
     except Exception as error:
+        if _is_no_damage(error):
+            raise
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} cannot be read ({reason}): restore it, or train again with --fresh") from error
 
@@ -223,6 +225,30 @@ def delete_backups(job_dir: epath.Path) -> None:
     """Deletes backup/, once nothing is left to resume; a longer job goes on from checkpoints/last."""
     if (job_dir / _BACKUP).exists():
         (job_dir / _BACKUP).rmtree()
+
+
+def _check_arrived(path: str) -> None:
+    """Looks for a checkpoint that was just written, before anything points to it and an older one is deleted.
+
+    Raises:
+      LostService: it is not there, or not whole.
+    """
+    try:
+        reader = tf.train.load_checkpoint(path)
+        types, shapes = reader.get_variable_to_dtype_map(), reader.get_variable_to_shape_map()
+        # Strings, such as the progress, take more than nothing.
+        least = sum(math.prod(shapes[name]) * kind.size for name, kind in types.items() if kind != tf.string)
+        found = sum(tf.io.gfile.stat(file).length for file in tf.io.gfile.glob(f"{path}.data-*"))
+    except (tf.errors.NotFoundError, tf.errors.DataLossError, ValueError) as error:
+        raise LostService(
+            f"{path} was written and is not there: look at the file system ({' '.join(str(error).split())[:200]})"
+        ) from error
+    if found < least:
+        raise LostService(f"{path} was written and holds {found} of {least} bytes: look at the file system")
+
+
+def _is_no_damage(error: Exception) -> bool:
+    return isinstance(error, _NOT_DAMAGE) or isinstance(failures.of_tensorflow(error), Ended)
 
 
 def _weights(model: keras.Model) -> tf.train.Checkpoint:

@@ -20,6 +20,7 @@ from trainer import (
     cluster,
     config,
     diagnosis,
+    files,
     guarded,
     heartbeat,
     history,
@@ -197,13 +198,14 @@ def _evaluate(
         history=epochs,
     )
     owned.check()
-    serving.export(
-        lambda images: model.logits(network, images),
-        directory.path / "model",
-        genres=dataset.genres,
-        height=dataset.height,
-        width=dataset.width,
-    )
+    with files.built_on_disk(directory.path / "model") as folder:
+        serving.export(
+            lambda images: model.logits(network, images),
+            folder,
+            genres=dataset.genres,
+            height=dataset.height,
+            width=dataset.width,
+        )
     return figures
 
 

@@ -13,6 +13,7 @@ from trainer.agreement import StopVote, check_same_state
 from trainer.cluster import Cluster
 from trainer.config import TrainConfig
 from trainer.data import pipeline, shards
+from trainer.data.cache import ShardCache
 from trainer.errors import UserError
 from trainer.evaluation import evaluator
 from trainer.evaluation.inference import SplitPredictor
@@ -119,7 +120,8 @@ def train(
             _log.info("it was saved by %d replica(s) and goes on on %d, with the same films in every step", before, now)
     if cluster.workers > 1:
         check_same_state(strategy, training_state.progress)
-    validation = SplitPredictor(strategy, network, dataset, "validation", batch_size=job.batch_size)
+    cache = ShardCache(dataset, job.cache) if job.cache else None
+    validation = SplitPredictor(strategy, network, dataset, "validation", batch_size=job.batch_size, cache=cache)
 
     def validate() -> dict[str, float | None]:
         with stop.at_once():
@@ -155,7 +157,7 @@ def train(
             callbacks.finish_epoch(network, training_state, in_order, steps_per_epoch=steps_per_epoch)
         if progress.step < last and not callbacks.exhausted(progress, job.early_stopping):
             network.fit(
-                _input(job, dataset, order, strategy, first_step=progress.step),
+                _input(job, dataset, order, strategy, first_step=progress.step, cache=cache),
                 epochs=job.epochs,
                 steps_per_epoch=steps_per_epoch,
                 callbacks=in_order,
@@ -180,7 +182,13 @@ def compile_network(network: keras.Model, job: TrainConfig, loss: keras.losses.L
 
 
 def _input(
-    job: TrainConfig, dataset: shards.Dataset, order: pipeline.TrainingOrder, strategy: tf.distribute.Strategy, *, first_step: int
+    job: TrainConfig,
+    dataset: shards.Dataset,
+    order: pipeline.TrainingOrder,
+    strategy: tf.distribute.Strategy,
+    *,
+    first_step: int,
+    cache: ShardCache | None,
 ) -> tf.distribute.DistributedDataset:
     replica_batch = job.batch_size // strategy.num_replicas_in_sync
 
@@ -195,6 +203,7 @@ def _input(
             epochs=job.epochs,
             worker=context.input_pipeline_id,
             workers=context.num_input_pipelines,
+            cache=cache,
         )
 
     return strategy.distribute_datasets_from_function(worker_input)

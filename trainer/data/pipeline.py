@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.data import shards
+from trainer.data.cache import ShardCache
 from trainer.errors import UserError
 
 # Salts that keep the random streams drawn from one seed apart.
@@ -91,6 +92,7 @@ def training_dataset(
     epochs: int,
     worker: int = 0,
     workers: int = 1,
+    cache: ShardCache | None = None,
 ) -> tf.data.Dataset:
     """One worker's share of every global batch from `first_step` to the end of the last epoch.
 
@@ -102,13 +104,14 @@ def training_dataset(
       epochs: where training ends.
       worker: this worker's index.
       workers: how many workers there are; divides the global batch.
+      cache: keeps the shards that are read.
 
     Returns:
       A dataset of ({"image": uint8 [b, H, W, 3], "position": int64 [b]}, labels float32 [b, G]), b = `replica_batch`.
       A film's position is its place counted from the start of training: position // batch_size is the step, the rest
       the place in it.
     """
-    records = _training_records(order, first_step=first_step, epochs=epochs, worker=worker, workers=workers)
+    records = _training_records(order, first_step=first_step, epochs=epochs, worker=worker, workers=workers, cache=cache)
     positions = tf.data.Dataset.range(
         first_step * order.batch_size + worker, epochs * order.steps_per_epoch * order.batch_size, workers
     )
@@ -116,7 +119,9 @@ def training_dataset(
     return _with_options(pictures.map(lambda parsed, position: ({"image": parsed["image"], "position": position}, parsed["label"])))
 
 
-def _training_records(order: TrainingOrder, *, first_step: int, epochs: int, worker: int, workers: int) -> tf.data.Dataset:
+def _training_records(
+    order: TrainingOrder, *, first_step: int, epochs: int, worker: int, workers: int, cache: ShardCache | None
+) -> tf.data.Dataset:
     """The serialized examples at the places p ≡ worker (mod workers), from `first_step` on: strings []."""
     paths, examples = tf.constant(order.paths), tf.constant(order.examples, tf.int64)
     count, per_shard, opened = len(order.paths), order.records_per_shard, order.open_shards
@@ -126,7 +131,7 @@ def _training_records(order: TrainingOrder, *, first_step: int, epochs: int, wor
 
     def records(shard: tf.Tensor, skip: tf.Tensor, epoch: tf.Tensor) -> tf.data.Dataset:
         seed = _fold_in(order.seed, _WINDOW, epoch, shard)
-        shuffled = _window_shuffled(tf.data.TFRecordDataset(paths[shard]), examples[shard], order.shuffle_window, seed)
+        shuffled = _window_shuffled(_shard_records(paths[shard], cache), examples[shard], order.shuffle_window, seed)
         return shuffled.skip(skip).take(per_shard - skip)
 
     def one_round(number: tf.Tensor, permutation: tf.Tensor, skip: tf.Tensor, epoch: tf.Tensor) -> tf.data.Dataset:
@@ -233,7 +238,14 @@ def read_pictures(dataset: shards.Dataset, split: str, rows: Sequence[int]) -> d
 
 
 def evaluation_dataset(
-    dataset: shards.Dataset, split: str, *, replica_batch: int, replicas: int, worker: int = 0, workers: int = 1
+    dataset: shards.Dataset,
+    split: str,
+    *,
+    replica_batch: int,
+    replicas: int,
+    worker: int = 0,
+    workers: int = 1,
+    cache: ShardCache | None = None,
 ) -> tf.data.Dataset:
     """One worker's share of a split, in batches of one static shape; all workers together have every picture exactly once.
 
@@ -244,6 +256,7 @@ def evaluation_dataset(
       replicas: how many replicas there are, over all workers; each gets equally many batches.
       worker: this worker's index.
       workers: how many workers there are; divides `replicas`.
+      cache: keeps the shards that are read.
 
     Returns:
       A dataset of (images uint8 [b, H, W, 3], row int64 [b]), b = `replica_batch`. Rows count the split's examples as `read_labels`
@@ -251,9 +264,10 @@ def evaluation_dataset(
     """
     # Whole shards for each worker, so that it reads no other; where there are fewer shards than workers, records.
     by_shard = len(dataset.split(split).shards) >= workers
-    records = _numbered_records(dataset, split, worker=worker, workers=workers) if by_shard else _numbered_records(dataset, split)
-    if not by_shard:
-        records = records.shard(workers, worker)
+    if by_shard:
+        records = _numbered_records(dataset, split, worker=worker, workers=workers, cache=cache)
+    else:
+        records = _numbered_records(dataset, split, cache=cache).shard(workers, worker)
     worker_batch = replica_batch * (replicas // workers)
     shares = _shares(dataset.split(split), workers)
     blanks = -(-max(shares) // worker_batch) * worker_batch - shares[worker]
@@ -278,17 +292,23 @@ def synthetic_dataset(dataset: shards.Dataset, *, replica_batch: int) -> tf.data
     return tf.data.Dataset.from_tensors(batch).cache().repeat().prefetch(tf.data.AUTOTUNE)
 
 
-def _numbered_records(dataset: shards.Dataset, split: str, *, worker: int = 0, workers: int = 1) -> tf.data.Dataset:
+def _numbered_records(
+    dataset: shards.Dataset, split: str, *, worker: int = 0, workers: int = 1, cache: ShardCache | None = None
+) -> tf.data.Dataset:
     """(row, serialized example) of every `workers`-th shard of a split from the `worker`-th on; rows count the whole split."""
     sizes = [shard.examples for shard in dataset.split(split).shards]
     first_rows = np.cumsum([0, *sizes[:-1]])
     paths = dataset.shard_paths(split)
     return tf.data.Dataset.from_tensor_slices((paths[worker::workers], first_rows[worker::workers])).interleave(
-        lambda path, first_row: tf.data.TFRecordDataset(path).enumerate(first_row),
+        lambda path, first_row: _shard_records(path, cache).enumerate(first_row),
         cycle_length=min(16, len(paths)),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
+
+
+def _shard_records(path: tf.Tensor, cache: ShardCache | None) -> tf.data.Dataset:
+    return tf.data.TFRecordDataset(path if cache is None else cache.path(path))
 
 
 def _record_first(row: tf.Tensor, record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -13,7 +13,8 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from typing import Any
 import google_crc32c
 from etils import epath
 
+from trainer import files
 from trainer.errors import UserError
+from trainer.storage import objects
 
 VERSION = 1
 SPLITS = ("train", "validation", "test")
@@ -30,7 +33,7 @@ DATASET_FILE = "dataset.json"
 
 _SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-\d{{5,}}-of-\d{{5,}}\.tfrecord")
 _CHUNK_BYTES = 1 << 20
-_REMEDY = "prepare the data set again with --overwrite"
+REMEDY = "prepare the data set again with --overwrite"
 
 
 @dataclass(frozen=True)
@@ -94,19 +97,17 @@ def load(data_dir: epath.PathLike) -> Dataset:
       UserError: the folder is no data set, its dataset.json is damaged, edited or of another version, or a shard is missing or has
         another size than it was written with.
     """
-    path = epath.Path(data_dir)
+    path = files.place("--data_dir", str(data_dir))
     try:
-        content = (path / DATASET_FILE).read_bytes()
+        content = files.read(path / DATASET_FILE)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"{path} is no data set: it has no {DATASET_FILE} (make one with python -m trainer.prepare --output={path} …)"
         ) from None
     dataset = _parse(path, content)
     if dataset.fingerprint != fingerprint(dataset):
-        raise UserError(f"{path / DATASET_FILE} is damaged (its fingerprint is not that of its content): {_REMEDY}")
-    for split in dataset.splits.values():
-        for shard in split.shards:
-            _check_size(path / shard.name, shard.bytes)
+        raise UserError(f"{path / DATASET_FILE} is damaged (its fingerprint is not that of its content): {REMEDY}")
+    _check_shards(dataset)
     return dataset
 
 
@@ -116,7 +117,9 @@ def corrupt_shards(dataset: Dataset, split: str) -> list[str]:
 
 
 def checksum(path: epath.Path) -> str:
-    """Returns the CRC32C of a file, big-endian, in base64."""
+    """Returns the CRC32C of a file, big-endian, in base64; of an object, what Cloud Storage keeps."""
+    if objects.is_uri(path):
+        return objects.stat(str(path)).crc32c
     crc = google_crc32c.Checksum()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
@@ -171,9 +174,9 @@ def _parse(path: epath.Path, data: bytes) -> Dataset:
         content = json.loads(data)
         version = content["version"]
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"{file} is damaged (it is not the JSON that trainer.prepare writes): {_REMEDY}") from None
+        raise UserError(f"{file} is damaged (it is not the JSON that trainer.prepare writes): {REMEDY}") from None
     if version != VERSION:
-        raise UserError(f"{file} has version {version!r}, and this program reads version {VERSION}: {_REMEDY}")
+        raise UserError(f"{file} has version {version!r}, and this program reads version {VERSION}: {REMEDY}")
     try:
         genres = tuple(map(str, content["genres"]))
         if not genres or len(set(genres)) < len(genres):
@@ -188,7 +191,7 @@ def _parse(path: epath.Path, data: bytes) -> Dataset:
             splits={_one_of(SPLITS, name): _parse_split(split, genres) for name, split in content["splits"].items()},
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{file} is damaged ({type(error).__name__}: {error}): {_REMEDY}") from None
+        raise UserError(f"{file} is damaged ({type(error).__name__}: {error}): {REMEDY}") from None
 
 
 def _parse_split(content: Mapping[str, Any], genres: tuple[str, ...]) -> Split:
@@ -218,11 +221,34 @@ def _checked_name(name: str) -> str:
     return name
 
 
-def _check_size(path: epath.Path, size: int) -> None:
+def _check_shards(dataset: Dataset) -> None:
+    """Looks whether the shards are there; each by its name, because who may read objects may not always list them."""
+    shards = [(dataset.path / shard.name, shard) for split in dataset.splits.values() for shard in split.shards]
+    if not objects.is_uri(dataset.path):
+        for path, shard in shards:
+            _check(path, shard, _size)
+        return
+    with ThreadPoolExecutor(objects.CONNECTIONS) as pool:
+        for checked in [pool.submit(_check, path, shard, _object_size) for path, shard in shards]:
+            checked.result()
+
+
+def _check(path: epath.Path, shard: Shard, size: Callable[[epath.Path, Shard], int]) -> None:
     try:
-        # For a local file epath would also ask for the name of its owner, which a container need not know, and fail.
-        found = path.stat().length if "://" in str(path) else Path(path).stat().st_size
+        found = size(path, shard)
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: restore it or {_REMEDY}") from None
-    if found != size:
-        raise UserError(f"{path} has {found} bytes and {DATASET_FILE} says {size}: restore it or {_REMEDY}")
+        raise UserError(f"{path} is missing: restore it or {REMEDY}") from None
+    if found != shard.bytes:
+        raise UserError(f"{path} has {found} bytes and {DATASET_FILE} says {shard.bytes}: restore it or {REMEDY}")
+
+
+def _size(path: epath.Path, shard: Shard) -> int:
+    # epath would also ask for the name of the file's owner, which a container need not know, and fail.
+    return Path(path).stat().st_size
+
+
+def _object_size(path: epath.Path, shard: Shard) -> int:
+    found = objects.stat(str(path))
+    if found.crc32c and found.size == shard.bytes and found.crc32c != shard.crc32c:
+        raise UserError(f"{path} is another file than {DATASET_FILE} says, by its CRC32C: restore it or {REMEDY}")
+    return found.size

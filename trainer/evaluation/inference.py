@@ -6,6 +6,7 @@ import tf_keras as keras
 
 from trainer import heartbeat, model
 from trainer.data import pipeline, shards
+from trainer.data.cache import ShardCache
 from trainer.errors import UserError
 from trainer.evaluation.metrics import Predictions
 
@@ -21,6 +22,7 @@ class SplitPredictor:
         split: str,
         *,
         batch_size: int,
+        cache: ShardCache | None = None,
     ) -> None:
         """Args:
           strategy: that the network was made under.
@@ -28,6 +30,7 @@ class SplitPredictor:
           dataset: the data set.
           split: its split.
           batch_size: pictures at a time, over all replicas together.
+          cache: keeps the shards that are read.
 
         Raises:
           UserError: the split is not there or empty.
@@ -43,6 +46,7 @@ class SplitPredictor:
                 replicas=replicas,
                 worker=context.input_pipeline_id,
                 workers=context.num_input_pipelines,
+                cache=cache,
             )
         )
 

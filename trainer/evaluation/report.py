@@ -57,12 +57,12 @@ def write(
     charts = {name: style.png(figure) for name, figure in figures.items() if figure is not None}
     page = _page(metrics=metrics, charts=charts, history=history, config=config, films=list(pictures))
 
-    directory.mkdir(parents=True, exist_ok=True)
+    files.make_folder(directory)
     files.write_json(directory / "metrics.json", metrics)
     files.write(directory / "predictions.csv", predictions_csv(predictions, metrics["tuned"]["thresholds"]))
     for name in _OPTIONAL_CHARTS:
         if name not in charts:
-            (directory / name).unlink(missing_ok=True)
+            files.remove(directory / name)
     for name, chart in charts.items():
         files.write(directory / name, chart)
         heartbeat.beat()

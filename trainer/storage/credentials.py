@@ -1,0 +1,80 @@
+"""Who this process is to Google Cloud: the application default credentials, waited for where they may come yet."""
+
+import functools
+import logging
+import os
+from typing import Any
+
+from trainer.errors import LostService, UserError
+
+_log = logging.getLogger(__name__)
+
+_WAIT_SECONDS = 60.0
+_LOGIN = "on your desk run gcloud auth application-default login, on Google Cloud look at the service account of the job"
+
+
+@functools.cache
+def load() -> Any:
+    """Returns google-auth's credentials, with a token.
+
+    On a machine of Google Cloud the metadata server gives them. In the first seconds of a pod it may not answer yet, or refuse: it
+    is asked for a minute.
+
+    Raises:
+      UserError: there are none, or what there is is refused for good.
+      LostService: whoever gives them did not answer for a minute.
+    """
+    import google.auth
+    from google.api_core import exceptions as api_exceptions
+    from google.api_core import retry
+    from google.auth import exceptions
+    from google.auth.transport.requests import Request
+    from google.cloud import storage
+
+    def obtain() -> Any:
+        found, _ = google.auth.default(scopes=storage.Client.SCOPE)
+        found.refresh(Request())
+        return found
+
+    def may_come(error: BaseException) -> bool:
+        if isinstance(error, exceptions.DefaultCredentialsError):
+            return _has_metadata_server()
+        # The metadata server refuses a pod whose service account is not set up yet, which is not called retryable.
+        return isinstance(error, exceptions.TransportError) or (
+            isinstance(error, exceptions.RefreshError) and (error.retryable or _has_metadata_server())
+        )
+
+    def tell(error: BaseException) -> None:
+        _log.warning("no credentials for Cloud Storage yet, trying for %.0f s: %s", _WAIT_SECONDS, brief(error))
+
+    patient = retry.Retry(predicate=may_come, initial=1.0, maximum=8.0, timeout=_WAIT_SECONDS, on_error=tell)
+    try:
+        return patient(obtain)()
+    except exceptions.DefaultCredentialsError as error:
+        raise UserError(f"there are no credentials for Cloud Storage ({brief(error)}): {_LOGIN}") from error
+    except exceptions.RefreshError as error:
+        raise UserError(f"the credentials for Cloud Storage are refused ({brief(error)}): {_LOGIN}") from error
+    except (exceptions.GoogleAuthError, api_exceptions.RetryError) as error:
+        cause = error.cause if isinstance(error, api_exceptions.RetryError) and error.cause else error
+        raise LostService(f"no credentials for Cloud Storage could be had in {_WAIT_SECONDS:.0f} s ({brief(cause)})") from error
+
+
+def identity() -> str:
+    """Names who this process is to Google Cloud, as far as the credentials tell."""
+    return getattr(load(), "service_account_email", None) or "the account of the application default credentials"
+
+
+def brief(error: BaseException) -> str:
+    """The beginning of what an error says, without what a server may have sent along."""
+    text = " ".join(str(error.args[0] if error.args else error).split())
+    return text[:200] or type(error).__name__
+
+
+def _has_metadata_server() -> bool:
+    """Whether this machine is one of Google Cloud's, and is told nothing else about its credentials."""
+    from google.auth.compute_engine import _metadata
+
+    if "GOOGLE_APPLICATION_CREDENTIALS" in os.environ or os.environ.get("NO_GCE_CHECK") == "true":
+        return False
+    told = any(name in os.environ for name in ("GCE_METADATA_HOST", "KUBERNETES_SERVICE_HOST", "CLOUD_ML_PROJECT_ID"))
+    return told or _metadata.detect_gce_residency_linux()

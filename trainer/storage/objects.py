@@ -1,0 +1,227 @@
+"""Whole objects of Cloud Storage, named gs://bucket/path: read, written, listed, removed.
+
+What is written has arrived when a function returns: Cloud Storage compares the CRC32C before an object becomes visible, and an
+object becomes visible whole. Every request is retried under a deadline (see `patience`), and fails by `failures.explained`.
+"""
+
+import functools
+import io
+import mimetypes
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import UserError
+from trainer.storage import credentials, failures
+from trainer.storage.patience import patience
+
+PREFIX = "gs://"
+
+CONNECTIONS = 32
+"""How many requests can be under way at once; more threads wait for one another."""
+
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
+_UPLOAD_CHUNK_BYTES = 16 << 20
+_READ_CHUNK_BYTES = 128 << 10  # Most posters take less, and so one request.
+
+
+@dataclass(frozen=True)
+class Object:
+    """What Cloud Storage says of an object.
+
+    Attributes:
+      uri: gs://bucket/path.
+      size: in bytes.
+      crc32c: big-endian, in base64; empty for an object that was composed in a way that has none.
+      generation: changes each time the object is written.
+    """
+
+    uri: str
+    size: int
+    crc32c: str
+    generation: int
+
+
+def is_uri(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is one of Cloud Storage."""
+    return str(path).startswith(PREFIX)
+
+
+def parse(uri: str) -> tuple[str, str]:
+    """Returns bucket and name; the name is empty for a bucket as a whole.
+
+    Raises:
+      UserError: no bucket can have such a name.
+    """
+    bucket, _, name = uri.removeprefix(PREFIX).partition("/")
+    if not _BUCKET.fullmatch(bucket):
+        raise UserError(f"{uri}: {bucket!r} cannot be a bucket's name: write gs://BUCKET/PATH")
+    return bucket, name
+
+
+def read(uri: str) -> bytes:
+    """Reads an object.
+
+    Raises:
+      FileNotFoundError: there is none.
+    """
+    with failures.explained(uri, "storage.objects.get"):
+        return _blob(uri).download_as_bytes(raw_download=True, checksum="crc32c", **_limits())
+
+
+def read_generation(uri: str) -> tuple[bytes, int]:
+    """Reads an object, and says of which generation it was.
+
+    Raises:
+      FileNotFoundError: there is none.
+    """
+    with failures.explained(uri, "storage.objects.get"):
+        blob = _blob(uri)
+        content = blob.download_as_bytes(raw_download=True, checksum="crc32c", **_limits())
+        return content, blob.generation
+
+
+def write(uri: str, content: bytes, *, generation: int | None = None) -> int:
+    """Writes an object at once, and returns its new generation.
+
+    Args:
+      uri: the object.
+      content: all of it.
+      generation: what the object must be of for it to be written; 0: there must be none; None: whatever there is.
+
+    Raises:
+      failures.Changed: it is of another generation. It may be this call's own: Cloud Storage had written the object, and the answer
+        was lost.
+    """
+    with failures.explained(uri, "storage.objects.create"):
+        blob = _blob(uri)
+        blob.upload_from_string(
+            content, content_type=_content_type(uri), if_generation_match=generation, checksum="crc32c", **_limits()
+        )
+        return blob.generation
+
+
+def upload(path: Path, uri: str) -> Object:
+    """Copies a file to an object; a large one in pieces, each tried again by itself."""
+    with failures.explained(uri, "storage.objects.create"):
+        blob = _blob(uri)
+        blob.chunk_size = _UPLOAD_CHUNK_BYTES
+        blob.upload_from_filename(str(path), content_type=_content_type(uri), checksum="crc32c", **_limits())
+        return _described(uri, blob)
+
+
+def remove(uri: str, *, generation: int | None = None) -> None:
+    """Removes an object, if there is one.
+
+    Raises:
+      failures.Changed: it is not of this generation.
+    """
+    try:
+        with failures.explained(uri, "storage.objects.delete"):
+            _blob(uri).delete(if_generation_match=generation, **_limits())
+    except FileNotFoundError:
+        pass
+
+
+def stat(uri: str) -> Object:
+    """Describes an object.
+
+    Raises:
+      FileNotFoundError: there is none.
+    """
+    with failures.explained(uri, "storage.objects.get"):
+        blob = _blob(uri)
+        blob.reload(**_limits())
+        return _described(uri, blob)
+
+
+def below(folder: str) -> Iterator[Object]:
+    """Yields what lies in a folder, at any depth, in the order of the names.
+
+    Raises:
+      UserError: there is no such bucket.
+    """
+    bucket, name = parse(folder)
+    prefix = f"{name.rstrip('/')}/" if name else ""
+    with failures.explained(folder, "storage.objects.list"):
+        fields = "items(name,size,crc32c,generation),nextPageToken"
+        for blob in client().list_blobs(bucket, prefix=prefix, fields=fields, **_limits()):
+            yield _described(f"{PREFIX}{bucket}/{blob.name}", blob)
+
+
+def reader(uri: str, *, generation: int | None = None) -> io.BufferedIOBase:
+    """Opens an object for reading at any place, by range requests; to be used by one thread.
+
+    Args:
+      uri: the object.
+      generation: that it must stay of while it is read.
+
+    Raises:
+      FileNotFoundError: there is none.
+    """
+    with failures.explained(uri, "storage.objects.get"):
+        blob = _blob(uri)
+        blob.reload(if_generation_match=generation, **_limits())
+        opened = blob.open("rb", chunk_size=_READ_CHUNK_BYTES, if_generation_match=blob.generation, **_limits())
+    return _Explained(opened, uri)
+
+
+@functools.cache
+def client() -> Any:
+    """Google's client, made when it is first needed."""
+    from google.api_core.client_info import ClientInfo
+    from google.auth.transport.requests import AuthorizedSession
+    from google.cloud import storage
+    from requests.adapters import HTTPAdapter
+
+    # The stock session keeps ten connections; more threads would begin with a TLS handshake each time.
+    session = AuthorizedSession(credentials.load(), max_refresh_attempts=1)
+    session.mount("https://", HTTPAdapter(pool_maxsize=CONNECTIONS))
+    return storage.Client(
+        project=None, credentials=credentials.load(), _http=session, client_info=ClientInfo(user_agent="poster-trainer")
+    )
+
+
+def _blob(uri: str) -> Any:
+    bucket, name = parse(uri)
+    if not name:
+        raise UserError(f"{uri} is a bucket: name something in it, gs://{bucket}/PATH")
+    return client().bucket(bucket).blob(name)
+
+
+def _described(uri: str, blob: Any) -> Object:
+    return Object(uri, blob.size, blob.crc32c or "", blob.generation)
+
+
+def _limits() -> dict[str, Any]:
+    return {"timeout": patience().idle, "retry": failures.retry()}
+
+
+def _content_type(uri: str) -> str:
+    return mimetypes.guess_type(uri)[0] or "application/octet-stream"
+
+
+class _Explained(io.BufferedIOBase):
+    """A file whose errors are explained."""
+
+    def __init__(self, file: Any, uri: str) -> None:
+        self._file, self._uri = file, uri
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, position: int, whence: int = 0) -> int:
+        return self._file.seek(position, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def read(self, size: int | None = -1) -> bytes:
+        with failures.explained(self._uri, "storage.objects.get"):
+            return self._file.read(-1 if size is None else size)

@@ -1,0 +1,61 @@
+"""How TensorFlow's own Cloud Storage client reads ahead, and how long it and Google's try what fails.
+
+TensorFlow reads these variables of the environment once, when it is imported; Google's client is told the same here. Whoever sets
+one of them beforehand overrules it for both.
+"""
+
+import os
+from dataclasses import dataclass
+
+_DEFAULTS = {
+    # Every open file holds one block. TensorFlow's 64 MiB make a gibibyte of 16 shards; with 4 MiB the pauses between two requests
+    # are hidden as well, because the shards wait for theirs side by side (benchmarks/storage_memory.py).
+    "GCS_READ_CACHE_BLOCK_SIZE_MB": "4",
+    # A request that brings nothing for so many seconds is broken off and tried again: Cloud Storage's slowest answers take less.
+    "GCS_REQUEST_IDLE_TIMEOUT_SECS": "20",
+    # TensorFlow's own: pauses of 0.1, 0.2, 0.4, … 32 s, a minute and a half in all.
+    "GCS_RETRY_CONFIG_MAX_RETRIES": "10",
+    "GCS_RETRY_CONFIG_INIT_DELAY_TIME_US": "100000",
+    "GCS_RETRY_CONFIG_MAX_DELAY_TIME_US": "32000000",
+    # The other client, and other workers, change files that TensorFlow would believe to know for five seconds.
+    "GCS_STAT_CACHE_MAX_AGE": "0",
+}
+
+
+def set_defaults() -> None:
+    """Sets the variables that are not set; to be called before TensorFlow is imported."""
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """What the variables say, in seconds.
+
+    Attributes:
+      idle: without a byte, after which a request is broken off.
+      first_pause: before the second try; it doubles for each further one.
+      longest_pause: between two tries.
+      deadline: after which nothing is tried again: all pauses, and as many requests that bring nothing.
+    """
+
+    idle: float
+    first_pause: float
+    longest_pause: float
+    deadline: float
+
+
+def patience() -> Patience:
+    """Reads the variables."""
+    idle, retries, first, longest = (
+        float(os.environ[name])
+        for name in (
+            "GCS_REQUEST_IDLE_TIMEOUT_SECS",
+            "GCS_RETRY_CONFIG_MAX_RETRIES",
+            "GCS_RETRY_CONFIG_INIT_DELAY_TIME_US",
+            "GCS_RETRY_CONFIG_MAX_DELAY_TIME_US",
+        )
+    )
+    first, longest = first / 1e6, longest / 1e6
+    pauses = sum(min(first * 2**retry, longest) for retry in range(int(retries)))
+    return Patience(idle, first, longest, pauses + retries * idle)
