@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests import chaos_worker
@@ -50,14 +51,18 @@ class Chaos:
     Attributes:
       folder: where the job is, and the marks of its workers beside it.
       workers: how many there are.
+      place: where the job's directory is, if it is not on a disk.
+      environment: what the processes have in theirs besides.
     """
 
     folder: Path
     workers: int
+    place: str = ""
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def job_dir(self) -> Path:
-        """The job's directory."""
+        """The job's directory on a disk."""
         return self.folder / "job"
 
     @property
@@ -65,14 +70,14 @@ class Chaos:
         """What all processes wrote."""
         return self.folder / "log"
 
-    def start(self, data_dir: Path, *options: str, plan: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
+    def start(self, data_dir: Path | str, *options: str, plan: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
         """Launches the job; its chief stands still in the phases of the plan."""
         marks = self.folder / "marks"
         marks.mkdir(parents=True)
         (marks / "plan.json").write_text(json.dumps(plan))
         launch = (sys.executable, "-m", "tests.chaos_launch", "--target=local", f"--workers={self.workers}", "--restarts=1000")
-        job = (f"--data_dir={data_dir}", f"--job_dir={self.job_dir}", *OPTIONS, *options)
-        environment = {**ENVIRONMENT, "CHAOS_DIR": str(marks)}
+        job = (f"--data_dir={data_dir}", f"--job_dir={self.place or self.job_dir}", *OPTIONS, *options)
+        environment = {**ENVIRONMENT, **self.environment, "CHAOS_DIR": str(marks)}
         with self.log.open("wb") as log:
             return subprocess.Popen((*launch, "--", *job), stdout=log, stderr=log, env=environment, cwd=REPOSITORY)
 
@@ -101,7 +106,7 @@ class Chaos:
         return [float(moment) for moment, event in map(str.split, lines) if event == name]
 
 
-def struck(chaos: Chaos, data_dir: Path, strikes: tuple[Strike, ...], *options: str, timeout: float = 600) -> list[float]:
+def struck(chaos: Chaos, data_dir: Path | str, strikes: tuple[Strike, ...], *options: str, timeout: float = 600) -> list[float]:
     """Runs a job to its end through strikes, one after the other.
 
     Returns:

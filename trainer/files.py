@@ -5,7 +5,7 @@ import csv
 import io
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -73,35 +73,77 @@ def remove(path: epath.Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def children(folder: epath.Path) -> list[epath.Path]:
+    """The files and folders right in a folder, by name; none where there is no such folder."""
+    if objects.is_uri(folder):
+        names = {found.uri.removeprefix(f"{folder}/").partition("/")[0] for found in objects.below(str(folder))}
+        return [folder / name for name in sorted(names) if name]
+    return sorted(folder.iterdir()) if folder.exists() else []
+
+
+def remove_folder(folder: epath.Path) -> None:
+    """Removes a folder with all that is in it, if there is one."""
+    if objects.is_uri(folder):
+        _side_by_side([(objects.remove, found.uri) for found in objects.below(str(folder))])
+    elif folder.exists():
+        folder.rmtree()
+
+
 def move(path: epath.Path, target: epath.Path) -> None:
     """Moves a file or a folder, file by file: no bucket renames a folder at once. A move that was killed can be done again."""
-    if not path.is_dir():
-        path.replace(target)
-        return
-    make_folder(target)
-    for child in path.iterdir():
-        move(child, target / child.name)
-    if not objects.is_uri(path):
+    if objects.is_uri(path):
+        source = str(path)
+        found = [source] if exists(path) else [entry.uri for entry in objects.below(source)]
+        _side_by_side([(_move_object, uri, f"{target}{uri.removeprefix(source)}") for uri in found])
+    elif path.is_dir():
+        target.mkdir(parents=True, exist_ok=True)
+        for child in path.iterdir():
+            move(child, target / child.name)
         path.rmdir()
-    elif path.exists():  # The empty object by which TensorFlow remembers a folder.
-        path.rmtree()
+    else:
+        path.replace(target)
+
+
+def _move_object(uri: str, target: str) -> None:
+    objects.copy(uri, target)
+    objects.remove(uri)
 
 
 @contextlib.contextmanager
-def built_on_disk(path: epath.Path) -> Iterator[epath.Path]:
-    """Lends a folder on a disk for the time of a block; what is in it then goes to `path`, if that is on Cloud Storage.
+def built_on_disk(folder: epath.Path) -> Iterator[epath.Path]:
+    """Lends a folder on a disk for the time of a block; what is in it then goes to `folder`, if that is on Cloud Storage.
 
-    Many small writes are slow there, and through `objects` each file is known to have arrived.
+    There many small writes are slow, and through `objects` each file is known to have arrived.
     """
-    if not objects.is_uri(path):
-        yield path
+    if not objects.is_uri(folder):
+        yield folder
         return
     with tempfile.TemporaryDirectory() as name:
         yield epath.Path(name)
         found = [file for file in sorted(Path(name).rglob("*")) if file.is_file()]
-        with ThreadPoolExecutor(objects.CONNECTIONS) as pool:
-            for sent in [pool.submit(objects.upload, file, f"{path}/{file.relative_to(name).as_posix()}") for file in found]:
-                sent.result()
+        _side_by_side([(objects.upload, file, f"{folder}/{file.relative_to(name).as_posix()}") for file in found])
+
+
+@contextlib.contextmanager
+def copied_to_disk(folder: epath.Path) -> Iterator[epath.Path]:
+    """Lends a folder on a disk, for the time of a block, with what is in `folder`; that itself where it is on one."""
+    if not objects.is_uri(folder):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as name:
+        files = [found.uri for found in objects.below(str(folder)) if not found.uri.endswith("/")]
+        targets = [Path(name, uri.removeprefix(f"{folder}/")) for uri in files]
+        for target in targets:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        _side_by_side([(objects.download, uri, target) for uri, target in zip(files, targets, strict=True)])
+        yield epath.Path(name)
+
+
+def _side_by_side(calls: Iterable[tuple[Any, ...]]) -> None:
+    """Makes calls of Cloud Storage in threads; raises what the first of them raises that fails."""
+    with ThreadPoolExecutor(objects.CONNECTIONS) as pool:
+        for call in [pool.submit(*call) for call in calls]:
+            call.result()
 
 
 def write_json(path: epath.Path, value: Any) -> None:

@@ -83,8 +83,7 @@ class JobDir:
     def clear_results(self) -> None:
         """Removes model/ and evaluation/, which an attempt may have left half-written."""
         for path in (self.path / "model", self.evaluation):
-            if path.exists():
-                path.rmtree()
+            files.remove_folder(path)
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Writes DONE.json, the last write of a job: with it model/ and evaluation/ are real."""
@@ -136,8 +135,9 @@ class JobDir:
 
     def _contents(self) -> list[epath.Path]:
         """What of a job is there, config.json last."""
-        named = [self.path / name for name in _OWN]
-        return [path for path in (*sorted(self.path.glob("evaluation-*")), *named) if path.exists()]
+        found = {path.name: path for path in files.children(self.path)}
+        evaluations = [path for name, path in found.items() if name.startswith("evaluation-")]
+        return [*evaluations, *(found[name] for name in _OWN if name in found)]
 
     @property
     def _fingerprint(self) -> str:

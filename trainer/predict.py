@@ -16,7 +16,6 @@ from trainer.data.images import PictureError
 from trainer.data.progress import progress
 from trainer.data.rejects import Reason
 from trainer.errors import EXIT_DONE, EXIT_USER_ERROR, Ended, UserError
-from trainer.storage import failures
 
 _JOB_DIR = flags.DEFINE_string("job_dir", None, "Directory of a finished job of trainer.task.", required=True)
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object a picture, with the scores of all genres.")
@@ -91,10 +90,11 @@ def load_scorer(job_dir: epath.Path) -> Scorer:
     import tensorflow as tf  # It takes seconds: who mistyped an argument has been told by now.
 
     try:
-        serve = tf.saved_model.load(str(job_dir / "model")).signatures["serving_default"]
+        with files.copied_to_disk(job_dir / "model") as folder:
+            serve = tf.saved_model.load(str(folder)).signatures["serving_default"]
+    except Ended:
+        raise
     except Exception as error:  # TensorFlow checks little of what it reads: a file cut off ends in an IndexError, for one.
-        if isinstance(end := failures.of_tensorflow(error), Ended):
-            raise end from error
         raise UserError(
             f"{job_dir}/model is no model that can be loaded ({type(error).__name__}): restore it or train again"
         ) from error

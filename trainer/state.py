@@ -11,6 +11,7 @@ real when the pointer file beside it is replaced.
 import json
 import logging
 import math
+import re
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -18,13 +19,16 @@ import tensorflow as tf
 import tf_keras as keras
 from etils import epath
 
-from trainer import heartbeat, history
+from trainer import files, heartbeat, history
 from trainer.errors import Ended, LostService, UserError
-from trainer.storage import failures
+from trainer.storage import failures, objects
 
 _log = logging.getLogger(__name__)
 
 _BACKUP, _LAST, _BEST = "backup", "checkpoints/last", "checkpoints/best"
+
+# The line of TensorFlow's file that names the newest checkpoint beside it.
+_POINTER = re.compile(rb'^model_checkpoint_path: "([^"/]+)"', re.MULTILINE)
 
 # These say nothing about the file: another try may read it.
 _NOT_DAMAGE = (tf.errors.PermissionDeniedError, tf.errors.UnavailableError, tf.errors.ResourceExhaustedError)
@@ -112,7 +116,7 @@ class TrainingState:
             except Exception as error:  # A damaged file makes TensorFlow raise nearly anything, IndexError included.
                 if _is_no_damage(error):
                     raise
-                _log.warning("%s cannot be read and is left out: %s", path, " ".join(str(error).split())[:200])
+                _log.warning("%s cannot be read and is left out: %s", path, _brief(error))
                 damaged.append(path)
             else:
                 return True
@@ -130,7 +134,11 @@ class TrainingState:
             self.check()
             # The counter is saved too, and must not tell how often a job was interrupted: the manager makes it the step.
             manager.checkpoint.save_counter.assign(step - 1)
-            manager.save(checkpoint_number=step, options=tf.train.CheckpointOptions(experimental_write_callbacks=[_check_arrived]))
+            options = tf.train.CheckpointOptions(experimental_write_callbacks=[_check_arrived])
+            try:
+                manager.save(checkpoint_number=step, options=options)
+            except tf.errors.NotFoundError as error:  # TensorFlow renames what it has just written.
+                raise _not_arrived(f"{manager.directory}/ckpt-{step}", error) from error
             heartbeat.beat()
 
     def _newest_first(self) -> Iterator[tuple[tf.train.CheckpointManager, str]]:
@@ -189,7 +197,7 @@ def read_progress(job_dir: epath.Path) -> Progress:
     Step 0 before the first, or where the checkpoint cannot be read: `TrainingState.restore` says what is left. It runs no op of
     TensorFlow, which cannot join a cluster after its first.
     """
-    path = tf.train.latest_checkpoint(str(job_dir / _LAST))
+    path = _latest(job_dir / _LAST)
     if path is None:
         return Progress()
     progress = Progress()
@@ -198,7 +206,7 @@ def read_progress(job_dir: epath.Path) -> Progress:
     except Exception as error:
         if _is_no_damage(error):
             raise
-        _log.warning("%s cannot be read: %s", path, " ".join(str(error).split())[:200])
+        _log.warning("%s cannot be read: %s", path, _brief(error))
         return Progress()
     return progress
 
@@ -209,7 +217,7 @@ def restore_best(model: keras.Model, job_dir: epath.Path) -> None:
     Raises:
       UserError: there is no such checkpoint, or it cannot be read.
     """
-    path = tf.train.latest_checkpoint(str(job_dir / _BEST))
+    path = _latest(job_dir / _BEST)
     if path is None:
         raise UserError(f"{job_dir / _BEST} holds no checkpoint: restore it, or train again with --fresh")
     try:
@@ -217,14 +225,13 @@ def restore_best(model: keras.Model, job_dir: epath.Path) -> None:
     except Exception as error:
         if _is_no_damage(error):
             raise
-        reason = " ".join(str(error).split())[:200]
+        reason = _brief(error)
         raise UserError(f"{path} cannot be read ({reason}): restore it, or train again with --fresh") from error
 
 
 def delete_backups(job_dir: epath.Path) -> None:
     """Deletes backup/, once nothing is left to resume; a longer job goes on from checkpoints/last."""
-    if (job_dir / _BACKUP).exists():
-        (job_dir / _BACKUP).rmtree()
+    files.remove_folder(job_dir / _BACKUP)
 
 
 def _check_arrived(path: str) -> None:
@@ -240,11 +247,17 @@ def _check_arrived(path: str) -> None:
         least = sum(math.prod(shapes[name]) * kind.size for name, kind in types.items() if kind != tf.string)
         found = sum(tf.io.gfile.stat(file).length for file in tf.io.gfile.glob(f"{path}.data-*"))
     except (tf.errors.NotFoundError, tf.errors.DataLossError, ValueError) as error:
-        raise LostService(
-            f"{path} was written and is not there: look at the file system ({' '.join(str(error).split())[:200]})"
-        ) from error
+        raise _not_arrived(path, error) from error
     if found < least:
-        raise LostService(f"{path} was written and holds {found} of {least} bytes: look at the file system")
+        raise _not_arrived(path, f"{found} of {least} bytes")
+
+
+def _not_arrived(path: str, reason: object) -> LostService:
+    return LostService(f"{path} was written and is not there as a whole: look at the storage ({_brief(reason)})")
+
+
+def _brief(reason: object) -> str:
+    return " ".join(str(reason).split())[:200]
 
 
 def _is_no_damage(error: Exception) -> bool:
@@ -257,7 +270,31 @@ def _weights(model: keras.Model) -> tf.train.Checkpoint:
 
 
 def _manager(checkpoint: tf.train.Checkpoint, folder: epath.Path, *, keep: int) -> tf.train.CheckpointManager:
-    return tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=keep, checkpoint_name="ckpt")
+    manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=keep, checkpoint_name="ckpt")
+    _check_found(manager.latest_checkpoint, folder)
+    return manager
+
+
+def _latest(folder: epath.Path) -> str | None:
+    path = tf.train.latest_checkpoint(str(folder))
+    _check_found(path, folder)
+    return path
+
+
+def _check_found(path: str | None, folder: epath.Path) -> None:
+    """Where Cloud Storage does not answer, or refuses, TensorFlow says that there is no checkpoint: a job would begin anew.
+
+    Raises:
+      LostService: there is one.
+    """
+    if path is not None or not objects.is_uri(folder):
+        return
+    try:
+        newest = _POINTER.search(files.read(folder / "checkpoint"))
+    except FileNotFoundError:
+        return
+    if newest and files.exists(folder / f"{newest[1].decode()}.index"):
+        raise LostService(f"{folder / 'checkpoint'} could not be read by TensorFlow: run the same command again")
 
 
 def _step(path: str) -> int:

@@ -1,5 +1,6 @@
 """A drawn data set and a finished job, made once for each test process."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from tests import drawn
 from tests.commands import run
 from tests.jobs import train
+from tests.storage.server import Storage, storage
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +25,11 @@ def job_dir(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
     folder = tmp_path_factory.mktemp("jobs") / "job"
     run(*train(data_dir, folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def cloud() -> Iterator[Storage]:
+    """Cloud Storage with a bucket gs://posters."""
+    with storage() as server:
+        server.bucket("posters")
+        yield server

@@ -66,8 +66,9 @@ def identity() -> str:
 
 def brief(error: BaseException) -> str:
     """The beginning of what an error says, without what a server may have sent along."""
-    text = " ".join(str(error.args[0] if error.args else error).split())
-    return text[:200] or type(error).__name__
+    # Some have the answer's body as an argument, which may hold anything.
+    text = " ".join(str(part) for part in error.args if isinstance(part, str | int | Exception))
+    return " ".join(text.split())[:200] or type(error).__name__
 
 
 def _has_metadata_server() -> bool:

@@ -10,6 +10,19 @@ from trainer.errors import Ended, LostService, UserError
 from trainer.storage import credentials
 from trainer.storage.patience import patience
 
+# What is missing where these meet a 404: an object needs not be there.
+_OF_THE_BUCKET = ("storage.objects.create", "storage.objects.list")
+
+
+# How TensorFlow ends its messages, and the permission that it takes.
+_WHILE = (
+    ("when reading", "storage.objects.get"),
+    ("upload", "storage.objects.create"),
+    ("when deleting", "storage.objects.delete"),
+    ("when renaming", "storage.objects.create"),
+    ("when composing", "storage.objects.create"),
+)
+
 
 class Changed(Exception):
     """An object is not of the generation that was asked for: someone else has written it."""
@@ -84,6 +97,8 @@ def explained(uri: str, permission: str) -> Iterator[None]:
         status = error.response.status_code if isinstance(error, InvalidResponse) else error.code
         if status == 412:
             raise Changed(uri) from error
+        if status == 404 and permission in _OF_THE_BUCKET:
+            raise _no_bucket(uri) from error
         raise (_refused(uri, status, str(error), permission) or (_lost(uri, error) if _is_busy(status) else error)) from error
     except auth_exceptions.RefreshError as error:
         raise _no_token(uri, error) from error
@@ -106,27 +121,32 @@ def of_tensorflow(error: BaseException) -> Ended | FileNotFoundError | None:
     if code == 401:
         # Unlike Google's client TensorFlow keeps its token; a new process asks for a new one.
         return LostService(f"{uri}: Cloud Storage refuses the token, which a restart renews")
-    refused = _refused(uri, code, message, "storage.objects.get or storage.objects.create")
+    permission = next((name for words, name in _WHILE if words in message), "a permission of Cloud Storage")
+    refused = _refused(uri, code, message, permission)
     return refused or LostService(f"{uri}: Cloud Storage does not answer ({_first(message)}): run the same command again")
 
 
 def _refused(uri: str, status: int | None, message: str, permission: str) -> Ended | FileNotFoundError | None:
-    bucket = uri.removeprefix("gs://").partition("/")[0]
     if status == 404:
-        if re.search(r"bucket does not exist|bucket.{0,80}not found", message, re.IGNORECASE):
-            return UserError(
-                f"{uri}: there is no bucket gs://{bucket}: mend the name, or make it with gcloud storage buckets create"
-            )
-        return FileNotFoundError(2, "there is no such object", uri)
+        is_bucket = re.search(r"bucket does not exist", message, re.IGNORECASE)
+        return _no_bucket(uri) if is_bucket else FileNotFoundError(2, "there is no such object", uri)
     if status == 401:
         return UserError(f"{uri}: Cloud Storage refuses the credentials of {credentials.identity()}: give others")
     if status == 403:
-        named = re.search(r"does not have (storage\.[\w.]+)", message)
+        named = re.search(r"does not have (storage\.\w+\.\w+)", message)
         return UserError(
-            f"{uri}: {credentials.identity()} lacks {named[1] if named else permission} on the bucket {bucket}: grant it, for "
-            "example with the role roles/storage.objectUser, or choose another place"
+            f"{uri}: {credentials.identity()} lacks {named[1] if named else permission} on {_bucket(uri)}: grant it, for example "
+            "with the roles storage.objectUser and storage.legacyBucketReader, or choose another place"
         )
     return None
+
+
+def _no_bucket(uri: str) -> UserError:
+    return UserError(f"{uri}: there is no bucket {_bucket(uri)}: mend the name, or make it with gcloud storage buckets create")
+
+
+def _bucket(uri: str) -> str:
+    return f"gs://{uri.removeprefix('gs://').partition('/')[0]}"
 
 
 def _no_token(uri: str, error: Any) -> Ended:
@@ -136,7 +156,9 @@ def _no_token(uri: str, error: Any) -> Ended:
 
 
 def _lost(uri: str, error: BaseException) -> LostService:
-    return LostService(f"{uri}: Cloud Storage does not answer ({credentials.brief(error)}): run the same command again")
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    reason = f"status {status}" if status else f"{type(error).__name__}: {credentials.brief(error)}"
+    return LostService(f"{uri}: Cloud Storage does not answer ({reason}): run the same command again")
 
 
 def _first(message: str) -> str:

@@ -6,6 +6,7 @@ object becomes visible whole. Every request is retried under a deadline (see `pa
 
 import functools
 import io
+import logging
 import mimetypes
 import os
 import re
@@ -113,6 +114,30 @@ def upload(path: Path, uri: str) -> Object:
         return _described(uri, blob)
 
 
+def download(uri: str, path: Path) -> None:
+    """Copies an object to a file.
+
+    Raises:
+      FileNotFoundError: there is none.
+    """
+    with failures.explained(uri, "storage.objects.get"):
+        _blob(uri).download_to_filename(str(path), raw_download=True, checksum="crc32c", **_limits())
+
+
+def copy(uri: str, target: str) -> None:
+    """Copies an object within Cloud Storage.
+
+    Raises:
+      FileNotFoundError: there is none.
+    """
+    with failures.explained(uri, "storage.objects.get"):
+        token = None
+        while True:
+            token, _, _ = _blob(target).rewrite(_blob(uri), token=token, **_limits())
+            if token is None:
+                return
+
+
 def remove(uri: str, *, generation: int | None = None) -> None:
     """Removes an object, if there is one.
 
@@ -177,6 +202,8 @@ def client() -> Any:
     from google.cloud import storage
     from requests.adapters import HTTPAdapter
 
+    # It warns of each connection that it tries again, which ends well or is explained here.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     # The stock session keeps ten connections; more threads would begin with a TLS handshake each time.
     session = AuthorizedSession(credentials.load(), max_refresh_attempts=1)
     session.mount("https://", HTTPAdapter(pool_maxsize=CONNECTIONS))

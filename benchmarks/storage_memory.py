@@ -1,0 +1,128 @@
+"""What a worker's memory and speed are when it reads 16 shards from Cloud Storage at once: with TensorFlow's settings, with these.
+
+Writes shards to the storage server of the tests, on this machine, and reads the same batches of them with each of the settings, in
+turn, each in a process of its own that does nothing else; and from the disk, to compare with:
+
+    python -m benchmarks.storage_memory
+"""
+
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags
+from PIL import Image
+
+from tests.storage.server import Storage, storage
+from trainer.data import images
+
+_SHARD_MB = flags.DEFINE_integer("shard_mb", 72, "Size of a shard, 10^6 bytes: more than the 64 MiB that TensorFlow reads ahead.")
+_LATENCY = flags.DEFINE_float("latency", 0.05, "Seconds before Cloud Storage answers.")
+_BATCHES = flags.DEFINE_integer("batches", 150, "Batches of 64 pictures that are read.")
+_REPEATS = flags.DEFINE_integer("repeats", 3, "Runs of each kind.")
+_READ = flags.DEFINE_string("read", None, "Internal: reads a data set and prints bytes and pictures a second.")
+
+_SHARDS = 16
+_BLOCKS = {"64 MiB, TensorFlow's own": "64", "16 MiB": "16", "4 MiB, the default here": "4", "1 MiB": "1"}
+
+
+def write(folder: Path) -> None:
+    """Writes a data set whose pictures are noise, as large in JPEG as posters are."""
+    import dataclasses
+
+    import tensorflow as tf
+    from etils import epath
+
+    from trainer.data import shards
+
+    random = np.random.default_rng(0)
+    small = random.integers(0, 256, (48, 32, 3), np.uint8)
+    picture = images.encode_jpeg(np.asarray(Image.fromarray(small).resize((128, 192), Image.Resampling.BICUBIC)))
+    label = tf.train.Feature(int64_list=tf.train.Int64List(value=[1, 0]))
+
+    def record(film: int) -> bytes:
+        features = {
+            "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[picture])),
+            "image/id": tf.train.Feature(bytes_list=tf.train.BytesList(value=[str(film).encode()])),
+            "image/label": label,
+        }
+        return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+    films = _SHARD_MB.value * 10**6 // len(picture)
+    written = []
+    for number in range(_SHARDS):
+        path = folder / shards.shard_name("train", number, _SHARDS)
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for film in range(films):
+                writer.write(record(film))
+        written.append(shards.Shard(path.name, films, path.stat().st_size, shards.checksum(epath.Path(path))))
+    split = shards.Split(films * _SHARDS, {"a": films * _SHARDS, "b": 0}, tuple(written))
+    dataset = shards.Dataset(epath.Path(folder), "", ("a", "b"), 192, 128, "jpeg", {"train": split})
+    dataset = dataclasses.replace(dataset, fingerprint=shards.fingerprint(dataset))
+    (folder / shards.DATASET_FILE).write_text(shards.to_text(dataset))
+    print(f"{_SHARDS} shards of {written[0].bytes / 1e6:.0f} MB, {films:,} pictures of {len(picture):,} bytes each")
+
+
+def read(place: str) -> None:
+    """Reads batches, and prints the process's peak memory before and after, in bytes, and pictures a second."""
+    from trainer.data import pipeline, shards
+
+    dataset = shards.load(place)
+    order = pipeline.training_order(dataset, batch_size=64, open_shards=_SHARDS, shuffle_window=512, seed=0)
+    inputs = pipeline.training_dataset(dataset, order, replica_batch=64, first_step=0, epochs=1)
+    before = _peak()
+    began = time.monotonic()
+    for _ in inputs.take(_BATCHES.value):
+        pass
+    print(before, _peak(), _BATCHES.value * 64 / (time.monotonic() - began))
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def measured(place: str, environment: dict[str, str]) -> tuple[float, float]:
+    """Reads in a process of its own; returns by how many MiB its memory grew, and pictures a second."""
+    command = (sys.executable, "-m", "benchmarks.storage_memory", f"--read={place}", f"--batches={_BATCHES.value}")
+    out = subprocess.run(command, env=os.environ | environment, check=True, capture_output=True, text=True).stdout
+    before, after, rate = map(float, out.split())
+    return (after - before) / 2**20, rate
+
+
+def compare(folder: Path, server: Storage) -> None:
+    """Prints the comparison."""
+    kinds = {"from the disk": (str(folder), {})}
+    for name, block in _BLOCKS.items():
+        kinds[name] = ("gs://posters/data", server.environment | {"GCS_READ_CACHE_BLOCK_SIZE_MB": block})
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in kinds}
+    for _repeat in range(_REPEATS.value):
+        for name, (place, environment) in kinds.items():
+            found[name].append(measured(place, environment))
+    print(f"read ahead, a file             memory of reading   images/s   (answers after {_LATENCY.value:g} s)")
+    for name, results in found.items():
+        memory, rate = (statistics.median(values) for values in zip(*results, strict=True))
+        print(f"{name:30} {memory:13,.0f} MiB {rate:10,.0f}")
+
+
+def main(_: list[str]) -> None:
+    """Reads, or prints the comparison."""
+    if _READ.value:
+        read(_READ.value)
+        return
+    with tempfile.TemporaryDirectory() as name, storage() as server:
+        folder = Path(name)
+        write(folder)
+        server.bucket("posters")
+        server.upload_folder(folder, "gs://posters/data")
+        server.latency(_LATENCY.value)
+        compare(folder, server)
+
+
+if __name__ == "__main__":
+    app.run(main)

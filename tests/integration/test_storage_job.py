@@ -1,0 +1,174 @@
+"""Jobs that read and write Cloud Storage alone, through TensorFlow and Google's client as they are."""
+
+import json
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.chaos import Chaos, Strike, one_a_phase, struck
+from tests.chaos_worker import BACKUP
+from tests.commands import ENVIRONMENT, interrupt, refusal, run, start
+from tests.jobs import OPTIONS, assert_equal
+from tests.storage.faults import Plan
+from tests.storage.server import Storage
+
+LONG = pytest.mark.skipif("POSTER_LONG" not in os.environ, reason="part of make test-cloud")
+
+DATA = "gs://posters/data"
+
+
+def job(place: str, *options: str) -> tuple[str, ...]:
+    """The command of a tiny job on Cloud Storage."""
+    return ("trainer.task", f"--data_dir={DATA}", f"--job_dir={place}", *OPTIONS, *options)
+
+
+SURVIVED = ("429", "500", "503", "reset", "lost_answer", "truncated", "slow")
+
+
+@pytest.fixture(scope="module")
+def stored(cloud: Storage, data_dir: Path) -> Storage:
+    """Cloud Storage with the data set in it."""
+    cloud.upload_folder(data_dir, DATA)
+    return cloud
+
+
+@pytest.fixture(scope="module")
+def environment(stored: Storage) -> dict[str, str]:
+    """What a process needs to reach it."""
+    return ENVIRONMENT | stored.environment
+
+
+@pytest.fixture(autouse=True)
+def _no_faults(stored: Storage):
+    yield
+    stored.clear()
+
+
+def test_two_workers_survive_kills_and_faults_and_end_as_on_a_disk(stored, environment, data_dir, tmp_path):
+    whole = Chaos(tmp_path / "whole", workers=2)
+    struck(whole, data_dir, (), "--model=cnn", "--backup_steps=7")
+    # The backup's data are there, and the pointer to them is not.
+    job = struck_in_bucket(stored, tmp_path, "cnn", (Strike(BACKUP, ("worker 0", "worker 1")),), "--backup_steps=7")
+    assert_equal(whole.job_dir, job.job_dir)
+    assert not {"LOCK.json", "backup/checkpoint"} & set(stored.names(job.place))
+
+    picture = _picture(tmp_path)
+    stored.put("gs://posters/pictures/poster.png", Path(picture).read_bytes())
+    on_disk, in_bucket = (
+        run("trainer.predict", f"--job_dir={place}", "--json", poster, env=environment).stdout
+        for place, poster in ((whole.job_dir, picture), (job.place, "gs://posters/pictures/poster.png"))
+    )
+    assert json.loads(on_disk)["scores"] == json.loads(in_bucket)["scores"]
+
+
+def struck_in_bucket(cloud: Storage, folder: Path, model: str, strikes: tuple[Strike, ...], *options: str) -> Chaos:
+    """Runs a job on Cloud Storage through strikes, and faults of every kind in a twentieth of its requests."""
+    hasty = cloud.environment | {"GCS_REQUEST_IDLE_TIMEOUT_SECS": "1"}
+    job = Chaos(folder / "struck", workers=2, place=f"gs://posters/jobs/{model}", environment=hasty)
+    cloud.inject(Plan(kinds=SURVIVED, rate=0.05, seed=127, slow_seconds=1.5))
+    struck(job, DATA, strikes, f"--model={model}", *options)
+    counts = cloud.counts()
+    print(f"faults that were delivered: {counts}")
+    assert {kind for kind in counts if counts[kind]} == set(SURVIVED)
+    cloud.clear()
+    cloud.download_folder(job.place, job.job_dir)
+    return job
+
+
+def _picture(folder: Path) -> str:
+    from PIL import Image
+
+    Image.linear_gradient("L").convert("RGB").save(folder / "poster.png")
+    return str(folder / "poster.png")
+
+
+@LONG
+@pytest.mark.parametrize("model", ["cnn", "resnet"])
+def test_killed_once_in_each_phase_with_faults(stored, data_dir, tmp_path, model):
+    whole = Chaos(tmp_path / "whole", workers=2)
+    struck(whole, data_dir, (), f"--model={model}")
+    kills = one_a_phase((("worker 1",), ("worker 0",), ("guard 1",), ("worker 0", "worker 1")))
+    assert_equal(whole.job_dir, struck_in_bucket(stored, tmp_path, model, kills).job_dir)
+
+
+# TensorFlow writes the data under another name and renames them; the index it writes as it is called.
+@pytest.mark.parametrize("part", ["index", pytest.param("_temp", marks=LONG)])
+def test_a_checkpoint_that_did_not_arrive_replaces_none(stored, environment, job_dir, tmp_path, part):
+    place = f"gs://posters/jobs/swallowed-{part}"
+    command = job(place)
+    stored.inject(Plan(kinds=("swallowed",), match=rf"backup%2Fckpt-6[^&]*{part}", count=1))
+    ended = run(*command, code=75, env=environment)
+    assert stored.counts() == {"swallowed": 1}
+    assert "backup/ckpt-6 was written and is not there as a whole" in ended.stderr
+    pointer = stored.get(f"{place}/backup/checkpoint").decode()
+    assert "ckpt-3" in pointer
+    assert "ckpt-6" not in pointer
+    assert "resuming at step 3 of" in run(*command, env=environment).stderr
+    stored.download_folder(place, tmp_path / "job")
+    assert_equal(job_dir, tmp_path / "job")
+
+
+@LONG
+def test_a_cache_changes_nothing_and_reads_each_shard_once(stored, environment, job_dir, tmp_path):
+    place = "gs://posters/jobs/cached"
+    run(*job(place, "--cache=memory"), env=environment)
+    read = [entry["target"] for entry in stored.requests() if "train-0000" in entry["target"] and entry["range"]]
+    assert len(read) == len(set(read)) == 8
+    stored.download_folder(place, tmp_path / "job")
+    assert_equal(job_dir, tmp_path / "job")
+
+
+@LONG
+def test_beginning_anew_moves_the_old_job_aside(stored, environment):
+    place = "gs://posters/jobs/fresh"
+    command = job(place, "--epochs=1", "--max_steps=2")
+    run(*command, env=environment)
+    old = _files(stored, place)
+    assert "seed=0 (not 1)" in refusal(*command, "--seed=1", env=environment)
+    run(*command, "--seed=1", "--fresh", env=environment)
+    assert _files(stored, f"{place}/old-1") == old
+    assert stored.get(f"{place}/config.json") != old["config.json"]
+
+    run("trainer.evaluate", f"--job_dir={place}", f"--data_dir={DATA}", "--split=validation", env=environment)
+    assert json.loads(stored.get(f"{place}/evaluation-validation/metrics.json"))["split"] == "validation"
+
+
+def _files(cloud: Storage, place: str) -> dict[str, bytes]:
+    """The objects of a folder, without TensorFlow's marks of folders."""
+    return {name: content for name, content in cloud.objects(place).items() if not name.endswith("/")}
+
+
+@LONG
+def test_two_jobs_do_not_share_a_directory(stored, environment):
+    place = "gs://posters/jobs/shared"
+    command = job(place, "--epochs=50")
+    first = start(*command, env=environment | {"POSTER_JOB_ID": "first"})
+    killed = interrupt(first, signal.SIGKILL, when=lambda: "backup/checkpoint" in stored.names(place))
+    assert killed == -signal.SIGKILL
+    assert f"{place} belongs to job first" in refusal(*command, env=environment | {"POSTER_JOB_ID": "second"})
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "said"),
+    [
+        (
+            "403",
+            2,
+            r"error: gs://posters/data/train-0000\d-of-00008.tfrecord: trainer@\S+ lacks storage.objects.get on gs://posters",
+        ),
+        pytest.param("404", 2, r"error: gs://posters/data/train-0000\d-of-00008.tfrecord: .*: restore it", marks=LONG),
+        pytest.param("503", 75, r"error: gs://posters/data/train-0000\d.*: Cloud Storage does not answer", marks=LONG),
+        pytest.param("401", 75, r"error: gs://posters/data/train-0000\d.*: Cloud Storage refuses the token", marks=LONG),
+    ],
+)
+def test_what_goes_wrong_while_a_shard_is_read_is_said_in_one_line(stored, environment, kind, code, said):
+    # Not when it is described, which the job does first.
+    stored.inject(Plan(kinds=(kind,), match=r"GET storage.googleapis.com /posters/data%2Ftrain"))
+    ended = run(*job(f"gs://posters/jobs/shard-{kind}"), code=code, env=environment | {"GCS_RETRY_CONFIG_MAX_RETRIES": "2"})
+    lines = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert re.match(said, lines[0]), lines[0]
+    assert "Traceback" not in ended.stderr

@@ -1,0 +1,231 @@
+"""Objects of Cloud Storage, their failures, and the lock on it: through Google's client as it is, in this process."""
+
+import base64
+import contextlib
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterator
+
+import google_crc32c
+import pytest
+from etils import epath
+
+from tests.storage.faults import Plan
+from tests.storage.server import Storage
+from trainer import files, lock, lock_file
+from trainer.errors import LostPeer, LostService, UserError
+from trainer.storage import credentials, failures, objects
+
+
+@contextlib.contextmanager
+def reached(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Lets this process begin anew with Cloud Storage, in another environment."""
+    made = (credentials.load, objects.client, failures.retry)
+    with monkeypatch.context() as patch:
+        patch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        for cached in made:
+            cached.cache_clear()
+        yield
+    for cached in made:
+        cached.cache_clear()
+
+
+@pytest.fixture
+def folder(cloud: Storage, monkeypatch, request) -> Iterator[str]:
+    """A folder of its own for a test."""
+    with reached(cloud.environment, monkeypatch):
+        yield f"gs://posters/{request.node.name}"
+    cloud.clear()
+
+
+def test_what_is_written_is_there(folder):
+    content = bytes(range(256)) * 1000
+    generation = objects.write(f"{folder}/a b?#.bin", content)
+    assert objects.read_generation(f"{folder}/a b?#.bin") == (content, generation)
+    found = objects.stat(f"{folder}/a b?#.bin")
+    crc = base64.b64encode(google_crc32c.Checksum(content).digest()).decode()
+    assert (found.size, found.crc32c, found.generation) == (len(content), crc, generation)
+    objects.write(f"{folder}/deep/er", b"")
+    assert [entry.uri for entry in objects.below(folder)] == [f"{folder}/a b?#.bin", f"{folder}/deep/er"]
+    objects.remove(f"{folder}/deep/er")
+    objects.remove(f"{folder}/deep/er")
+    with pytest.raises(FileNotFoundError, match="deep/er"):
+        objects.read(f"{folder}/deep/er")
+
+
+def test_a_large_file_goes_up_in_pieces_and_is_read_at_any_place(folder, cloud, tmp_path):
+    path = tmp_path / "large"
+    content = b"".join(number.to_bytes(4, "big") for number in range(6 << 20))
+    path.write_bytes(content)
+    cloud.inject(Plan(kinds=("503", "reset"), rate=0.3, seed=2, match="upload"))
+    sent = objects.upload(path, f"{folder}/large")
+    assert cloud.counts(), "nothing went wrong, and so nothing was shown"
+    assert sent.size == len(content)
+    assert cloud.get(f"{folder}/large") == content
+    with objects.reader(f"{folder}/large") as file:
+        for place, size in ((10 << 20, 300_000), (7, 5), (len(content) - 3, 10)):
+            file.seek(place)
+            assert file.read(size) == content[place : place + size]
+
+
+def test_of_two_that_write_the_same_generation_one_does(folder):
+    first = objects.write(f"{folder}/x", b"1", generation=0)
+    with pytest.raises(failures.Changed):
+        objects.write(f"{folder}/x", b"2", generation=0)
+    objects.write(f"{folder}/x", b"3", generation=first)
+    with pytest.raises(failures.Changed):
+        objects.remove(f"{folder}/x", generation=first)
+    assert objects.read(f"{folder}/x") == b"3"
+
+
+@pytest.mark.parametrize("kind", ["429", "500", "503", "reset", "lost_answer", "truncated", "slow", "401"])
+def test_what_may_pass_is_tried_again(folder, cloud, kind):
+    cloud.put(f"{folder}/x", b"content")
+    cloud.inject(Plan(kinds=(kind,), count=1 if kind == "401" else 2))
+    assert objects.read(f"{folder}/x") == b"content"
+    objects.write(f"{folder}/y", b"other")
+    assert cloud.get(f"{folder}/y") == b"other"
+    assert cloud.counts()[kind] >= 1
+
+
+def test_what_does_not_pass_is_reported_by_its_name(folder, cloud, monkeypatch):
+    monkeypatch.setenv("GCS_RETRY_CONFIG_MAX_RETRIES", "2")
+    monkeypatch.setenv("GCS_REQUEST_IDLE_TIMEOUT_SECS", "0.5")
+    failures.retry.cache_clear()
+    cloud.inject(Plan(kinds=("503",)))
+    for attempt in (objects.read, objects.stat, lambda uri: objects.write(uri, b"x"), objects.remove):
+        began = time.monotonic()
+        with pytest.raises(
+            LostService, match=rf"{folder}/x: Cloud Storage does not answer \(status 503\): run the same command again"
+        ):
+            attempt(f"{folder}/x")
+        assert time.monotonic() - began < 5
+
+
+def test_who_may_not_is_told_what_is_missing_where(folder, cloud):
+    cloud.inject(Plan(kinds=("403",)))
+    said = r"x: trainer@.* lacks storage.objects.get on gs://posters: grant it, .* roles storage.objectUser and"
+    with pytest.raises(UserError, match=said):
+        objects.read(f"{folder}/x")
+    with pytest.raises(UserError, match=r"lacks storage.objects.create on gs://posters"):
+        objects.write(f"{folder}/x", b"")
+    with pytest.raises(UserError, match=r"lacks storage.objects.list on gs://posters"):
+        list(objects.below(folder))
+    assert len([entry for entry in cloud.requests() if entry["status"] == 403 and "/o" in entry["target"]]) == 3, "tried once each"
+
+
+def test_a_bucket_that_is_not_there_is_named(folder):
+    for attempt in (
+        lambda: objects.read("gs://nowhere/x"),
+        lambda: objects.write("gs://nowhere/x", b""),
+        lambda: list(objects.below("gs://nowhere/x")),
+    ):
+        with pytest.raises((UserError, FileNotFoundError), match="nowhere"):
+            attempt()
+    with pytest.raises(UserError, match=r"gs://nowhere/x: there is no bucket gs://nowhere: .* gcloud storage buckets create"):
+        objects.write("gs://nowhere/x", b"")
+    with pytest.raises(UserError, match=r"'No_Bucket!' cannot be a bucket's name"):
+        objects.read("gs://No_Bucket!/x")
+    with pytest.raises(UserError, match=r"gs://posters is a bucket: name something in it"):
+        objects.read("gs://posters")
+
+
+def test_a_token_that_was_revoked_is_renewed_and_one_that_is_always_refused_is_the_users_matter(folder, cloud):
+    objects.write(f"{folder}/x", b"1")
+    cloud.revoke()
+    assert objects.read(f"{folder}/x") == b"1"
+    cloud.inject(Plan(kinds=("401",)))
+    with pytest.raises(UserError, match=r"Cloud Storage refuses the credentials of trainer@"):
+        objects.read(f"{folder}/x")
+
+
+def test_a_metadata_server_is_waited_for(cloud, monkeypatch, caplog):
+    cloud.refuse_metadata(seconds=6)
+    with reached(cloud.metadata_environment, monkeypatch), caplog.at_level(logging.WARNING):
+        cloud.put("gs://posters/waited", b"1")
+        began = time.monotonic()
+        assert objects.read("gs://posters/waited") == b"1"
+        assert time.monotonic() - began > 3
+    assert "no credentials for Cloud Storage yet, trying for 60 s" in caplog.text
+    cloud.clear()
+
+
+def test_without_credentials_the_user_is_told_at_once(cloud, monkeypatch):
+    environment = {**cloud.environment, "GOOGLE_APPLICATION_CREDENTIALS": ""}
+    with reached(environment, monkeypatch):
+        began = time.monotonic()
+        with pytest.raises(UserError, match=r"there are no credentials .* gcloud auth application-default login"):
+            objects.read("gs://posters/x")
+        assert time.monotonic() - began < 5
+
+
+def test_no_token_is_logged(folder, cloud, caplog):
+    with caplog.at_level(logging.DEBUG):
+        objects.write(f"{folder}/x", b"1")
+        token = credentials.load().token
+        cloud.inject(Plan(kinds=("403",)))
+        with pytest.raises(UserError) as failed:
+            objects.read(f"{folder}/x")
+    assert token
+    assert token not in caplog.text
+    assert token not in str(failed.value)
+
+
+def test_one_job_at_a_time_has_the_lock(folder, monkeypatch):
+    path = epath.Path(folder) / "LOCK.json"
+    with lock.held(path, "first") as owned:
+        owned.check()
+        with pytest.raises(UserError, match=r"belongs to job first .*choose another --job_dir"), lock.held(path, "second"):
+            pass
+        with lock.held(path, "first") as later:
+            later.check()
+            with pytest.raises(LostPeer, match="has gone to another attempt"):
+                owned.check()
+        assert lock.read(path) is None
+    old = {**json.loads(json.dumps(later._owner)), "heartbeat": time.time() - 61}
+    files.write_json(path, old)
+    with lock.held(path, "second") as taken:
+        taken.check()
+    assert lock.read(path) is None
+
+
+def test_the_lock_is_renewed(folder, monkeypatch):
+    monkeypatch.setattr(lock, "_BEAT_SECONDS", 0.05)
+    path = epath.Path(folder) / "LOCK.json"
+    with lock.held(path, "job") as owned:
+        first = lock.read(path)
+        time.sleep(1)
+        later = lock.read(path)
+        assert first and later and later["heartbeat"] > first["heartbeat"]
+        owned.check()
+
+
+def test_of_many_that_take_the_lock_at_once_one_has_it(folder):
+    locks = [lock_file.at(epath.Path(folder) / "LOCK.json") for _ in range(8)]
+    for file in locks:
+        assert file.read() is None
+    taken: list[int] = []
+    threads = [
+        threading.Thread(target=lambda n=n, file=file: taken.append(n) if file.take(str(n).encode()) else None)
+        for n, file in enumerate(locks)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(taken) == 1
+    assert locks[0].read() == str(taken[0]).encode()
+
+
+def test_a_lock_whose_answer_was_lost_is_taken_all_the_same(folder, cloud):
+    cloud.inject(Plan(kinds=("lost_answer",), match="POST .*upload", count=1))
+    file = lock_file.at(epath.Path(folder) / "LOCK.json")
+    assert file.read() is None
+    assert file.take(b"mine")
+    assert cloud.counts()["lost_answer"] == 1
+    file.renew(b"mine too")
+    assert file.read() == b"mine too"
