@@ -1,13 +1,17 @@
 """Whose a job directory is, when it may be continued, and its lock."""
 
+import errno
+import io
 import json
+import os
 import time
+from pathlib import Path
 
 import pytest
 from etils import epath
 
 from tests import drawn
-from trainer import job_dir, lock
+from trainer import job_dir, lock, lock_file
 from trainer.config import TrainConfig
 from trainer.errors import LostPeer, UserError
 
@@ -169,3 +173,36 @@ class TestLock:
         path = self.path(tmp_path)
         with lock.held(path, "job"):
             assert json.loads(path.read_text()).keys() == {"job_id", "attempt", "host", "pid", "heartbeat"}
+
+
+def test_a_bucket_that_is_mounted_is_not_asked_to_rename_a_folder(describe, monkeypatch):
+    """Cloud Storage FUSE renames files alone."""
+    rename = os.rename
+
+    def rename_file(source, target, **options):
+        if Path(source).is_dir():
+            raise OSError(errno.EMFILE, "Too many open files", source)
+        rename(source, target, **options)
+
+    monkeypatch.setattr(os, "rename", rename_file)
+    job = describe()
+    begin(job)
+    (job.path / "checkpoints" / "last").mkdir(parents=True)
+    (job.path / "checkpoints" / "last" / "ckpt-3.index").write_text("x")
+    job.move_aside()
+    assert (job.path / "old-1" / "checkpoints" / "last" / "ckpt-3.index").read_text() == "x"
+    assert sorted(path.name for path in job.path.iterdir()) == ["old-1"]
+
+
+def test_the_later_of_two_machines_that_make_the_lock_on_a_mounted_bucket_does_not_have_it(tmp_path, monkeypatch):
+    """Cloud Storage FUSE sends a new file when it is closed, and then finds that there is one."""
+    file = lock_file.at(epath.Path(tmp_path) / "LOCK.json")
+    assert file.read() is None
+
+    class Stale(io.BytesIO):
+        def close(self) -> None:
+            super().close()
+            raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr("builtins.open", lambda *arguments, **options: Stale())
+    assert not file.take(b"mine")

@@ -12,10 +12,11 @@ _DEFAULTS = {
     # are hidden as well, because the shards wait for theirs side by side (benchmarks/storage_memory.py).
     "GCS_READ_CACHE_BLOCK_SIZE_MB": "4",
     # A request that brings nothing for so many seconds is broken off and tried again: Cloud Storage's slowest answers take less.
-    "GCS_REQUEST_IDLE_TIMEOUT_SECS": "20",
-    # TensorFlow's own: pauses of 0.1, 0.2, 0.4, … 32 s, a minute and a half in all.
-    "GCS_RETRY_CONFIG_MAX_RETRIES": "10",
-    "GCS_RETRY_CONFIG_INIT_DELAY_TIME_US": "100000",
+    "GCS_REQUEST_IDLE_TIMEOUT_SECS": "15",
+    # Pauses of 0.5, 1, 2, … 32 s, a minute in all, and three if each try hangs. TensorFlow goes through them up to three times when
+    # it closes a file, and holds Python's lock meanwhile: that must end before the guard takes the worker for dead (--stall_timeout).
+    "GCS_RETRY_CONFIG_MAX_RETRIES": "7",
+    "GCS_RETRY_CONFIG_INIT_DELAY_TIME_US": "500000",
     "GCS_RETRY_CONFIG_MAX_DELAY_TIME_US": "32000000",
     # The other client, and other workers, change files that TensorFlow would believe to know for five seconds.
     "GCS_STAT_CACHE_MAX_AGE": "0",
