@@ -14,7 +14,7 @@ _DEFAULTS = {
     # A request that brings nothing for so many seconds is broken off and tried again: Cloud Storage's slowest answers take less.
     "GCS_REQUEST_IDLE_TIMEOUT_SECS": "15",
     # Pauses of 0.5, 1, 2, … 32 s, a minute in all, and three if each try hangs. TensorFlow goes through them up to three times when
-    # it closes a file, and holds Python's lock meanwhile: that must end before the guard takes the worker for dead (--stall_timeout).
+    # it closes a file and holds Python's lock: that must end before the guard takes the worker for dead (--stall_timeout).
     "GCS_RETRY_CONFIG_MAX_RETRIES": "7",
     "GCS_RETRY_CONFIG_INIT_DELAY_TIME_US": "500000",
     "GCS_RETRY_CONFIG_MAX_DELAY_TIME_US": "32000000",
