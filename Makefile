@@ -8,7 +8,7 @@ DEMO := demo
 PYTHON ?= $(shell for python in python3 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$python && break; done)
 
-.PHONY: setup demo test test-unit test-tpu chaos lint lock format clean
+.PHONY: setup demo test test-unit test-tpu test-cloud chaos lint lock format clean
 
 setup: $(VENV)/complete
 
@@ -42,6 +42,11 @@ chaos: setup
 	POSTER_LONG=1 $(BIN)/python -m pytest tests/integration/test_multi_worker.py tests/integration/test_network_cut.py \
 		tests/integration/test_peers.py
 	$(BIN)/python -m tests.long_chaos
+
+# The long form of the tests against a Cloud Storage server on this machine.
+test-cloud: setup
+	POSTER_LONG=1 $(BIN)/python -m pytest tests/integration/test_storage_server.py tests/integration/test_storage_objects.py \
+		tests/integration/test_prepare_storage.py tests/integration/test_storage_job.py
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,29 +1,35 @@
 """python -m trainer.prepare: a CSV of films and a folder of posters become a data set of TFRecord shards.
 
     python -m trainer.prepare --csv=films.csv --images=posters/ --output=dataset/
+    python -m trainer.prepare --csv=gs://bucket/films.csv --images=gs://bucket/posters.zip --output=gs://bucket/dataset
 
 Every row of the CSV becomes an example or a line of rejects.csv that says why not. The same input gives the same bytes.
 """
 
+import signal
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from absl import flags
 from etils import epath
 
-from trainer import app, tables
-from trainer.data import build, catalog, columns, fetch, rejects, shards, staging
+from trainer import app, files, tables
+from trainer.data import build, catalog, columns, fetch, publishing, rejects, shards, staging
 from trainer.data.rejects import Reject
 from trainer.data.shards import Dataset
-from trainer.errors import UserError
+from trainer.errors import Stopped, UserError
 
 _LEAST_SIDE = 32  # The networks halve a picture up to four times, and are to see more than a pixel in the end.
 
-_CSV = flags.DEFINE_string("csv", None, "The CSV: a row a film, in any common form.", required=True)
-_IMAGES = flags.DEFINE_string("images", None, "The folder of the posters; not needed if the CSV has URLs.")
-_OUTPUT = flags.DEFINE_string("output", None, "The folder that becomes the data set.", required=True)
+_CSV = flags.DEFINE_string("csv", None, "The CSV, a row a film, in any common form: local, gs://… or a URL.", required=True)
+_IMAGES = flags.DEFINE_string(
+    "images", None, "The folder or zip archive of the posters: local, gs://… or a URL; not needed if the CSV has URLs."
+)
+_OUTPUT = flags.DEFINE_string("output", None, "The folder that becomes the data set: local or gs://…", required=True)
 _HEIGHT = flags.DEFINE_integer("height", 192, "Height of the stored posters, pixels.", lower_bound=_LEAST_SIDE, upper_bound=4096)
 _WIDTH = flags.DEFINE_integer("width", 128, "Width of the stored posters, pixels.", lower_bound=_LEAST_SIDE, upper_bound=4096)
 _ENCODING = flags.DEFINE_enum(
@@ -49,9 +55,10 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a finished data set.
 def main(arguments: Sequence[str]) -> None:
     if arguments:
         raise UserError(f"{arguments[0]!r} is not a flag: see --help")
-    output = _local("--output", _OUTPUT.value)
+    signal.signal(signal.SIGTERM, _stop)
+    output = files.place("--output", _OUTPUT.value)
     films = catalog.read(
-        epath.Path(_CSV.value).expanduser(),
+        _CSV.value,
         columns.Columns(
             id=_ID_COLUMN.value,
             genres=_GENRES_COLUMN.value,
@@ -62,20 +69,19 @@ def main(arguments: Sequence[str]) -> None:
     )
     print(f"{_CSV.value}: {films.rows:,} rows, {films.layout}", file=sys.stderr)
     settings = build.Settings(_HEIGHT.value, _WIDTH.value, _ENCODING.value, _MIN_EXAMPLES.value, _SHARDS.value)
-    with staging.staged(output, overwrite=_OVERWRITE.value) as stage:
-        dataset, rejected = build.build(
-            films,
-            stage,
-            settings,
-            images=_local("--images", _IMAGES.value) if _IMAGES.value else None,
-            cache_dir=_local("--cache_dir", _CACHE_DIR.value) if _CACHE_DIR.value else fetch.default_cache_dir(),
-        )
-        rejects.write(rejected, stage / staging.REJECTS_FILE)
-        (stage / shards.DATASET_FILE).write_text(shards.to_text(dataset), encoding="utf-8")
+    cache_dir = _local("--cache_dir", _CACHE_DIR.value) if _CACHE_DIR.value else fetch.default_cache_dir()
+    with publishing.published(output, overwrite=_OVERWRITE.value) as place:
+        dataset, rejected = build.build(films, place, settings, images=_IMAGES.value, cache_dir=cache_dir)
+        rejects.write(rejected, place.folder / staging.REJECTS_FILE)
+        (place.folder / shards.DATASET_FILE).write_text(shards.to_text(dataset), encoding="utf-8")
     print(_summary(films.rows, dataset, rejected))
     for name, split in dataset.splits.items():
         if not split.examples:
             print(f"warning: the split {name!r} has no example: prepare more films", file=sys.stderr)
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    raise Stopped("asked to stop by SIGTERM; nothing is half-written, and the same command begins again")
 
 
 def _local(flag: str, value: str) -> Path:

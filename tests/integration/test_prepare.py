@@ -325,9 +325,9 @@ def test_the_processes_that_decode_do_not_outlive_the_one_they_work_for(films: P
     spool.touch()
     program = f"""
 from pathlib import Path
-from trainer.data import decoding
+from trainer.data import decoding, sources
 with open({str(spool)!r}, "wb") as spool:
-    decoding.store([Path({str(picture)!r})] * 100_000, spool, height=192, width=128, encoding="jpeg")
+    decoding.store([sources.LocalFile(Path({str(picture)!r}))] * 100_000, spool, height=192, width=128, encoding="jpeg")
 """
     process = subprocess.Popen([sys.executable, "-c", program], cwd=commands.REPOSITORY, start_new_session=True)
     try:
@@ -388,7 +388,12 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(films: Path, tmp_path: Path)
         ("id,genre\ntt1,Drama\n", ("--images=.", "--width=31"), "width"),
         ("id,genre\ntt1,Drama\n", ("--images=.", "--encoding=gif"), "encoding"),
         ("id,genre\ntt1,Drama\n", ("--images=.", "stray"), "'stray' is not a flag"),
-        ("id,genre\ntt1,Drama\n", ("--images=gs://bucket/posters",), "name a local folder"),
+        ("id,genre\ntt1,Drama\n", ("--images=nonsense://posters",), "nonsense://posters: Protocol not known: nonsense"),
+        (
+            "id,genre\ntt1,Drama\n",
+            ("--images=.", "--cache_dir=gs://bucket/cache"),
+            "--cache_dir=gs://bucket/cache: name a local folder",
+        ),
     ],
 )
 def test_what_the_user_must_change_is_one_line(tmp_path: Path, content: str | None, flags: tuple[str, ...], message: str):

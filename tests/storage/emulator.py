@@ -30,7 +30,9 @@ def start(log: Path, deadline: float) -> tuple[subprocess.Popen[bytes], int]:
     while time.monotonic() < deadline:
         port = _free_port()
         with log.open("ab") as output:
-            options = ("-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory", "-log-level", "warn")
+            options = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory", "-log-level", "warn"]
+            # In its answers are addresses, which clients follow: they must lead them here through the proxy.
+            options += ["-external-url", "https://storage.googleapis.com"]
             process = subprocess.Popen((_binary(), *options), stdout=output, stderr=output, preexec_fn=_tie())
         while process.poll() is None and time.monotonic() < deadline:
             try:

@@ -1,6 +1,8 @@
 """A folder with a dataset.json is a whole data set, whatever happened on the way."""
 
 import dataclasses
+import errno
+import fcntl
 import multiprocessing
 import os
 from pathlib import Path
@@ -150,6 +152,25 @@ def test_a_second_process_is_refused(tmp_path: Path):
             publish(tmp_path, "two", 1)
         fill(stage, "one", 1)
     assert "one" in files(tmp_path)["train-00000-of-00001.tfrecord"]
+
+
+def test_a_mounted_bucket_without_locks_is_used_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    for number in {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EIO}:
+
+        def refuse(*_: object, number: int = number) -> None:
+            raise OSError(number, "no locks")
+
+        monkeypatch.setattr(fcntl, "flock", refuse)
+        output = tmp_path / str(number)
+        if number == errno.EIO:
+            with pytest.raises(OSError, match="no locks"):
+                publish(output, "one", 1)
+        else:
+            publish(output, "one", 1)
+            assert set(files(output)) == names(1)
+            assert f"warning: --output={output} has no locks" in capsys.readouterr().err
 
 
 def _die_after(calls: int, output: Path) -> None:

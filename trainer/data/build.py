@@ -9,11 +9,12 @@ from typing import BinaryIO, TypeVar
 
 from etils import epath
 
-from trainer.data import cells, decoding, fetch, shards, splits, writing
+from trainer.data import cells, decoding, fetch, shards, sources, splits, writing
 from trainer.data.catalog import Catalog, Film
 from trainer.data.decoding import Stored
 from trainer.data.images import PictureError
-from trainer.data.pictures import PictureFolder
+from trainer.data.output import Output
+from trainer.data.pictures import Picture
 from trainer.data.rejects import Reason, Reject
 from trainer.data.shards import Dataset, Split
 from trainer.errors import UserError
@@ -44,18 +45,18 @@ class Settings:
 
 
 def build(
-    catalog: Catalog, folder: Path, settings: Settings, *, images: Path | None, cache_dir: Path
+    catalog: Catalog, output: Output, settings: Settings, *, images: str | None, cache_dir: Path
 ) -> tuple[Dataset, list[Reject]]:
     """Finds, decodes and resizes the pictures of films and writes the shards.
 
-    The encoded pictures pass through a file in `folder`: which shard a film belongs to is known only when all of them are decoded.
-    For that while the folder takes twice the space of the data set.
+    The encoded pictures pass through a file in the output's folder: which shard a film belongs to is known only when all of them
+    are decoded. So the folder takes the space of the data set once more than what the output leaves there.
 
     Args:
       catalog: the films.
-      folder: where to; an empty folder.
+      output: where to; its folder is empty.
       settings: what the data set is to be.
-      images: the folder of the pictures; None if all are on the web.
+      images: the folder or archive of the pictures, as `sources.folder` takes it; None if all are on the web.
       cache_dir: keeps the pictures from the web.
 
     Returns:
@@ -63,37 +64,37 @@ def build(
 
     Raises:
       UserError: no film is left, or fewer than the shards that were asked for; or a folder of pictures is needed and there is none.
+      LostService: what holds the pictures or takes the data set does not answer.
     """
     rejected = list(catalog.rejects)
     found = _good(catalog.films, _find(catalog.films, images, cache_dir), rejected)
-    spool_path = folder / "pictures.spool"
+    spool_path = output.folder / "pictures.spool"
     with spool_path.open("w+b") as spool:
         encoded = decoding.store(
-            [file for _, file in found],
+            [picture for _, picture in found],
             spool,
             height=settings.height,
             width=settings.width,
             encoding=settings.encoding,
         )
         pictures = _good([film for film, _ in found], encoded, rejected)
-        dataset = _write(folder, pictures, spool, settings, rejected)
+        dataset = _write(output, pictures, spool, settings, rejected)
     spool_path.unlink()
     return dataset, rejected
 
 
-def _find(films: Sequence[Film], images: Path | None, cache_dir: Path) -> list[Path | PictureError]:
-    """Returns the file of each film's picture."""
+def _find(films: Sequence[Film], images: str | None, cache_dir: Path) -> list[Picture | PictureError]:
+    """Returns where each film's picture is."""
     local = next((film for film in films if not cells.is_url(film.picture)), None)
     if local is not None and images is None:
         raise UserError(f"--images is not given, and row {local.row} names the picture {local.picture!r}: give its folder")
-    if images is not None and not images.is_dir():
-        raise UserError(f"--images={images}: there is no such folder")
-    folder = PictureFolder(images) if images is not None and local is not None else None
+    folder = sources.folder(images) if images is not None else None
     fetched = fetch.fetch([film.picture for film in films if cells.is_url(film.picture)], cache_dir=cache_dir)
-    found: list[Path | PictureError] = []
+    found: list[Picture | PictureError] = []
     for film in films:
         if folder is None or cells.is_url(film.picture):
-            found.append(fetched[film.picture])
+            file = fetched[film.picture]
+            found.append(file if isinstance(file, PictureError) else sources.LocalFile(file))
             continue
         try:
             found.append(folder.find(film.picture))
@@ -120,7 +121,7 @@ def _frequent_genres(films: Iterable[Film], min_examples: int) -> tuple[str, ...
 
 
 def _write(
-    folder: Path, pictures: Sequence[tuple[Film, Stored]], spool: BinaryIO, settings: Settings, rejected: list[Reject]
+    output: Output, pictures: Sequence[tuple[Film, Stored]], spool: BinaryIO, settings: Settings, rejected: list[Reject]
 ) -> Dataset:
     picture_of = {film.id: stored for film, stored in pictures}
     split_of, conflicts = splits.assign(
@@ -139,11 +140,11 @@ def _write(
             rejected.append(Reject(film.row, film.id, Reason.RARE_GENRE_ONLY, detail))
     if not genres:
         raise UserError(_no_film_is_left(rejected))
-    dataset = Dataset(epath.Path(folder), "", genres, settings.height, settings.width, settings.encoding, {})
+    dataset = Dataset(epath.Path(output.folder), "", genres, settings.height, settings.width, settings.encoding, {})
     for name, films in members.items():
         examples = [writing.Example(film.id, frozenset(film.genres), picture_of[film.id]) for film in films]
         count = _shard_count(name, examples, settings)
-        written = writing.write_shards(folder, name, examples, dataset, count=count, spool=spool)
+        written = writing.write_shards(output, name, examples, dataset, count=count, spool=spool)
         counts = Counter(genre for film in films for genre in film.genres)
         split = Split(len(examples), {genre: counts[genre] for genre in genres}, written)
         dataset = dataclasses.replace(dataset, splits={**dataset.splits, name: split})

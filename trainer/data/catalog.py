@@ -38,18 +38,19 @@ class Catalog:
     layout: columns.Layout
 
 
-def read(csv_path: epath.Path, asked: columns.Columns) -> Catalog:
+def read(csv_path: epath.PathLike, asked: columns.Columns) -> Catalog:
     """Reads the films of a CSV.
 
     Genres keep their spelling; N/A and its like are none. Of rows with the same id the first counts.
 
     Args:
-      csv_path: a CSV in any of the forms that `table.read` knows.
+      csv_path: a CSV in any of the places and forms that `table.read` knows.
       asked: what the user says of its columns.
 
     Raises:
       UserError: there is no such file or no row in it, a column that was asked for is not there, or none holds the genres or names
         the films.
+      LostService: what holds the CSV does not answer.
     """
     content = table.read(csv_path)
     layout = columns.find(content, asked)

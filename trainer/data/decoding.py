@@ -7,23 +7,24 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import BinaryIO, TypeVar
+from functools import cache, partial
+from typing import BinaryIO
 
 from trainer.data import images
 from trainer.data.images import PictureError
+from trainer.data.pictures import Picture
 from trainer.data.progress import progress
 from trainer.errors import UserError
 
-_T = TypeVar("_T")
-_R = TypeVar("_R")
+_Encoded = tuple[str, bytes]
 
-_BATCH = 16  # Pictures that travel between the processes at once.
+_BATCH = 16  # Pictures that travel between the processes at once, and are read side by side.
 _BATCHES_IN_FLIGHT = 4  # For each core: enough to keep it busy while the parent writes, and all that is held in memory.
+_WAITING_PROCESSES = 2  # For each core, where pictures come over a network: one decodes while the other waits.
+_LARGE_BYTES = 8 << 20  # Larger pictures are read one by one, so that a batch of them does not fill the memory.
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,11 @@ class Stored:
     size: int
 
 
-def store(files: Sequence[Path], spool: BinaryIO, *, height: int, width: int, encoding: str) -> list[Stored | PictureError]:
+def store(pictures: Sequence[Picture], spool: BinaryIO, *, height: int, width: int, encoding: str) -> list[Stored | PictureError]:
     """Decodes pictures, resizes and encodes them and appends them to a spool: which ones are good decides the shards' sizes.
 
     Args:
-      files: the picture files.
+      pictures: where the picture files are; the decoding processes read them.
       spool: a file, at its beginning.
       height: the pictures' new height in pixels.
       width: the pictures' new width in pixels.
@@ -49,12 +50,13 @@ def store(files: Sequence[Path], spool: BinaryIO, *, height: int, width: int, en
       For each file, in their order, where its picture is, or why there is none.
 
     Raises:
-      UserError: the system ended one of the decoding processes.
+      UserError: the system ended one of the decoding processes, or nothing can be read where the pictures are.
+      LostService: what holds the pictures does not answer.
     """
-    work = partial(_encode, height=height, width=width, encoding=encoding)
+    work = partial(_encode_batch, height=height, width=width, encoding=encoding)
     stored: list[Stored | PictureError] = []
     offset = 0
-    for result in progress(_parallel(work, files), total=len(files), what="decoding pictures"):
+    for result in progress(_parallel(work, pictures), total=len(pictures), what="decoding pictures"):
         if isinstance(result, PictureError):
             stored.append(result)
             continue
@@ -66,25 +68,19 @@ def store(files: Sequence[Path], spool: BinaryIO, *, height: int, width: int, en
     return stored
 
 
-def _encode(file: Path, *, height: int, width: int, encoding: str) -> tuple[str, bytes] | PictureError:
-    try:
-        data = images.read(file)
-        pixels = images.resize(images.decode(data, height=height, width=width), height=height, width=width)
-    except PictureError as error:
-        return error
-    return hashlib.sha256(data).hexdigest(), images.encode_jpeg(pixels) if encoding == "jpeg" else pixels.tobytes()
-
-
-def _parallel(work: Callable[[_T], _R], items: Sequence[_T]) -> Iterator[_R]:
-    """Maps `work` over the items, on all cores, in order, with a bounded number of them in flight."""
+def _parallel(
+    work: Callable[[Sequence[Picture]], list[_Encoded | PictureError]], pictures: Sequence[Picture]
+) -> Iterator[_Encoded | PictureError]:
+    """Maps `work` over batches of the pictures, on all cores, in order, with a bounded number of them in flight."""
     cores = len(os.sched_getaffinity(0))
-    in_flight: deque[Future[list[_R]]] = deque()
+    processes = cores * _WAITING_PROCESSES if any(picture.waits for picture in pictures) else cores
+    in_flight: deque[Future[list[_Encoded | PictureError]]] = deque()
     # A fork would copy the threads' locks; a fresh interpreter is ready in a third of a second.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(cores, mp_context=context, initializer=_start_worker) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker) as pool:
         try:
-            for start in range(0, len(items), _BATCH):
-                in_flight.append(pool.submit(_map_batch, work, items[start : start + _BATCH]))
+            for start in range(0, len(pictures), _BATCH):
+                in_flight.append(pool.submit(work, pictures[start : start + _BATCH]))
                 if len(in_flight) >= cores * _BATCHES_IN_FLIGHT:
                     yield from in_flight.popleft().result()
             while in_flight:
@@ -98,8 +94,36 @@ def _parallel(work: Callable[[_T], _R], items: Sequence[_T]) -> Iterator[_R]:
             raise
 
 
-def _map_batch(work: Callable[[_T], _R], batch: Sequence[_T]) -> list[_R]:
-    return [work(item) for item in batch]
+def _encode_batch(pictures: Sequence[Picture], *, height: int, width: int, encoding: str) -> list[_Encoded | PictureError]:
+    # While one is decoded, those after it are read.
+    readers = _readers()
+    read = deque(readers.submit(_read_ahead, picture) for picture in pictures)
+    encoded: list[_Encoded | PictureError] = []
+    for picture in pictures:
+        try:
+            data = read.popleft().result()
+            if data is None:
+                data = picture.read()
+            encoded.append(_encode(data, height=height, width=width, encoding=encoding))
+        except PictureError as error:
+            encoded.append(error)
+    return encoded
+
+
+def _encode(data: bytes, *, height: int, width: int, encoding: str) -> _Encoded:
+    pixels = images.resize(images.decode(data, height=height, width=width), height=height, width=width)
+    return hashlib.sha256(data).hexdigest(), images.encode_jpeg(pixels) if encoding == "jpeg" else pixels.tobytes()
+
+
+def _read_ahead(picture: Picture) -> bytes | None:
+    """Reads a picture, unless it is a large one."""
+    return picture.read() if (picture.size or 0) <= _LARGE_BYTES else None
+
+
+@cache
+def _readers() -> ThreadPoolExecutor:
+    """Returns the threads of this process, which keep their connections from batch to batch."""
+    return ThreadPoolExecutor(_BATCH)
 
 
 def _start_worker() -> None:

@@ -13,7 +13,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -143,12 +143,12 @@ def is_shard(name: str) -> bool:
     return _SHARD_NAME.fullmatch(name) is not None
 
 
-def listed_files(file: Path) -> list[str]:
-    """Returns the names of the shards that a dataset.json lists; where it is damaged, of all shards beside it."""
+def listed_files(content: bytes, beside: Iterable[str]) -> list[str]:
+    """Returns the names of the shards that a dataset.json lists; where it is damaged, of all shards among the files beside it."""
     try:
-        return [shard.name for split in _parse(epath.Path(), file.read_bytes()).splits.values() for shard in split.shards]
+        return [shard.name for split in _parse(epath.Path(), content).splits.values() for shard in split.shards]
     except UserError:
-        return sorted(path.name for path in file.parent.iterdir() if is_shard(path.name))
+        return sorted(filter(is_shard, beside))
 
 
 def _to_json(dataset: Dataset) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """Replacing a data set as a whole: whatever happens on the way, a folder with a dataset.json is a whole data set."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,9 @@ REJECTS_FILE = "rejects.csv"
 
 _STAGE = ".incomplete"
 _PLAN = "publishing.json"
+
+# What the file systems of some mounted buckets say to flock.
+_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 
 
 @contextlib.contextmanager
@@ -65,6 +70,10 @@ def _locked(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"--output={folder}: another process prepares a data set there: wait for it or end it") from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            print(f"warning: --output={folder} has no locks: see that no other process prepares a data set there", file=sys.stderr)
         yield
     finally:
         os.close(handle)
@@ -73,7 +82,11 @@ def _locked(folder: Path) -> Iterator[None]:
 def _publish(output: Path, stage: Path) -> None:
     new = sorted(path.name for path in stage.iterdir() if path.name != DATASET_FILE)
     finished = output / DATASET_FILE
-    old = [*shards.listed_files(finished), REJECTS_FILE] if finished.exists() else []
+    old = (
+        [*shards.listed_files(finished.read_bytes(), (path.name for path in output.iterdir())), REJECTS_FILE]
+        if finished.exists()
+        else []
+    )
     foreign = [name for name in new if name not in old and (output / name).exists()]
     if foreign:
         raise UserError(f"--output={output} holds {foreign[0]}, which belongs to no data set there: choose another folder")

@@ -4,6 +4,7 @@ import codecs
 import csv
 import io
 import itertools
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 from etils import epath
 
-from trainer.data import cells
+from trainer.data import cells, sources
 from trainer.data.rejects import Reason, Reject
 from trainer.errors import UserError
 
@@ -44,18 +45,23 @@ class Table:
         return [row[place] for _, row in self.rows]
 
 
-def read(path: epath.Path) -> Table:
+def read(place: epath.PathLike) -> Table:
     """Reads a CSV without being told its form.
 
     Known are UTF-8, UTF-16 (with and without byte order marks) and Windows-1252, of which Latin-1 is a part; commas, semicolons,
     tabs, bars and blanks as delimiters; files without a header; and lines of an id, a blank and then the genres with blanks between
     them, which have as many fields as the film has genres. Blank lines are no rows.
 
+    Args:
+      place: a file on a disk or on Cloud Storage, or a URL that fsspec knows.
+
     Raises:
       UserError: there is no such file, it is no text, has no row, or a quotation mark in it is never closed.
+      LostService: what holds it does not answer.
     """
+    path = os.fspath(place)
     try:
-        data = path.read_bytes()
+        data = sources.read(path)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"--csv={path}: there is no such file") from None
     except IsADirectoryError:
@@ -76,7 +82,7 @@ def read(path: epath.Path) -> Table:
     return table
 
 
-def _decode(data: bytes, path: epath.Path) -> str:
+def _decode(data: bytes, path: str) -> str:
     encodings = ["utf-8-sig", "cp1252", "latin-1"]
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encodings = ["utf-16"]

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from etils import epath
 
 from trainer.data.decoding import Stored
+from trainer.data.output import Output
+from trainer.data.progress import progress
 from trainer.data.shards import Dataset, Shard, checksum, shard_name
 from trainer.errors import UserError
 
@@ -36,12 +37,12 @@ def shard_count(examples: Sequence[Example], *, multiple_of: int) -> int:
 
 
 def write_shards(
-    folder: Path, split: str, examples: Sequence[Example], dataset: Dataset, *, count: int, spool: BinaryIO
+    output: Output, split: str, examples: Sequence[Example], dataset: Dataset, *, count: int, spool: BinaryIO
 ) -> tuple[Shard, ...]:
     """Writes the shards of a split; example i goes to shard i mod `count`.
 
     Args:
-      folder: where to.
+      output: where to.
       split: one of `shards.SPLITS`.
       examples: in their order.
       dataset: says the genres and the form of the pictures.
@@ -50,12 +51,13 @@ def write_shards(
 
     Raises:
       UserError: TensorFlow cannot write a file, which it does not say as an OSError.
+      LostService: the output is on Cloud Storage, which does not answer.
     """
     import tensorflow as tf  # Takes seconds: the processes that decode pictures import this program too, and need none of it.
 
     shards = []
-    for number in range(count):
-        path = folder / shard_name(split, number, count)
+    for number in progress(range(count), total=count, what=f"{output.verb} shards of {split}"):
+        path = output.folder / shard_name(split, number, count)
         members = examples[number::count]
         try:
             with tf.io.TFRecordWriter(str(path)) as writer:
@@ -65,6 +67,7 @@ def write_shards(
         except tf.errors.OpError as error:
             raise UserError(f"{path} cannot be written ({error.message}): free some space or choose another place") from None
         shards.append(Shard(path.name, len(members), path.stat().st_size, checksum(epath.Path(path))))
+        output.add(shards[-1])
     return tuple(shards)
 
 

@@ -10,6 +10,7 @@ import logging
 import mimetypes
 import os
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,7 +174,7 @@ def below(folder: str) -> Iterator[Object]:
     prefix = f"{name.rstrip('/')}/" if name else ""
     with failures.explained(folder, "storage.objects.list"):
         fields = "items(name,size,crc32c,generation),nextPageToken"
-        for blob in client().list_blobs(bucket, prefix=prefix, fields=fields, **_limits()):
+        for blob in _client().list_blobs(bucket, prefix=prefix, fields=fields, **_limits()):
             yield _described(f"{PREFIX}{bucket}/{blob.name}", blob)
 
 
@@ -212,11 +213,20 @@ def client() -> Any:
     )
 
 
+# Without it threads that begin together would each make a client, and ask for a token each.
+_making = threading.Lock()
+
+
+def _client() -> Any:
+    with _making:
+        return client()
+
+
 def _blob(uri: str) -> Any:
     bucket, name = parse(uri)
     if not name:
         raise UserError(f"{uri} is a bucket: name something in it, gs://{bucket}/PATH")
-    return client().bucket(bucket).blob(name)
+    return _client().bucket(bucket).blob(name)
 
 
 def _described(uri: str, blob: Any) -> Object:
