@@ -30,8 +30,10 @@ def place(flag: str, value: str) -> epath.Path:
 
 
 def make_folder(path: epath.Path) -> None:
-    """Makes a folder with those above it; Cloud Storage needs none."""
-    if not objects.is_uri(path):
+    """Makes a folder with those above it; Cloud Storage needs a bucket alone, which must be there."""
+    if objects.is_uri(path):
+        objects.check_bucket(str(path))
+    else:
         path.mkdir(parents=True, exist_ok=True)
 
 

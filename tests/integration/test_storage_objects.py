@@ -115,6 +115,8 @@ def test_who_may_not_is_told_what_is_missing_where(folder, cloud):
         objects.write(f"{folder}/x", b"")
     with pytest.raises(UserError, match=r"lacks storage.objects.list on gs://posters"):
         list(objects.below(folder))
+    with pytest.raises(UserError, match=r"lacks storage.buckets.get on gs://posters"):
+        objects.check_bucket(folder)
     assert len([entry for entry in cloud.requests() if entry["status"] == 403 and "/o" in entry["target"]]) == 3, "tried once each"
 
 
@@ -123,11 +125,13 @@ def test_a_bucket_that_is_not_there_is_named(folder):
         lambda: objects.read("gs://nowhere/x"),
         lambda: objects.write("gs://nowhere/x", b""),
         lambda: list(objects.below("gs://nowhere/x")),
+        lambda: objects.check_bucket("gs://nowhere/x"),
     ):
         with pytest.raises((UserError, FileNotFoundError), match="nowhere"):
             attempt()
     with pytest.raises(UserError, match=r"gs://nowhere/x: there is no bucket gs://nowhere: .* gcloud storage buckets create"):
         objects.write("gs://nowhere/x", b"")
+    objects.check_bucket("gs://posters/x")
     with pytest.raises(UserError, match=r"'No_Bucket!' cannot be a bucket's name"):
         objects.read("gs://No_Bucket!/x")
     with pytest.raises(UserError, match=r"gs://posters is a bucket: name something in it"):

@@ -164,6 +164,17 @@ def stat(uri: str) -> Object:
         return _described(uri, blob)
 
 
+def check_bucket(uri: str) -> None:
+    """Looks whether a bucket is there, as TensorFlow does when it makes a folder, whose error names neither bucket nor permission.
+
+    Raises:
+      UserError: it is not there, or this process may not ask.
+    """
+    bucket, _ = parse(uri)
+    with failures.explained(f"{PREFIX}{bucket}", "storage.buckets.get"):
+        _client().bucket(bucket).reload(**_limits())
+
+
 def below(folder: str) -> Iterator[Object]:
     """Yields what lies in a folder, at any depth, in the order of the names.
 
