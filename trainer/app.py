@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from absl import app, flags
 
 from trainer import reporting
-from trainer.errors import Ended, LostPeer, Stopped, UserError
+from trainer.errors import TRANSIENT_ERRNOS, Ended, LostPeer, Stopped, UserError
 from trainer.storage import failures
 
 
@@ -69,7 +69,7 @@ def _explained(main: Callable[[list[str]], int | None], arguments: list[str]) ->
         return _end("stopped", Stopped("interrupted; nothing is half-written, and the same command begins again"))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        if error.errno in _TRANSIENT:
+        if error.errno in TRANSIENT_ERRNOS:
             return _end("error", LostPeer(f"{where}{error.strerror}: the file system may be back later"))
         if error.errno in _REMEDIES:
             return _end("error", UserError(f"{where}{error.strerror}: {_REMEDIES[error.errno]}"))
@@ -80,8 +80,6 @@ def _explained(main: Callable[[list[str]], int | None], arguments: list[str]) ->
             raise
         return _end("error", told if isinstance(told, Ended) else UserError(f"{told}: restore it or choose another place"))
 
-
-_TRANSIENT = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
 
 _REMEDIES = {
     errno.ENOSPC: "free some space or choose another place, then run the same command again",

@@ -4,10 +4,15 @@ The codes are a contract: a supervisor, a Kubernetes podFailurePolicy or Vertex 
 start the worker again.
 """
 
+import errno
+
 EXIT_DONE = 0
 EXIT_USER_ERROR = 2  # The user must change something: a restart would end the same way.
 EXIT_LOST_PEER = 75  # EX_TEMPFAIL of sysexits.h: lost a peer or a service; restart me.
 EXIT_STOPPED = 143  # 128 + SIGTERM: asked to stop, state saved; restart me elsewhere.
+
+TRANSIENT_ERRNOS = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT})
+"""What a mounted bucket or a network's file system says while it is away: nothing about the file itself."""
 
 
 class Ended(Exception):

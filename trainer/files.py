@@ -23,7 +23,8 @@ def place(flag: str, value: str) -> epath.Path:
       UserError: it is an address of neither a file system nor Cloud Storage.
     """
     if "://" in value and not objects.is_uri(value):
-        raise UserError(f"{flag}={value}: name a folder, or gs://BUCKET/PATH")
+        # Not the whole of it: it may have a password in it.
+        raise UserError(f"{flag}={value.partition('://')[0]}://…: name a folder, or gs://BUCKET/PATH")
     if objects.is_uri(value):
         objects.parse(value)
     return epath.Path(value).expanduser()
@@ -78,8 +79,7 @@ def remove(path: epath.Path) -> None:
 def children(folder: epath.Path) -> list[epath.Path]:
     """The files and folders right in a folder, by name; none where there is no such folder."""
     if objects.is_uri(folder):
-        names = {found.uri.removeprefix(f"{folder}/").partition("/")[0] for found in objects.below(str(folder))}
-        return [folder / name for name in sorted(names) if name]
+        return [folder / name for name in objects.names(str(folder))]
     return sorted(folder.iterdir()) if folder.exists() else []
 
 
@@ -133,12 +133,17 @@ def copied_to_disk(folder: epath.Path) -> Iterator[epath.Path]:
         yield folder
         return
     with tempfile.TemporaryDirectory() as name:
-        files = [found.uri for found in objects.below(str(folder)) if not found.uri.endswith("/")]
-        targets = [Path(name, uri.removeprefix(f"{folder}/")) for uri in files]
-        for target in targets:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        _side_by_side([(objects.download, uri, target) for uri, target in zip(files, targets, strict=True)])
+        found = [item.uri for item in objects.below(str(folder)) if not item.uri.endswith("/")]
+        _side_by_side([(_copy_to_disk, uri, Path(name), uri.removeprefix(f"{folder}/")) for uri in found])
         yield epath.Path(name)
+
+
+def _copy_to_disk(uri: str, folder: Path, name: str) -> None:
+    # Unlike a file an object may be called `../x`, or `/x`.
+    if not set(name.split("/")).isdisjoint(("", ".", "..")):
+        raise UserError(f"{uri} has a name that leads out of its folder: remove it, or name another folder")
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(objects.read(uri))
 
 
 def _side_by_side(calls: Iterable[tuple[Any, ...]]) -> None:

@@ -151,6 +151,8 @@ def describe(config: TrainConfig, dataset: Dataset) -> JobDir:
       UserError: there is a file of that name.
     """
     path = files.place("--job_dir", config.job_dir)
+    if not set(str(path)).isdisjoint("*?[]\\"):
+        raise UserError(f"--job_dir={path} has one of * ? [ ] \\ in it, which TensorFlow takes for patterns: choose another name")
     try:
         files.make_folder(path)
     except (FileExistsError, NotADirectoryError):

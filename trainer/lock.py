@@ -41,6 +41,7 @@ class Lock:
         # One at a time: the file knows which generation of itself it has seen last.
         self._turn = threading.Lock()
         self._released = threading.Event()
+        self._is_left = False
         threading.Thread(target=self._beat, name="lock heartbeat", daemon=True).start()
 
     def check(self) -> None:
@@ -53,9 +54,16 @@ class Lock:
             if not self._holds():
                 raise LostPeer(f"{self._path} has gone to another attempt of this job: this one stops writing")
 
-    def release(self) -> None:
-        """Gives the directory back."""
+    def leave(self) -> None:
+        """Ends the heartbeat and leaves the file, which tells the next attempt that this one was not done."""
         self._released.set()
+        self._is_left = True
+
+    def release(self) -> None:
+        """Gives the directory back, unless it was left."""
+        self._released.set()
+        if self._is_left:
+            return
         try:
             with self._turn:
                 if self._holds():

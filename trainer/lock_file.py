@@ -41,19 +41,18 @@ class _File:
 
     def __init__(self, path: epath.Path) -> None:
         self._path = path
+        self._found: bytes | None = None
 
     def read(self) -> bytes | None:
         try:
-            return self._path.read_bytes()
+            self._found = self._path.read_bytes()
         except FileNotFoundError:
-            return None
+            self._found = None
+        return self._found
 
     def take(self, content: bytes) -> bool:
-        # Of several that see the same old lock one renames it away; the others find nothing to rename.
-        aside = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        with contextlib.suppress(FileNotFoundError):
-            self._path.replace(aside)
-            aside.unlink()
+        if self._found is not None and not self._move_away(self._found):
+            return False
         try:
             with open(self._path, "xb") as file:  # noqa: PTH123 (epath has no exclusive mode)
                 file.write(content)
@@ -63,6 +62,16 @@ class _File:
             if error.errno != errno.ESTALE:
                 raise
             return False
+        return True
+
+    def _move_away(self, found: bytes) -> bool:
+        """Of several that have read the same old lock one renames it away; the others find nothing, or a new one."""
+        if self._path.exists() and self._path.read_bytes() != found:
+            return False
+        aside = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        with contextlib.suppress(FileNotFoundError):
+            self._path.replace(aside)
+            aside.unlink()
         return True
 
     def renew(self, content: bytes) -> None:

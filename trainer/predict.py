@@ -11,11 +11,12 @@ from absl import flags
 from etils import epath
 
 from trainer import app, files
-from trainer.data import fetch, images
+from trainer.data import addresses, fetch, images, sources
 from trainer.data.images import PictureError
 from trainer.data.progress import progress
 from trainer.data.rejects import Reason
 from trainer.errors import EXIT_DONE, EXIT_USER_ERROR, Ended, UserError
+from trainer.storage import objects
 
 _JOB_DIR = flags.DEFINE_string("job_dir", None, "Directory of a finished job of trainer.task.", required=True)
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object a picture, with the scores of all genres.")
@@ -155,9 +156,16 @@ def _result(path: str, outcome: Mapping[str, float] | PictureError, thresholds: 
 
 def _pictures(argument: str) -> list[str]:
     """What an argument stands for: itself, or the pictures right in a folder, by name."""
-    if _is_url(argument) or not (folder := epath.Path(argument).expanduser()).is_dir():
+    if _is_url(argument):
         return [argument]
-    found = sorted(str(path) for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+    if "://" in argument and not objects.is_uri(argument):
+        raise UserError(f"{addresses.shown(argument)}: name a file or folder, local or gs://…, or an http(s) URL")
+    folder = epath.Path(argument).expanduser()
+    is_stored = objects.is_uri(argument)
+    children = files.children(folder) if is_stored or folder.is_dir() else []
+    if not children and (is_stored or not folder.is_dir()):
+        return [argument]
+    found = [str(path) for path in children if path.suffix.lower() in _SUFFIXES]
     if not found:
         raise UserError(f"{argument} holds no pictures ({', '.join(_SUFFIXES)}): name another folder")
     return found
@@ -170,10 +178,10 @@ def _is_url(path: str) -> bool:
 def _read(path: str, fetched: Mapping[str, Path | PictureError]) -> bytes | PictureError:
     """The bytes of a picture that can be decoded, or why there are none."""
     try:
-        source = fetched[path] if _is_url(path) else _file(path)
+        source = fetched[path] if _is_url(path) else path
         if isinstance(source, PictureError):
             return source
-        data = images.read(source)
+        data = _stored(path) if objects.is_uri(path) else images.read(Path(epath.Path(source).expanduser()))
         # At the smallest scale, because the pixels are not used: this only finds out what is wrong with the file.
         images.decode(data, height=1, width=1)
     except PictureError as error:
@@ -181,9 +189,12 @@ def _read(path: str, fetched: Mapping[str, Path | PictureError]) -> bytes | Pict
     return data
 
 
-def _file(path: str) -> Path | epath.Path:
-    place = epath.Path(path).expanduser()
-    return place if "://" in path else Path(place)  # epath takes a device for a file.
+def _stored(uri: str) -> bytes:
+    try:
+        size = objects.stat(uri).size
+    except FileNotFoundError:
+        raise PictureError(Reason.NO_PICTURE, "no such file") from None
+    return sources.StoredObject(uri, size).read()
 
 
 def _print_json(results: Iterator[Prediction | Failure]) -> int:

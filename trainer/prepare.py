@@ -18,7 +18,7 @@ from absl import flags
 from etils import epath
 
 from trainer import app, files, tables
-from trainer.data import build, catalog, columns, fetch, publishing, rejects, shards, staging
+from trainer.data import addresses, build, catalog, columns, fetch, publishing, rejects, shards, staging
 from trainer.data.rejects import Reject
 from trainer.data.shards import Dataset
 from trainer.errors import Stopped, UserError
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str]) -> None:
             split=_SPLIT_COLUMN.value,
         ),
     )
-    print(f"{_CSV.value}: {films.rows:,} rows, {films.layout}", file=sys.stderr)
+    print(f"{addresses.shown(_CSV.value)}: {films.rows:,} rows, {films.layout}", file=sys.stderr)
     settings = build.Settings(_HEIGHT.value, _WIDTH.value, _ENCODING.value, _MIN_EXAMPLES.value, _SHARDS.value)
     cache_dir = _local("--cache_dir", _CACHE_DIR.value) if _CACHE_DIR.value else fetch.default_cache_dir()
     with publishing.published(output, overwrite=_OVERWRITE.value) as place:
@@ -86,7 +86,7 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
 
 def _local(flag: str, value: str) -> Path:
     if "://" in value:
-        raise UserError(f"{flag}={value}: name a local folder")
+        raise UserError(f"{flag}={addresses.shown(value)}: name a local folder")
     return Path(epath.Path(value).expanduser())  # pathlib's own fails on `~` and the name of no user.
 
 

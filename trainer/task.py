@@ -206,6 +206,7 @@ def _evaluate(
             height=dataset.height,
             width=dataset.width,
         )
+        owned.check()
     return figures
 
 

@@ -13,6 +13,8 @@ import tensorflow as tf
 from PIL import Image
 
 from tests import commands
+from tests.storage.faults import Plan
+from tests.storage.server import Storage
 from trainer import serving
 
 GENRES = ("Red", "Green", "Blue")
@@ -160,6 +162,31 @@ def test_the_tilde_is_the_home_folder(job_dir: Path, tmp_path: Path) -> None:
 
 def test_no_picture_is_an_error(job_dir: Path) -> None:
     assert "no pictures" in refusal(f"--job_dir={job_dir}")
+
+
+def test_an_address_of_another_kind_is_an_error_without_its_secrets(job_dir: Path) -> None:
+    line = refusal(f"--job_dir={job_dir}", "s3://key:secret@bucket/poster.jpg?signature=1")
+    assert "s3://bucket/poster.jpg: name a file or folder, local or gs://" in line
+
+
+def test_pictures_in_a_bucket(job_dir: Path, tmp_path: Path, cloud: Storage) -> None:
+    Path(save(tmp_path / "red.png", "red"))
+    bucket = cloud.bucket("predict")
+    for name in ("folder/b.png", "folder/a.PNG", "folder/deep/c.png", "folder/notes.txt", "red.png"):
+        cloud.put(f"{bucket}/{name}", (tmp_path / "red.png").read_bytes())
+    names = [f"{bucket}/red.png", f"{bucket}/none.png", f"{bucket}/folder"]
+
+    lines = [json.loads(line) for line in predict(f"--job_dir={job_dir}", *names, "--json", code=2, **cloud.environment)]
+
+    assert [line["path"].removeprefix(f"{bucket}/") for line in lines] == ["red.png", "none.png", "folder/a.PNG", "folder/b.png"]
+    assert [line.get("error") for line in lines] == [None, "no_picture: no such file", None, None]
+    environment = commands.ENVIRONMENT | cloud.environment
+    line = refusal(f"--job_dir={job_dir}", "gs://nowhere-at-all/a.png", env=environment)
+    assert "there is no bucket gs://nowhere-at-all" in line
+    cloud.inject(Plan(("403",), match="red.png"))
+    line = refusal(f"--job_dir={job_dir}", names[0], env=environment)
+    cloud.clear()
+    assert "lacks storage.objects." in line
 
 
 def test_no_job_is_an_error() -> None:

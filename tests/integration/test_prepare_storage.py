@@ -85,11 +85,16 @@ def command(csv_path: Path | str, images: Path | str, output: Path | str, *flags
 
 
 def made(cloud: Storage, output: str) -> dict[str, bytes]:
-    """What is in the folder, without what was there before."""
+    """What is in the folder, at any depth, without what was there before."""
     found = cloud.objects(output)
     assert found.pop("notes.txt") == b"mine"
     assert cloud.get(f"{output.removesuffix('data')}other/notes.txt") == b"mine"
     return found
+
+
+def on_disk(folder: Path) -> list[str]:
+    """What a run has left in the folder for temporary files, but for the file that keeps runs apart."""
+    return [name for name in tree(folder) if not name.endswith(".lock")]
 
 
 def has_shards(cloud: Storage, output: str, count: int = 1) -> bool:
@@ -104,7 +109,7 @@ def test_a_bucket_gives_and_takes_the_bytes_of_a_disk_in_spite_of_faults(
     commands.run(*command(f"{stored}/films.csv", f"{stored}/Posters", output), env=environment)
     assert sum(cloud.counts().values()) >= 5
     assert made(cloud, output) == expected
-    assert not tree(tmp_path / "scratch")
+    assert not on_disk(tmp_path / "scratch")
 
 
 def test_an_archive_in_a_bucket_is_read_in_ranges(
@@ -139,7 +144,7 @@ def test_killed_while_it_uploads_the_rerun_ends_with_the_same_objects(
     uploaded = " ".join(request["upload"] for request in cloud.requests())
     assert "train-00031-of-00032" in uploaded
     assert not [name for name in kept if name in uploaded]
-    assert not tree(tmp_path / "scratch")
+    assert not on_disk(tmp_path / "scratch")
     # It is finished now, and replaced only when that is asked for.
     before = cloud.objects(output)
     assert "holds a finished data set: add --overwrite" in commands.refusal(*arguments, env=environment)
@@ -151,8 +156,8 @@ def test_killed_while_it_uploads_the_rerun_ends_with_the_same_objects(
     assert set(after) == {*listed, "rejects.csv", "dataset.json"}
 
 
-def test_a_run_that_is_refused_or_stopped_in_the_middle_leaves_nothing(
-    cloud: Storage, films: Path, output: str, environment: dict[str, str], tmp_path: Path
+def test_a_run_that_is_refused_leaves_nothing_and_one_that_is_stopped_what_the_next_goes_on_from(
+    cloud: Storage, films: Path, output: str, environment: dict[str, str], expected: dict[str, bytes], tmp_path: Path
 ):
     arguments = command(films / "films.csv", films / "Posters", output)
     # Neither may it be written nor removed.
@@ -160,15 +165,44 @@ def test_a_run_that_is_refused_or_stopped_in_the_middle_leaves_nothing(
     result = commands.run(*arguments, code=2, env=environment)
     assert re.search(r"error: .*data/train-00009-of-00032\.tfrecord: .* lacks storage\.objects\.create", result.stderr)
     assert "unfinished files are left there, for the next run" in result.stderr
-    assert made(cloud, output) == {LOCK: b"{}"}
-    assert not tree(tmp_path / "scratch")
+    assert list(made(cloud, output)) == [LOCK]
+    assert not on_disk(tmp_path / "scratch")
     cloud.put(f"{output}/train-00009-of-00032.tfrecord", b"left")
     cloud.clear()
+    assert "no row of the CSV" in commands.refusal(*arguments, "--min_examples=999", env=environment)
+    assert made(cloud, output) == {}
     cloud.latency(0.05)
     process = commands.start(*arguments, env=environment)
     assert commands.interrupt(process, signal.SIGTERM, when=lambda: has_shards(cloud, output, 3)) == 143
-    assert made(cloud, output) == {}
-    assert not tree(tmp_path / "scratch")
+    left = made(cloud, output)
+    assert left.pop(LOCK)
+    assert len(left) >= 3
+    assert left.items() <= expected.items()
+    assert "dataset.json" not in left
+    assert not on_disk(tmp_path / "scratch")
+    cloud.clear()
+    commands.run(*arguments, env=environment)
+    assert made(cloud, output) == expected
+    uploaded = " ".join(request["upload"] for request in cloud.requests())
+    assert not [name for name in left if name in uploaded]
+
+
+def test_a_run_that_cloud_storage_leaves_alone_keeps_what_it_has_uploaded(
+    cloud: Storage, films: Path, output: str, environment: dict[str, str], expected: dict[str, bytes]
+):
+    arguments = command(films / "films.csv", films / "Posters", output)
+    cloud.inject(Plan(("503",), match=r"train-00031-"))
+    hasty = environment | {"GCS_RETRY_CONFIG_MAX_RETRIES": "2"}
+    result = commands.run(*arguments, code=75, env=hasty)
+    assert "train-00031-of-00032.tfrecord: Cloud Storage does not answer" in result.stderr
+    left = made(cloud, output)
+    assert left.pop(LOCK)
+    assert left
+    assert left.items() <= expected.items()
+    assert not [request for request in cloud.requests() if request["method"] == "DELETE"]
+    cloud.clear()
+    commands.run(*arguments, env=environment)
+    assert made(cloud, output) == expected
 
 
 def test_a_finished_data_set_outlives_a_run_that_fails_before_it_uploads(
@@ -210,7 +244,8 @@ def test_two_runs_of_one_host_keep_apart(cloud: Storage, films: Path, output: st
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
     assert process.returncode == 143
-    assert made(cloud, output) == {}
+    # What it had uploaded by then, and at least the mark of whose that is.
+    assert LOCK in made(cloud, output)
 
 
 @pytest.fixture

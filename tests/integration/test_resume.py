@@ -1,20 +1,22 @@
 """A job that is killed, stopped or continued ends as one that nothing disturbed."""
 
+import os
 import shutil
 import signal
 from pathlib import Path
 
+import pytest
 import tensorflow as tf
 
 from tests.commands import ENVIRONMENT, interrupt, refusal, run, start
 from tests.jobs import STEPS_PER_EPOCH, assert_equal, history, mirrored, train
 
 
-def test_the_same_seed_gives_the_same_job_and_another_seed_another(job_dir, data_dir, tmp_path):
-    run(*train(data_dir, tmp_path / "again"))
-    assert_equal(job_dir, tmp_path / "again")
-    run(*train(data_dir, tmp_path / "other", "--seed=1"))
-    assert history(tmp_path / "other") != history(job_dir)
+def test_another_seed_gives_another_job(job_dir, data_dir, tmp_path):
+    """That the same one gives the same job is what all the comparisons here show."""
+    process = start(*train(data_dir, tmp_path / "other", "--seed=1"))
+    interrupt(process, signal.SIGKILL, when=(tmp_path / "other" / "history.csv").exists)
+    assert history(tmp_path / "other")[0] != history(job_dir)[0]
 
 
 def test_killed_at_any_moment_a_job_ends_as_if_nothing_had_happened(job_dir, data_dir, tmp_path):
@@ -24,7 +26,6 @@ def test_killed_at_any_moment_a_job_ends_as_if_nothing_had_happened(job_dir, dat
         return lambda: (folder / "backup" / f"ckpt-{step}.index").exists()
 
     moments = {
-        "in an epoch": backed_up(6),
         "at an epoch's end": backed_up(STEPS_PER_EPOCH),
         "after an epoch": lambda: (folder / "checkpoints" / "last" / f"ckpt-{2 * STEPS_PER_EPOCH}.index").exists(),
         "while evaluating": lambda: (folder / "evaluation").exists(),
@@ -55,6 +56,7 @@ def test_asked_to_stop_while_it_validates_a_job_stops_at_once(data_dir, tmp_path
     assert not (folder / "evaluation").exists()
 
 
+@pytest.mark.skipif("POSTER_LONG" not in os.environ, reason="part of make chaos")
 def test_three_replicas_in_half_precision_go_on_exactly(data_dir, tmp_path):
     command = ("--epochs=1", "--precision=mixed_float16", "--batch_size=15")
     run(*mirrored(data_dir, tmp_path / "whole", *command, replicas=3))

@@ -49,9 +49,9 @@ def _no_faults(stored: Storage):
 
 def test_two_workers_survive_kills_and_faults_and_end_as_on_a_disk(stored, environment, data_dir, tmp_path):
     whole = Chaos(tmp_path / "whole", workers=2)
-    struck(whole, data_dir, (), "--model=cnn", "--backup_steps=7")
+    struck(whole, data_dir, (), "--model=cnn", "--epochs=2", "--backup_steps=7")
     # The backup's data are there, and the pointer to them is not.
-    job = struck_in_bucket(stored, tmp_path, "cnn", (Strike(BACKUP, ("worker 0", "worker 1")),), "--backup_steps=7")
+    job = struck_in_bucket(stored, tmp_path, "cnn", (Strike(BACKUP, ("worker 0", "worker 1")),), "--epochs=2", "--backup_steps=7")
     assert_equal(whole.job_dir, job.job_dir)
     assert not {"LOCK.json", "backup/checkpoint"} & set(stored.names(job.place))
 
@@ -95,8 +95,8 @@ def test_killed_once_in_each_phase_with_faults(stored, data_dir, tmp_path, model
 
 
 # TensorFlow writes the data under another name and renames them; the index it writes as it is called.
-@pytest.mark.parametrize("part", ["index", pytest.param("_temp", marks=LONG)])
-def test_a_checkpoint_that_did_not_arrive_replaces_none(stored, environment, job_dir, tmp_path, part):
+@pytest.mark.parametrize("part", ["index", pytest.param("_temp%2Fpart", marks=LONG)])
+def test_a_checkpoint_that_did_not_arrive_replaces_none(stored, environment, part):
     place = f"gs://posters/jobs/swallowed-{part}"
     command = job(place)
     stored.inject(Plan(kinds=("swallowed",), match=rf"backup%2Fckpt-6[^&]*{part}", count=1))
@@ -106,7 +106,14 @@ def test_a_checkpoint_that_did_not_arrive_replaces_none(stored, environment, job
     pointer = stored.get(f"{place}/backup/checkpoint").decode()
     assert "ckpt-3" in pointer
     assert "ckpt-6" not in pointer
-    assert "resuming at step 3 of" in run(*command, env=environment).stderr
+
+
+@LONG
+def test_what_follows_a_checkpoint_that_did_not_arrive_is_as_if_nothing_had_happened(stored, environment, job_dir, tmp_path):
+    place = "gs://posters/jobs/resumed"
+    stored.inject(Plan(kinds=("swallowed",), match=r"backup%2Fckpt-6[^&]*index", count=1))
+    run(*job(place), code=75, env=environment)
+    assert "resuming at step 3 of" in run(*job(place), env=environment).stderr
     stored.download_folder(place, tmp_path / "job")
     assert_equal(job_dir, tmp_path / "job")
 

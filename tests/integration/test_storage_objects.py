@@ -4,6 +4,7 @@ import base64
 import contextlib
 import json
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -92,6 +93,13 @@ def test_what_may_pass_is_tried_again(folder, cloud, kind):
     assert cloud.counts()[kind] >= 1
 
 
+def test_a_refusal_that_is_cut_off_is_asked_for_again(folder, cloud):
+    cloud.inject(Plan(kinds=("truncated",), count=1))
+    with pytest.raises(FileNotFoundError):
+        objects.read(f"{folder}/x")
+    assert cloud.counts() == {"truncated": 1}
+
+
 def test_what_does_not_pass_is_reported_by_its_name(folder, cloud, monkeypatch):
     monkeypatch.setenv("GCS_RETRY_CONFIG_MAX_RETRIES", "2")
     monkeypatch.setenv("GCS_REQUEST_IDLE_TIMEOUT_SECS", "0.5")
@@ -154,8 +162,67 @@ def test_a_metadata_server_is_waited_for(cloud, monkeypatch, caplog):
         began = time.monotonic()
         assert objects.read("gs://posters/waited") == b"1"
         assert time.monotonic() - began > 3
-    assert "no credentials for Cloud Storage yet, trying for 60 s" in caplog.text
+    assert caplog.text.count("no credentials for Cloud Storage yet: trying for 60 s") == 1
     cloud.clear()
+
+
+@pytest.mark.skipif("POSTER_LONG" not in os.environ, reason="part of make test-cloud")
+def test_a_token_that_replaces_another_is_waited_for_too(cloud, monkeypatch):
+    with reached(cloud.metadata_environment, monkeypatch):
+        objects.write("gs://posters/renewed", b"1")
+        cloud.revoke()
+        # google-auth itself asks for a few seconds.
+        cloud.refuse_metadata(seconds=20)
+        assert objects.read("gs://posters/renewed") == b"1"
+        # An outage that outlasts the deadline is nothing that the user can mend.
+        monkeypatch.setenv("GCS_RETRY_CONFIG_MAX_RETRIES", "0")
+        failures.retry.cache_clear()
+        cloud.revoke()
+        cloud.refuse_metadata(seconds=30)
+        with pytest.raises(LostService, match=r"gs://posters/renewed: "):
+            objects.read("gs://posters/renewed")
+        cloud.refuse_metadata()
+    cloud.clear()
+
+
+def test_content_that_arrives_damaged_is_read_again(folder, monkeypatch):
+    objects.write(f"{folder}/x", b"content" * 1000)
+    blob = objects._blob(f"{folder}/x")
+    download = type(blob).download_as_bytes
+    damaged = [2]
+
+    def damage(self, **options):
+        content = download(self, **options)
+        damaged[0] -= 1
+        return content if damaged[0] < 0 else b"x" + content[1:]
+
+    monkeypatch.setattr(type(blob), "download_as_bytes", damage)
+    assert objects.read(f"{folder}/x") == b"content" * 1000
+    assert damaged[0] == -1
+
+
+def test_what_an_object_is_called_leads_out_of_no_folder(folder, cloud, tmp_path):
+    cloud.put(f"{folder}/model/saved_model.pb", b"1")
+    with files.copied_to_disk(epath.Path(folder) / "model") as copy:
+        assert (copy / "saved_model.pb").read_bytes() == b"1"
+    for name in (f"..{tmp_path}/out", f"/{tmp_path}/out", "a/../../out"):
+        cloud.put(f"{folder}/model/{name}", b"2")
+        with pytest.raises(UserError, match="has a name that leads out of its folder"):
+            files.copied_to_disk(epath.Path(folder) / "model").__enter__()
+        cloud.delete(f"{folder}/model/{name}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_in_a_folder_is_listed_moved_and_removed(folder, cloud):
+    for name in ("a", "deep/b", "deep/er/c", "other/d"):
+        cloud.put(f"{folder}/{name}", name.encode())
+    place = epath.Path(folder)
+    assert [path.name for path in files.children(place)] == ["a", "deep", "other"]
+    assert [item.uri for item in objects.below(folder, deep=False)] == [f"{folder}/a"]
+    files.move(place / "deep", place / "old" / "deep")
+    files.move(place / "a", place / "old" / "a")
+    files.remove_folder(place / "other")
+    assert cloud.objects(folder) == {"old/a": b"a", "old/deep/b": b"deep/b", "old/deep/er/c": b"deep/er/c"}
 
 
 def test_without_credentials_the_user_is_told_at_once(cloud, monkeypatch):

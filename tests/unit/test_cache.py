@@ -1,5 +1,6 @@
 """Copies of shards: the same films in the same order, from the first epoch on without the originals."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,29 @@ def test_a_damaged_original_is_named(dataset, kept_in):
     path.write_bytes(content)
     with pytest.raises(tf.errors.UnknownError, match=r"UserError: .*00000-of-00004.tfrecord is damaged.*--overwrite"):
         list(batches(dataset, ShardCache(dataset, kept_in)))
+
+
+def test_an_original_that_is_gone_is_named(dataset, kept_in):
+    Path(dataset.shard_paths("train")[0]).unlink()
+    with pytest.raises(tf.errors.UnknownError, match=r"UserError: .*00000-of-00004.tfrecord is gone: restore it"):
+        list(batches(dataset, ShardCache(dataset, kept_in)))
+
+
+def test_what_a_killed_process_has_begun_is_removed(dataset, tmp_path):
+    folder = tmp_path / "cache" / dataset.fingerprint[:16]
+    folder.mkdir(parents=True)
+    old, new = (folder / f"train-00000-of-00004.tfrecord.{pid}.1.partial" for pid in (1, 2))
+    old.touch()
+    new.touch()
+    os.utime(old, (0, 0))
+    ShardCache(dataset, str(tmp_path / "cache"))
+    assert sorted(folder.iterdir()) == [new]
+
+
+@pytest.mark.parametrize("place", ["gs://posters/cache", "s3://posters/cache"])
+def test_a_folder_elsewhere_is_refused(dataset, place):
+    with pytest.raises(UserError, match=rf"--cache={place}: name a folder on a disk of this machine, or memory"):
+        ShardCache(dataset, place)
 
 
 def test_a_folder_that_cannot_be_made_is_refused(dataset, tmp_path):

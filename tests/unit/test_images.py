@@ -1,7 +1,9 @@
 """Decoding pictures of every kind, and refusing the others by name."""
 
+import errno
 import io
 import os
+import re
 import struct
 import warnings
 import zlib
@@ -221,6 +223,23 @@ def test_what_is_no_file_or_never_ends_is_not_read(tmp_path: Path):
         found[path.name] = caught.value.detail
     assert found["none.jpg"] == "no such file"
     assert found["pipe.jpg"] == found["zero.jpg"] == found[tmp_path.name] == "not a regular file"
+
+
+def test_a_file_system_that_is_away_is_no_fault_of_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(number: int) -> None:
+        def failing(*_: object, **__: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(Path, "open", failing)
+
+    (tmp_path / "a.jpg").write_bytes(PNG)
+    for number in (errno.EIO, errno.ESTALE, errno.ETIMEDOUT):
+        fail(number)
+        with pytest.raises(OSError, match=re.escape(os.strerror(number))):
+            images.read(tmp_path / "a.jpg")
+    fail(errno.EACCES)
+    with pytest.raises(PictureError, match="it cannot be read: Permission denied"):
+        images.read(tmp_path / "a.jpg")
 
 
 def test_a_file_that_is_too_long_is_not_read_to_its_end(tmp_path: Path):

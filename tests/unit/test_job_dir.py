@@ -194,6 +194,28 @@ def test_a_bucket_that_is_mounted_is_not_asked_to_rename_a_folder(describe, monk
     assert sorted(path.name for path in job.path.iterdir()) == ["old-1"]
 
 
+def test_of_two_that_find_no_lock_one_has_it(tmp_path):
+    one, other = (lock_file.at(epath.Path(tmp_path) / "LOCK.json") for _ in range(2))
+    assert one.read() is other.read() is None
+    assert one.take(b"one")
+    assert not other.take(b"other")
+    assert one.read() == b"one"
+
+
+def test_of_two_that_find_the_same_old_lock_one_has_it(tmp_path):
+    (tmp_path / "LOCK.json").write_bytes(b"old")
+    one, other = (lock_file.at(epath.Path(tmp_path) / "LOCK.json") for _ in range(2))
+    assert one.read() == other.read() == b"old"
+    assert one.take(b"one")
+    assert not other.take(b"other")
+    assert one.read() == b"one"
+
+
+def test_a_name_that_tensorflow_takes_for_a_pattern_is_refused(tmp_path, dataset):
+    with pytest.raises(UserError, match=r"--job_dir=.*job\[1\] has one of"):
+        job_dir.describe(TrainConfig(data_dir="d", job_dir=str(tmp_path / "job[1]")), dataset)
+
+
 def test_the_later_of_two_machines_that_make_the_lock_on_a_mounted_bucket_does_not_have_it(tmp_path, monkeypatch):
     """Cloud Storage FUSE sends a new file when it is closed, and then finds that there is one."""
     file = lock_file.at(epath.Path(tmp_path) / "LOCK.json")

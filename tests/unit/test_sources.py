@@ -1,8 +1,10 @@
 """Pictures and CSVs wherever they are, archives that are damaged or mean, and servers that misbehave."""
 
 import contextlib
+import errno
 import http.server
 import io
+import os
 import pickle
 import struct
 import sys
@@ -15,10 +17,11 @@ import fsspec
 import pytest
 from etils import epath
 
-from trainer.data import archives, catalog, fsspec_files, images, sources
+from trainer.data import addresses, archives, catalog, decoding, fsspec_files, images, sources
 from trainer.data.archives import Archive, Member
 from trainer.data.columns import Columns
 from trainer.data.images import PictureError
+from trainer.data.pictures import Picture
 from trainer.data.rejects import Reason
 from trainer.errors import LostService, UserError
 
@@ -199,7 +202,95 @@ def test_a_folder_may_be_called_like_an_archive(tmp_path: Path):
     assert sources.folder(f"file://{tmp_path}/a.zip").find("a") == sources.LocalFile(tmp_path / "a.zip" / "a.jpg")
 
 
+def away(*_: object, **__: object) -> None:
+    raise OSError(errno.EIO, "Input/output error")
+
+
+def test_a_disk_that_is_away_makes_no_folder_empty_and_no_picture_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "a.jpg").write_bytes(CONTENT)
+    folder = sources.LocalFolder(tmp_path)
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="Input/output"):
+        patched.setattr(Path, "is_file", away)
+        folder.get("a.jpg")
+    monkeypatch.setattr(os, "scandir", away)
+    with pytest.raises(OSError, match="Input/output"):
+        list(folder.paths())
+
+
+def test_a_disk_that_is_away_makes_no_archive_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    class Away(io.BytesIO):
+        def seek(self, *_: object) -> int:
+            raise OSError(errno.EIO, "Input/output error")
+
+    member = only_member(pack(tmp_path / "a.zip"))
+    monkeypatch.setattr(Archive, "open", lambda _: Away())
+    with pytest.raises(OSError, match="Input/output"):
+        member.read()
+    with pytest.raises(OSError, match="Input/output"):
+        list(archives.members(Archive(str(tmp_path / "a.zip"))))
+
+
+def test_only_small_pictures_are_read_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "a.jpg").write_bytes(CONTENT)
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/small/a.jpg", CONTENT)
+    pictures: list[Picture] = [
+        sources.LocalFile(tmp_path / "a.jpg"),
+        only_member(pack(tmp_path / "a.zip")),
+        fsspec_files.File("memory://small", "/small/a.jpg", len(CONTENT)),
+        fsspec_files.File("memory://small", "/small/a.jpg", None),
+    ]
+    assert [decoding._read_ahead(picture) for picture in pictures] == [CONTENT] * 4
+    asked = []
+
+    def beginning(_system: object, _path: str, most: int) -> bytes:
+        asked.append(most)
+        return CONTENT[:most]
+
+    monkeypatch.setattr(fsspec_files, "_beginning", beginning)
+    monkeypatch.setattr(decoding, "_LARGE_BYTES", len(CONTENT) - 1)
+    assert [decoding._read_ahead(picture) for picture in pictures] == [None] * 4
+    assert asked == [len(CONTENT)]
+    assert pictures[3].read() == CONTENT
+
+
 # -------------------------------------------------------------------------------------------------------------------- fsspec
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://me:pass@host:80/a.csv?X-Goog-Signature=1 2#x", "https://host:80/a.csv"),
+        ("sftp://me:p?a@ss#@host/a@2x.jpg", "sftp://host/a@2x.jpg"),
+        ("zip://a.csv::https://me:pass@host/a.zip?sig=1", "zip://a.csv::https://host/a.zip"),
+        ("gs://bucket/really?.csv", "gs://bucket/really?.csv"),
+        ("/home/me@work/really?.csv", "/home/me@work/really?.csv"),
+    ],
+)
+def test_a_url_is_shown_without_its_secrets(url: str, shown: str):
+    assert addresses.shown(url) == shown
+
+
+def test_no_message_shows_the_secrets_of_a_url(web: str):
+    secret = web.replace("http://", "http://me:pa55@")
+    calls = [
+        *(
+            (sources.read, f"{place}/{name}?signature=pa55")
+            for place in (secret, "http://me:pa55@127.0.0.1:9")
+            for name in ("denied.csv",)
+        ),
+        *((sources.folder, f"{secret}/{name}?signature=pa55") for name in ("none", "whole.zip", "films.csv.zip")),
+        (sources.read, "nonsense://me:pa55@host/a?pa55"),
+        (sources.folder, "memory://me:pa55@none?pa55"),
+        (lambda url: catalog.read(url, Columns()), f"{secret}/none.csv?signature=pa55"),
+    ]
+    for call, url in calls:
+        with pytest.raises((UserError, LostService)) as caught:
+            call(url)
+        assert "pa55" not in str(caught.value)
+    error = OSError("cannot reach URL('https://me:pa55@host/a?signature=pa55') (/a?pa55)")
+    for meant in (error, PermissionError(str(error)), ImportError(str(error)), KeyError(str(error))):
+        assert "pa55" not in str(fsspec_files._meaning("https://me:pa55@host/a?pa55", meant))
 
 
 def test_a_csv_and_an_archive_behind_a_url(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 import re
 
+import google.auth.exceptions
 import pytest
 import tensorflow as tf
 
@@ -84,10 +85,35 @@ def test_other_errors_are_left_to_others(error):
     assert failures.of_tensorflow(error) is None
 
 
-@pytest.mark.parametrize("uri", ["gs://", "gs:///x", "gs://UPPER/x", "gs://a/x", "gs://-posters/x", "gs://post ers/x"])
+@pytest.mark.parametrize(
+    "uri",
+    ["gs://", "gs:///x", "gs://a..b/x", "gs://192.168.0.1/x", "gs://UPPER/x", "gs://a/x", "gs://-posters/x", "gs://post ers/x"],
+)
 def test_what_cannot_be_a_bucket_is_refused(uri):
     with pytest.raises(UserError, match=r"cannot be a bucket's name: write gs://BUCKET/PATH"):
         objects.parse(uri)
+
+
+def test_what_the_body_of_an_answer_holds_is_not_repeated():
+    message = f"{AFTER_ALL}{FAILED}HTTP response code 503 with body 'secret' when reading gs://posters/x"
+    assert "secret" not in str(failures.of_tensorflow(tf.errors.AbortedError(None, None, message)))
+
+
+@pytest.mark.parametrize("is_on_google_cloud", [True, False])
+def test_a_metadata_server_may_answer_yet(monkeypatch, is_on_google_cloud):
+    """It says of no failure that it may pass."""
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    monkeypatch.setenv("GCE_METADATA_HOST", "127.0.0.1:1")
+    monkeypatch.setenv("NO_GCE_CHECK", "false" if is_on_google_cloud else "true")
+    refused = google.auth.exceptions.RefreshError("the metadata server answers 503")
+    assert failures.may_pass(refused) is credentials.may_come(refused) is is_on_google_cloud
+    assert failures.may_pass(google.auth.exceptions.TransportError("no connection"))
+
+
+def test_a_setting_that_is_no_number_is_named(monkeypatch):
+    monkeypatch.setenv("GCS_RETRY_CONFIG_MAX_RETRIES", "many")
+    with pytest.raises(UserError, match=r"GCS_RETRY_CONFIG_MAX_RETRIES=many, which is no number"):
+        patience.patience()
 
 
 def test_both_clients_are_equally_patient(monkeypatch):

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.data import fsspec_files, images
+from trainer.data import addresses, fsspec_files, images
 from trainer.data.images import PictureError
 from trainer.data.rejects import Reason
-from trainer.errors import UserError
+from trainer.errors import TRANSIENT_ERRNOS, UserError
 from trainer.storage import failures, objects
 
 # What zipfile raises on a table of contents that is not what it claims to be.
@@ -89,6 +89,9 @@ class Member:
             raise _damaged()
         return data
 
+    def read_small(self, most: int) -> bytes | None:
+        return self.read() if max(self.size, self.packed) <= most else None
+
     def _packed(self) -> bytes:
         try:
             file = _file_of_this_thread(self.archive)
@@ -99,8 +102,10 @@ class Member:
             file.seek(self.offset + _HEADER.size + name_bytes + extra_bytes)
             return _exactly(file, self.packed)
         except (FileNotFoundError, failures.Changed):
-            raise UserError(f"--images={self.archive.place} was removed or replaced while it was read: run again") from None
+            raise _was_replaced(self.archive) from None
         except OSError as error:
+            if error.errno in TRANSIENT_ERRNOS:
+                raise
             raise PictureError(Reason.NO_PICTURE, f"it cannot be read: {error.strerror or type(error).__name__}") from error
 
 
@@ -119,12 +124,15 @@ def members(archive: Archive) -> Iterator[tuple[str, Member]]:
         with archive.open() as file, zipfile.ZipFile(file) as contents:
             found = contents.infolist()
     except _DAMAGED as error:
+        if isinstance(error.__context__, OSError) and error.__context__.errno in TRANSIENT_ERRNOS:
+            raise error.__context__ from None  # Which zipfile takes for damage.
+        reason = str(error).rstrip(".") or type(error).__name__
         raise UserError(
-            f"--images={archive.place} is damaged or no zip archive ({str(error).rstrip('.') or type(error).__name__}): "
+            f"--images={addresses.shown(archive.place)} is damaged or no zip archive ({reason}): "
             "copy or pack it again, or name a folder"
         ) from None
     except (FileNotFoundError, failures.Changed):
-        raise UserError(f"--images={archive.place} was removed or replaced while it was read: run again") from None
+        raise _was_replaced(archive) from None
     for info in found:
         # Some programs for Windows write backslashes.
         yield (
@@ -166,6 +174,10 @@ def _inflated(packed: bytes, size: int) -> bytes:
         return inflater.decompress(packed, size + 1)
     except zlib.error:
         raise _damaged() from None
+
+
+def _was_replaced(archive: Archive) -> UserError:
+    return UserError(f"--images={addresses.shown(archive.place)} was removed or replaced while it was read: run again")
 
 
 def _damaged() -> PictureError:

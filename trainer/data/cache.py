@@ -3,24 +3,26 @@
 Whole files are kept, and read as the originals are: neither the order of the films nor what a resumed job reads depends on a cache.
 """
 
-import base64
+import contextlib
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import google_crc32c
 import tensorflow as tf
 from etils import epath
 
 from trainer.data import shards
 from trainer.data.shards import Dataset
-from trainer.errors import LostService, UserError
+from trainer.errors import Ended, LostService, UserError
+from trainer.storage import failures
 
 MEMORY = "memory"
 
 _MEMORY_ROOT = "ram://shards"  # TensorFlow's file system in the memory of a process.
 _CHUNK_BYTES = 4 << 20
+_ABANDONED_SECONDS = 600
 
 
 class ShardCache:
@@ -37,6 +39,8 @@ class ShardCache:
         Raises:
           UserError: the folder cannot be made.
         """
+        if "://" in kept_in:
+            raise UserError(f"--cache={kept_in}: name a folder on a disk of this machine, or memory")
         self._kept_in = kept_in
         root = _MEMORY_ROOT if kept_in == MEMORY else str(Path(kept_in).expanduser())
         self._folder = f"{root}/{dataset.fingerprint[:16]}"
@@ -46,6 +50,8 @@ class ShardCache:
             tf.io.gfile.makedirs(self._folder)
         except tf.errors.OpError as error:
             raise UserError(f"--cache={kept_in}: {error.message}: name a folder that can be written, or memory") from None
+        if kept_in != MEMORY:
+            _remove_abandoned(Path(self._folder))
 
     def path(self, original: tf.Tensor) -> tf.Tensor:
         """Returns the path of a shard's copy: a string [] for a string []."""
@@ -58,7 +64,7 @@ class ShardCache:
         name = source.rpartition("/")[2]
         target = f"{self._folder}/{name}"
         if name not in self._copied:
-            if not tf.io.gfile.exists(target) or _checksum(_chunks(target)) != self._checksums[name]:
+            if not tf.io.gfile.exists(target) or shards.checksum_of(_chunks(target)) != self._checksums[name]:
                 self._make(source, target, self._checksums[name])
             self._copied.add(name)
         return target.encode()
@@ -68,14 +74,21 @@ class ShardCache:
         partial = f"{target}.{os.getpid()}.{threading.get_ident()}.partial"
         try:
             with tf.io.gfile.GFile(partial, "wb") as file:
-                found = _checksum(_written(file, _chunks(source)))
+                found = shards.checksum_of(_written(file, _chunks(source)))
             if found != checksum:
                 if shards.checksum(epath.Path(source)) != checksum:
                     raise UserError(f"{source} is damaged, its CRC32C is not that of dataset.json: {shards.REMEDY}")
                 raise LostService(f"{source} arrived damaged, by its CRC32C: run the same command again")
             tf.io.gfile.rename(partial, target, overwrite=True)
-        except tf.errors.ResourceExhaustedError as error:
-            raise UserError(f"--cache={self._kept_in}: {error.message}: give it more space, or leave --cache out") from error
+        except tf.errors.OpError as error:
+            # Past tf.data there is the text alone: what an error means has to be said here.
+            if isinstance(told := failures.of_tensorflow(error), Ended):
+                raise told from error
+            if isinstance(error, tf.errors.ResourceExhaustedError):
+                raise UserError(f"--cache={self._kept_in}: {error.message}: give it more space, or leave --cache out") from error
+            if isinstance(error, tf.errors.NotFoundError):
+                raise UserError(f"{source} is gone: restore it or {shards.REMEDY}") from error
+            raise
         finally:
             if tf.io.gfile.exists(partial):
                 tf.io.gfile.remove(partial)
@@ -93,8 +106,9 @@ def _written(file: tf.io.gfile.GFile, chunks: Iterator[bytes]) -> Iterator[bytes
         yield chunk
 
 
-def _checksum(chunks: Iterator[bytes]) -> str:
-    crc = google_crc32c.Checksum()
-    for chunk in chunks:
-        crc.update(chunk)
-    return base64.b64encode(crc.digest()).decode()
+def _remove_abandoned(folder: Path) -> None:
+    """Removes unfinished copies that nobody writes to any more: whoever began them was killed."""
+    for path in folder.glob("*.partial"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+                path.unlink()

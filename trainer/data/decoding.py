@@ -117,7 +117,7 @@ def _encode(data: bytes, *, height: int, width: int, encoding: str) -> _Encoded:
 
 def _read_ahead(picture: Picture) -> bytes | None:
     """Reads a picture, unless it is a large one."""
-    return picture.read() if (picture.size or 0) <= _LARGE_BYTES else None
+    return picture.read_small(_LARGE_BYTES)
 
 
 @cache

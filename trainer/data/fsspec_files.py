@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
-from trainer.data import images
+from trainer.data import addresses, images
 from trainer.data.images import PictureError
 from trainer.data.rejects import Reason
 from trainer.errors import Ended, LostService, UserError
@@ -40,21 +40,24 @@ class File:
         return True
 
     def read(self) -> bytes:
-        try:
-            data = _patiently(self.folder, self._read)
-        except FileNotFoundError:
-            raise PictureError(Reason.NO_PICTURE, "no such file") from None
-        if len(data) > images.MAX_FILE_BYTES:
-            raise _too_large()
+        data = self.read_small(images.MAX_FILE_BYTES)
+        if data is None:
+            raise PictureError(Reason.TOO_LARGE, f"more than {images.MAX_FILE_BYTES:,} bytes")
         return data
 
-    def _read(self) -> bytes:
-        system, _ = _file_system(self.folder)
-        if self.size is None:
-            return _beginning(system, self.path, images.MAX_FILE_BYTES + 1)
-        if self.size > images.MAX_FILE_BYTES:
-            raise _too_large()
-        return system.cat_file(self.path)
+    def read_small(self, most: int) -> bytes | None:
+        if self.size is not None and self.size > most:
+            return None
+
+        def beginning() -> bytes:
+            system, _ = _file_system(self.folder)
+            return _beginning(system, self.path, most + 1) if self.size is None else system.cat_file(self.path)
+
+        try:
+            data = _patiently(self.folder, beginning)
+        except FileNotFoundError:
+            raise PictureError(Reason.NO_PICTURE, "no such file") from None
+        return data if len(data) <= most else None
 
 
 def local_path(value: str) -> str | None:
@@ -118,7 +121,9 @@ def open_seekable(url: str) -> Any:
         file.close()
         if not isinstance(error.__cause__, ValueError):
             raise
-        raise UserError(f"{url}: its server gives the file as a whole only: copy it to this machine or to gs:// first") from None
+        raise UserError(
+            f"{addresses.shown(url)}: its server gives the file as a whole only: copy it to this machine or to gs:// first"
+        ) from None
     return file
 
 
@@ -141,7 +146,7 @@ def below(folder: str) -> Iterator[tuple[str, File]]:
     try:
         yield from _patiently(folder, found)
     except FileNotFoundError:
-        raise UserError(f"{folder}: there is no such folder: mend the address") from None
+        raise UserError(f"{addresses.shown(folder)}: there is no such folder: mend the address") from None
 
 
 def _crawled(system: Any, root: str) -> Iterator[str]:
@@ -179,7 +184,9 @@ def _file_system(url: str) -> tuple[Any, str]:
     except ImportError as error:
         raise _lacks(url, error) from None
     except ValueError as error:
-        raise UserError(f"{url}: {error}: name a path, gs://…, or a URL that fsspec knows") from None
+        raise UserError(
+            f"{addresses.shown(url)}: {addresses.cleaned(str(error))}: name a path, gs://…, or a URL that fsspec knows"
+        ) from None
 
 
 def _beginning(system: Any, path: str, most: int) -> bytes:
@@ -191,10 +198,6 @@ def _beginning(system: Any, path: str, most: int) -> bytes:
         while len(data) < most and (piece := file.read(most - len(data))):
             data += piece
     return data
-
-
-def _too_large() -> PictureError:
-    return PictureError(Reason.TOO_LARGE, f"more than {images.MAX_FILE_BYTES:,} bytes")
 
 
 def _patiently(url: str, work: Callable[[], _T]) -> _T:
@@ -223,29 +226,30 @@ def _explained(url: str) -> Iterator[None]:
 def _meaning(url: str, error: BaseException) -> Exception:
     if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
         return _meaning(url, error.__cause__)  # What http says of a server that is not there.
+    place = addresses.shown(url)
     if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
-        return FileNotFoundError(2, "no such file", url)
+        return FileNotFoundError(2, "no such file", place)
     if isinstance(error, ImportError):  # Some packages are asked for at the first request only.
         return _lacks(url, error)
     if isinstance(error, PermissionError):
-        return UserError(f"{url} may not be read ({_brief(error)}): give other credentials, or name another place")
+        return UserError(f"{place} may not be read ({_brief(error)}): give other credentials, or name another place")
     status = getattr(error, "status", None)
     if status == 404:
-        return FileNotFoundError(2, "no such file", url)
+        return FileNotFoundError(2, "no such file", place)
     if isinstance(status, int) and 400 <= status < 500 and status not in (408, 429):
-        return UserError(f"{url} cannot be read: the server answers {status}: mend the address or the rights there")
+        return UserError(f"{place} cannot be read: the server answers {status}: mend the address or the rights there")
     if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in ("aiohttp", "asyncio"):
-        return LostService(f"{url} does not answer ({_brief(error)}): mend the address, or run the same command again")
-    return UserError(f"{url} cannot be read ({_brief(error)}): mend the address, the rights there or the credentials")
+        return LostService(f"{place} does not answer ({_brief(error)}): mend the address, or run the same command again")
+    return UserError(f"{place} cannot be read ({_brief(error)}): mend the address, the rights there or the credentials")
 
 
 def _lacks(url: str, error: ImportError) -> UserError:
     remedy = "pip install 'poster-trainer[fsspec]'" if _is_web(url) else "install that package with pip"
-    return UserError(f"{url} needs a package that is not installed ({error}): {remedy}")
+    return UserError(f"{addresses.shown(url)} needs a package that is not installed ({addresses.cleaned(str(error))}): {remedy}")
 
 
 def _brief(error: BaseException) -> str:
-    text = " ".join(str(error).split())[:200]
+    text = addresses.cleaned(" ".join(str(error).split()))[:200]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

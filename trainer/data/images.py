@@ -14,6 +14,7 @@ from etils import epath
 from PIL import Image
 
 from trainer.data.rejects import Reason
+from trainer.errors import TRANSIENT_ERRNOS
 
 MAX_FILE_BYTES = 256 << 20
 MAX_PIXELS = 100_000_000
@@ -57,6 +58,7 @@ def read(file: Path | epath.Path) -> bytes:
       PictureError: there is none, it is not a regular file (a device or a pipe may never end), it has more than
         `MAX_FILE_BYTES`, or
         it cannot be read.
+      OSError: of `TRANSIENT_ERRNOS`; it may be read later.
     """
     try:
         if not file.is_file():
@@ -64,6 +66,8 @@ def read(file: Path | epath.Path) -> bytes:
         with file.open("rb") as opened:
             data = opened.read(MAX_FILE_BYTES + 1)
     except OSError as error:
+        if error.errno in TRANSIENT_ERRNOS:
+            raise
         raise PictureError(Reason.NO_PICTURE, f"it cannot be read: {error.strerror or type(error).__name__}") from error
     if len(data) > MAX_FILE_BYTES:
         raise PictureError(Reason.TOO_LARGE, f"more than {MAX_FILE_BYTES:,} bytes")

@@ -23,10 +23,6 @@ class Picture(Protocol):
     def waits(self) -> bool:
         """Whether reading it is mostly waiting for an answer."""
 
-    @property
-    def size(self) -> int | None:
-        """In bytes; None where that cannot be told without reading it."""
-
     def read(self) -> bytes:
         """Reads all of it.
 
@@ -34,7 +30,11 @@ class Picture(Protocol):
           PictureError: it cannot be read, or has more than `images.MAX_FILE_BYTES`.
           UserError: nothing there can be read.
           LostService: what holds it does not answer.
+          OSError: of `TRANSIENT_ERRNOS`; it may be read later.
         """
+
+    def read_small(self, most: int) -> bytes | None:
+        """Reads all of it, as `read` does, or returns None where it has more bytes than that, of which no more are held."""
 
 
 class LeadsOut(Exception):

@@ -1,7 +1,7 @@
 """A data set's way to Cloud Storage: shards leave the disk as soon as they are written, and dataset.json, the last, makes it whole.
 
-While a run is at work, and after it was killed, an object `.preparing.json` is in the folder: what else is there without a
-dataset.json is the run's own, and the next run goes on from it.
+While a run is at work, and after it was killed or is to be started again, an object `.preparing.json` is in the folder: what else
+is there without a dataset.json is the run's own, and the next run goes on from it.
 """
 
 import contextlib
@@ -21,10 +21,10 @@ from pathlib import Path
 from etils import epath
 
 from trainer import lock
-from trainer.data import fetch, shards, staging
+from trainer.data import shards, staging
 from trainer.data.output import Output
 from trainer.data.shards import DATASET_FILE, Shard
-from trainer.errors import Ended, LostPeer, LostService, UserError
+from trainer.errors import TRANSIENT_ERRNOS, Ended, LostPeer, LostService, Stopped, UserError
 from trainer.storage import objects
 from trainer.storage.objects import Object
 
@@ -85,8 +85,8 @@ def _uploaded(uri: str, *, overwrite: bool) -> Iterator["_Bucket"]:
             try:
                 yield bucket
                 bucket.finish()
-            except BaseException:
-                bucket.abandon()
+            except BaseException as error:
+                bucket.abandon(error)
                 raise
             finally:
                 bucket.close()
@@ -105,7 +105,7 @@ class _Contents:
 
     @classmethod
     def of(cls, uri: str) -> "_Contents":
-        found = {item.uri.removeprefix(f"{uri}/"): item for item in objects.below(uri)}
+        found = {item.uri.removeprefix(f"{uri}/"): item for item in objects.below(uri, deep=False)}
         files = {name: item for name, item in found.items() if shards.is_shard(name) or name == staging.REJECTS_FILE}
         if DATASET_FILE not in found:
             return cls(files, None)
@@ -163,26 +163,32 @@ class _Bucket:
                 raise LostService(f"{self._uri}/{shard.name} did not arrive as it was written: run the same command again")
         self._lock.check()
         objects.write(f"{self._uri}/{DATASET_FILE}", (self.folder / DATASET_FILE).read_bytes())
+        self._is_whole = True
 
-    def abandon(self) -> None:
-        """Removes what this run and those before it have uploaded; a data set that it has not touched stays."""
+    def abandon(self, error: BaseException) -> None:
+        """Ends a run that has failed.
+
+        What it and those before it have uploaded is left to the next run where the exit code asks for one, and removed otherwise. A
+        data set that it has not touched stays.
+        """
         if self._is_whole:
             return
         try:
             self._pool.shutdown(cancel_futures=True)
+            if _asks_for_another_try(error):
+                self._lock.leave()
+                return
             self._lock.check()
             # First, so that there is no moment with a dataset.json and too few shards.
             objects.remove(f"{self._uri}/{DATASET_FILE}")
             self._remove({*self._there, *self._shards, staging.REJECTS_FILE})
         except LostPeer:
             return  # Another run goes on from here.
-        except BaseException as error:
-            # A lock of nobody, which is not released with ours: it tells the next run whose files these are.
-            with contextlib.suppress(Ended):
-                objects.write(f"{self._uri}/{LOCK_FILE}", b"{}")
-            if not isinstance(error, Ended):
+        except BaseException as failure:
+            self._lock.leave()
+            if not isinstance(failure, Ended):
                 raise
-            _log.warning("%s: unfinished files are left there, for the next run to remove: %s", self._uri, error)
+            _log.warning("%s: unfinished files are left there, for the next run to remove: %s", self._uri, failure)
 
     def close(self) -> None:
         """Ends the threads."""
@@ -208,6 +214,13 @@ class _Bucket:
                 removed.result()
 
 
+def _asks_for_another_try(error: BaseException) -> bool:
+    """Whether the command ends with an exit code after which it is started again."""
+    if isinstance(error, OSError):
+        return error.errno in TRANSIENT_ERRNOS
+    return isinstance(error, LostPeer | LostService | Stopped | KeyboardInterrupt)
+
+
 def _is_same(found: Object | None, shard: Shard) -> bool:
     return found is not None and (found.size, found.crc32c) == (shard.bytes, shard.crc32c)
 
@@ -223,14 +236,17 @@ def _key(uri: str) -> str:
 @contextlib.contextmanager
 def _only_one_of_this_host(uri: str) -> Iterator[None]:
     """Keeps two runs of one user of this host apart, which are one to `.preparing.json`; ends with the process."""
-    folder = fetch.default_cache_dir().parent / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _key(uri)).open("w") as file:
+    # Not in the home folder: a container may have none that can be written. Others may have put a link in this one.
+    path = Path(tempfile.gettempdir()) / f"poster-trainer-{os.getuid()}-{_key(uri)}.lock"
+    handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600)
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"--output={uri}: another process prepares a data set there: wait for it or end it") from None
         yield
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager

@@ -120,10 +120,15 @@ def checksum(path: epath.Path) -> str:
     """Returns the CRC32C of a file, big-endian, in base64; of an object, what Cloud Storage keeps."""
     if objects.is_uri(path):
         return objects.stat(str(path)).crc32c
-    crc = google_crc32c.Checksum()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            crc.update(chunk)
+        return checksum_of(iter(lambda: file.read(_CHUNK_BYTES), b""))
+
+
+def checksum_of(chunks: Iterable[bytes]) -> str:
+    """Returns the CRC32C of the chunks of a file, big-endian, in base64."""
+    crc = google_crc32c.Checksum()
+    for chunk in chunks:
+        crc.update(chunk)
     return base64.b64encode(crc.digest()).decode()
 
 

@@ -4,14 +4,15 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from etils import epath
 
-from trainer.data import archives, fsspec_files, images
+from trainer.data import addresses, archives, fsspec_files, images
 from trainer.data.images import PictureError
 from trainer.data.pictures import Files, LeadsOut, Listed, Picture, PictureFolder, listed
 from trainer.data.rejects import Reason
-from trainer.errors import UserError
+from trainer.errors import TRANSIENT_ERRNOS, UserError
 from trainer.storage import objects
 
 
@@ -25,15 +26,16 @@ class LocalFile:
     def waits(self) -> bool:
         return False
 
-    @property
-    def size(self) -> int | None:
-        try:
-            return self.path.stat().st_size
-        except OSError:
-            return None
-
     def read(self) -> bytes:
         return images.read(self.path)
+
+    def read_small(self, most: int) -> bytes | None:
+        try:
+            if self.path.stat().st_size > most:
+                return None
+        except OSError:
+            pass  # Reading it says why.
+        return self.read()
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,9 @@ class StoredObject:
         except FileNotFoundError:
             raise PictureError(Reason.NO_PICTURE, "no such file") from None
 
+    def read_small(self, most: int) -> bytes | None:
+        return self.read() if self.size <= most else None
+
 
 class LocalFolder:
     """The files of a folder on a disk; a symbolic link is followed as long as it stays inside."""
@@ -67,7 +72,7 @@ class LocalFolder:
         return self._root.name
 
     def paths(self) -> Iterable[str]:
-        for parent, _, names in os.walk(self._root):
+        for parent, _, names in os.walk(self._root, onerror=_raise):
             folder = Path(parent).relative_to(self._root).as_posix()
             yield from (name if folder == "." else f"{folder}/{name}" for name in names)
 
@@ -77,8 +82,15 @@ class LocalFolder:
             if not file.is_relative_to(self._root):
                 raise LeadsOut
             return LocalFile(file) if file.is_file() else None
-        except (OSError, ValueError, RuntimeError):  # Too long a name, a zero byte, symbolic links in a circle.
+        except (OSError, ValueError, RuntimeError) as error:  # Too long a name, a zero byte, symbolic links in a circle.
+            if isinstance(error, OSError) and error.errno in TRANSIENT_ERRNOS:
+                raise
             return None
+
+
+def _raise(error: OSError) -> NoReturn:
+    """Lets a folder that cannot be listed not pass for an empty one, whose films would be left out."""
+    raise error
 
 
 def read(place: str) -> bytes:
@@ -117,9 +129,9 @@ def _files(value: str) -> Files:
     if path.is_dir():
         return LocalFolder(path)
     if not path.is_file():
-        raise UserError(f"--images={value}: there is no such folder or zip archive")
+        raise UserError(f"--images={addresses.shown(value)}: there is no such folder or zip archive")
     if not archives.is_archive_name(value):
-        raise UserError(f"--images={value} is a file: name a folder, or an archive whose name ends in .zip")
+        raise UserError(f"--images={addresses.shown(value)} is a file: name a folder, or an archive whose name ends in .zip")
     return _of_archive(value, archives.Archive(str(path)))
 
 
@@ -148,5 +160,7 @@ def _of_archive(value: str, archive: archives.Archive) -> Listed:
 
 def _not_empty(value: str, files: Listed) -> Listed:
     if not files.pictures:
-        raise UserError(f"--images={value} holds no file, or is no folder: name the folder or the zip archive of the posters")
+        raise UserError(
+            f"--images={addresses.shown(value)} holds no file, or is no folder: name the folder or the zip archive of the posters"
+        )
     return files

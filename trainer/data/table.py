@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from etils import epath
 
-from trainer.data import cells, sources
+from trainer.data import addresses, cells, sources
 from trainer.data.rejects import Reason, Reject
 from trainer.errors import UserError
 
@@ -59,9 +59,9 @@ def read(place: epath.PathLike) -> Table:
       UserError: there is no such file, it is no text, has no row, or a quotation mark in it is never closed.
       LostService: what holds it does not answer.
     """
-    path = os.fspath(place)
+    path = addresses.shown(os.fspath(place))
     try:
-        data = sources.read(path)
+        data = sources.read(os.fspath(place))
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"--csv={path}: there is no such file") from None
     except IsADirectoryError:

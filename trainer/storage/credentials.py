@@ -36,27 +36,37 @@ def load() -> Any:
         found.refresh(Request())
         return found
 
-    def may_come(error: BaseException) -> bool:
+    def missing_but_may_come(error: BaseException) -> bool:
         if isinstance(error, exceptions.DefaultCredentialsError):
             return _has_metadata_server()
-        # The metadata server refuses a pod whose service account is not set up yet, which is not called retryable.
-        return isinstance(error, exceptions.TransportError) or (
-            isinstance(error, exceptions.RefreshError) and (error.retryable or _has_metadata_server())
-        )
+        return may_come(error)
 
-    def tell(error: BaseException) -> None:
-        _log.warning("no credentials for Cloud Storage yet, trying for %.0f s: %s", _WAIT_SECONDS, brief(error))
+    @functools.cache
+    def tell_once() -> None:
+        _log.warning("no credentials for Cloud Storage yet: trying for %.0f s", _WAIT_SECONDS)
 
-    patient = retry.Retry(predicate=may_come, initial=1.0, maximum=8.0, timeout=_WAIT_SECONDS, on_error=tell)
+    patient = retry.Retry(
+        predicate=missing_but_may_come, initial=1.0, maximum=8.0, timeout=_WAIT_SECONDS, on_error=lambda _: tell_once()
+    )
     try:
         return patient(obtain)()
-    except exceptions.DefaultCredentialsError as error:
-        raise UserError(f"there are no credentials for Cloud Storage ({brief(error)}): {_LOGIN}") from error
-    except exceptions.RefreshError as error:
-        raise UserError(f"the credentials for Cloud Storage are refused ({brief(error)}): {_LOGIN}") from error
     except (exceptions.GoogleAuthError, api_exceptions.RetryError) as error:
         cause = error.cause if isinstance(error, api_exceptions.RetryError) and error.cause else error
+        if isinstance(cause, exceptions.DefaultCredentialsError):
+            raise UserError(f"there are no credentials for Cloud Storage ({brief(cause)}): {_LOGIN}") from error
+        if isinstance(cause, exceptions.RefreshError) and not may_come(cause):
+            raise UserError(f"the credentials for Cloud Storage are refused ({brief(cause)}): {_LOGIN}") from error
         raise LostService(f"no credentials for Cloud Storage could be had in {_WAIT_SECONDS:.0f} s ({brief(cause)})") from error
+
+
+def may_come(error: BaseException) -> bool:
+    """Whether a token that could not be had may be had yet: the first one, and each that replaces one that has run out."""
+    from google.auth import exceptions
+
+    if isinstance(error, exceptions.RefreshError):
+        # Not called retryable: a metadata server that does not answer, or refuses a pod that is not set up yet.
+        return error.retryable or _has_metadata_server()
+    return isinstance(error, exceptions.TransportError)
 
 
 def identity() -> str:

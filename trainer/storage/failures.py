@@ -38,19 +38,19 @@ def retry() -> Any:
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether another try may succeed: busy servers, connections that fail or break off, bodies that arrive damaged."""
+    """Whether another try may succeed: busy servers, connections that fail or break off, tokens that are late."""
     import requests
     import urllib3
     from google.api_core import exceptions
     from google.auth import exceptions as auth_exceptions
-    from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
+    from google.cloud.storage.exceptions import InvalidResponse
 
     if isinstance(error, InvalidResponse):
         return _is_busy(error.response.status_code)
     if isinstance(error, exceptions.GoogleAPICallError):
         return _is_busy(error.code)
-    if isinstance(error, auth_exceptions.RefreshError):
-        return error.retryable
+    if isinstance(error, auth_exceptions.GoogleAuthError):
+        return credentials.may_come(error)
     return isinstance(
         error,
         (
@@ -59,10 +59,15 @@ def may_pass(error: BaseException) -> bool:
             requests.Timeout,
             requests.exceptions.ChunkedEncodingError,
             urllib3.exceptions.HTTPError,
-            auth_exceptions.TransportError,
-            DataCorruption,
         ),
     )
+
+
+def retry_whole() -> Any:
+    """The same around a download as a whole: content that arrived damaged, which the client would go on behind; refusals cut off."""
+    from google.cloud.storage.exceptions import DataCorruption
+
+    return retry().with_predicate(lambda error: isinstance(error, DataCorruption) or may_pass(error))
 
 
 def _is_busy(status: int | None) -> bool:
@@ -99,7 +104,9 @@ def explained(uri: str, permission: str) -> Iterator[None]:
             raise Changed(uri) from error
         if status == 404 and permission in _OF_THE_BUCKET:
             raise _no_bucket(uri) from error
-        raise (_refused(uri, status, str(error), permission) or (_lost(uri, error) if _is_busy(status) else error)) from error
+        if _is_busy(status):
+            raise _lost(uri, error) from error
+        raise _refused(uri, status, str(error), permission) from error
     except auth_exceptions.RefreshError as error:
         raise _no_token(uri, error) from error
     except Exception as error:
@@ -122,11 +129,14 @@ def of_tensorflow(error: BaseException) -> Ended | FileNotFoundError | None:
         # Unlike Google's client TensorFlow keeps its token; a new process asks for a new one.
         return LostService(f"{uri}: Cloud Storage refuses the token, which a restart renews")
     permission = next((name for words, name in _WHILE if words in message), "a permission of Cloud Storage")
-    refused = _refused(uri, code, message, permission)
-    return refused or LostService(f"{uri}: Cloud Storage does not answer ({_first(message)}): run the same command again")
+    if code is not None and not _is_busy(code):
+        return _refused(uri, code, message, permission)
+    # The body of an answer may hold anything.
+    reason = re.search(r"libcurl code \d+ meaning '[^']*'", message)
+    return _no_answer(uri, f"status {code}" if code else reason[0] if reason else "all tries failed")
 
 
-def _refused(uri: str, status: int | None, message: str, permission: str) -> Ended | FileNotFoundError | None:
+def _refused(uri: str, status: int | None, message: str, permission: str) -> Ended | FileNotFoundError:
     if status == 404:
         is_bucket = re.search(r"bucket does not exist", message, re.IGNORECASE)
         return _no_bucket(uri) if is_bucket else FileNotFoundError(2, "there is no such object", uri)
@@ -138,7 +148,11 @@ def _refused(uri: str, status: int | None, message: str, permission: str) -> End
             f"{uri}: {credentials.identity()} lacks {named[1] if named else permission} on {_bucket(uri)}: grant it, for example "
             "with the roles storage.objectUser and storage.legacyBucketReader, or choose another place"
         )
-    return None
+    if "requester pays" in message:
+        return UserError(f"{uri}: the requester pays for {_bucket(uri)}, which is not supported: copy it to a bucket of your own")
+    return UserError(
+        f"{uri}: Cloud Storage refuses the request with status {status}: look at the name and at the bucket's settings"
+    )
 
 
 def _no_bucket(uri: str) -> UserError:
@@ -150,16 +164,16 @@ def _bucket(uri: str) -> str:
 
 
 def _no_token(uri: str, error: Any) -> Ended:
-    if error.retryable:
+    if credentials.may_come(error):
         return LostService(f"{uri}: no token for Cloud Storage ({credentials.brief(error)}): run the same command again")
     return UserError(f"{uri}: the credentials for Cloud Storage are refused ({credentials.brief(error)}): give others")
 
 
 def _lost(uri: str, error: BaseException) -> LostService:
     status = getattr(getattr(error, "response", None), "status_code", None)
-    reason = f"status {status}" if status else f"{type(error).__name__}: {credentials.brief(error)}"
+    # Not the error's text: it has addresses in it, and that of an upload lets whoever knows it go on with it.
+    return _no_answer(uri, f"status {status}" if status else type(error).__name__)
+
+
+def _no_answer(uri: str, reason: str) -> LostService:
     return LostService(f"{uri}: Cloud Storage does not answer ({reason}): run the same command again")
-
-
-def _first(message: str) -> str:
-    return " ".join(message.split())[:300]

@@ -4,6 +4,7 @@ What is written has arrived when a function returns: Cloud Storage compares the 
 object becomes visible whole. Every request is retried under a deadline (see `patience`), and fails by `failures.explained`.
 """
 
+import base64
 import functools
 import io
 import logging
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
+
 from trainer.errors import UserError
 from trainer.storage import credentials, failures
 from trainer.storage.patience import patience
@@ -25,7 +28,7 @@ PREFIX = "gs://"
 CONNECTIONS = 32
 """How many requests can be under way at once; more threads wait for one another."""
 
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
+_BUCKET = re.compile(r"(?!.*\.\.)(?![0-9.]+$)[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _UPLOAD_CHUNK_BYTES = 16 << 20
 _READ_CHUNK_BYTES = 128 << 10  # Most posters take less, and so one request.
 
@@ -70,8 +73,7 @@ def read(uri: str) -> bytes:
     Raises:
       FileNotFoundError: there is none.
     """
-    with failures.explained(uri, "storage.objects.get"):
-        return _blob(uri).download_as_bytes(raw_download=True, checksum="crc32c", **_limits())
+    return read_generation(uri)[0]
 
 
 def read_generation(uri: str) -> tuple[bytes, int]:
@@ -80,10 +82,18 @@ def read_generation(uri: str) -> tuple[bytes, int]:
     Raises:
       FileNotFoundError: there is none.
     """
-    with failures.explained(uri, "storage.objects.get"):
+    from google.cloud.storage.exceptions import DataCorruption
+
+    def once() -> tuple[bytes, int]:
         blob = _blob(uri)
         content = blob.download_as_bytes(raw_download=True, checksum="crc32c", **_limits())
+        # The client does not compare what it put together of several answers.
+        if blob.crc32c and base64.b64encode(google_crc32c.Checksum(content).digest()).decode() != blob.crc32c:
+            raise DataCorruption(None, "the CRC32C differs")
         return content, blob.generation
+
+    with failures.explained(uri, "storage.objects.get"):
+        return failures.retry_whole()(once)()
 
 
 def write(uri: str, content: bytes, *, generation: int | None = None) -> int:
@@ -113,16 +123,6 @@ def upload(path: Path, uri: str) -> Object:
         blob.chunk_size = _UPLOAD_CHUNK_BYTES
         blob.upload_from_filename(str(path), content_type=_content_type(uri), checksum="crc32c", **_limits())
         return _described(uri, blob)
-
-
-def download(uri: str, path: Path) -> None:
-    """Copies an object to a file.
-
-    Raises:
-      FileNotFoundError: there is none.
-    """
-    with failures.explained(uri, "storage.objects.get"):
-        _blob(uri).download_to_filename(str(path), raw_download=True, checksum="crc32c", **_limits())
 
 
 def copy(uri: str, target: str) -> None:
@@ -175,18 +175,38 @@ def check_bucket(uri: str) -> None:
         _client().bucket(bucket).reload(**_limits())
 
 
-def below(folder: str) -> Iterator[Object]:
-    """Yields what lies in a folder, at any depth, in the order of the names.
+def below(folder: str, *, deep: bool = True) -> Iterator[Object]:
+    """Yields what lies in a folder, in the order of the names.
+
+    Args:
+      folder: gs://bucket/path, or a bucket.
+      deep: at any depth; else right in the folder alone.
 
     Raises:
       UserError: there is no such bucket.
     """
+    with failures.explained(folder, "storage.objects.list"):
+        for blob in _listing(folder, deep=deep):
+            yield _described(f"{PREFIX}{parse(folder)[0]}/{blob.name}", blob)
+
+
+def names(folder: str) -> list[str]:
+    """Returns the names of the objects and folders right in a folder, in order.
+
+    Raises:
+      UserError: there is no such bucket.
+    """
+    with failures.explained(folder, "storage.objects.list"):
+        listing = _listing(folder, deep=False)
+        found = {blob.name for blob in listing} | {prefix.rstrip("/") for prefix in listing.prefixes}
+    return sorted({name.rpartition("/")[2] for name in found} - {""})
+
+
+def _listing(folder: str, *, deep: bool) -> Any:
     bucket, name = parse(folder)
     prefix = f"{name.rstrip('/')}/" if name else ""
-    with failures.explained(folder, "storage.objects.list"):
-        fields = "items(name,size,crc32c,generation),nextPageToken"
-        for blob in _client().list_blobs(bucket, prefix=prefix, fields=fields, **_limits()):
-            yield _described(f"{PREFIX}{bucket}/{blob.name}", blob)
+    fields = "items(name,size,crc32c,generation),prefixes,nextPageToken"
+    return _client().list_blobs(bucket, prefix=prefix, delimiter=None if deep else "/", fields=fields, **_limits())
 
 
 def reader(uri: str, *, generation: int | None = None) -> io.BufferedIOBase:

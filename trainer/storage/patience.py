@@ -7,6 +7,8 @@ one of them beforehand overrules it for both.
 import os
 from dataclasses import dataclass
 
+from trainer.errors import UserError
+
 _DEFAULTS = {
     # Every open file holds one block. TensorFlow's 64 MiB make a gibibyte of 16 shards; with 4 MiB the pauses between two requests
     # are hidden as well, because the shards wait for theirs side by side (benchmarks/storage_memory.py).
@@ -47,9 +49,13 @@ class Patience:
 
 
 def patience() -> Patience:
-    """Reads the variables."""
+    """Reads the variables.
+
+    Raises:
+      UserError: one is no number.
+    """
     idle, retries, first, longest = (
-        float(os.environ[name])
+        _number(name)
         for name in (
             "GCS_REQUEST_IDLE_TIMEOUT_SECS",
             "GCS_RETRY_CONFIG_MAX_RETRIES",
@@ -60,3 +66,10 @@ def patience() -> Patience:
     first, longest = first / 1e6, longest / 1e6
     pauses = sum(min(first * 2**retry, longest) for retry in range(int(retries)))
     return Patience(idle, first, longest, pauses + retries * idle)
+
+
+def _number(name: str) -> float:
+    try:
+        return float(os.environ[name])
+    except ValueError:
+        raise UserError(f"the environment has {name}={os.environ[name]}, which is no number: mend it, or leave it out") from None
