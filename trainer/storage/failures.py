@@ -64,7 +64,7 @@ def may_pass(error: BaseException) -> bool:
 
 
 def retry_whole() -> Any:
-    """The same around a download as a whole: content that arrived damaged, which the client would go on behind; refusals cut off."""
+    """The same around a download as a whole: for content that arrives damaged, and refusals that are cut off."""
     from google.cloud.storage.exceptions import DataCorruption
 
     return retry().with_predicate(lambda error: isinstance(error, DataCorruption) or may_pass(error))
