@@ -1,4 +1,4 @@
-"""Small files that appear whole or not at all, on a disk, a mounted bucket or Cloud Storage."""
+"""Files and folders, alike on a disk, a mounted bucket and Cloud Storage; a small file appears whole or not at all."""
 
 import contextlib
 import csv

@@ -6,6 +6,7 @@ import google.auth.exceptions
 import pytest
 import tensorflow as tf
 
+from trainer import files
 from trainer.errors import LostService, UserError
 from trainer.storage import credentials, failures, objects, patience
 
@@ -114,6 +115,11 @@ def test_a_setting_that_is_no_number_is_named(monkeypatch):
     monkeypatch.setenv("GCS_RETRY_CONFIG_MAX_RETRIES", "many")
     with pytest.raises(UserError, match=r"GCS_RETRY_CONFIG_MAX_RETRIES=many, which is no number"):
         patience.patience()
+
+
+def test_a_place_of_another_kind_is_refused_without_its_password():
+    with pytest.raises(UserError, match=r"^--job_dir=s3://…: name a folder, or gs://BUCKET/PATH$"):
+        files.place("--job_dir", "s3://user:password@bucket/jobs")
 
 
 def test_both_clients_are_equally_patient(monkeypatch):

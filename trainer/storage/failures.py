@@ -13,7 +13,6 @@ from trainer.storage.patience import patience
 # What is missing where these meet a 404: an object needs not be there.
 _OF_THE_BUCKET = ("storage.buckets.get", "storage.objects.create", "storage.objects.list")
 
-
 # How TensorFlow ends its messages, and the permission that it takes.
 _WHILE = (
     ("when reading", "storage.objects.get"),
