@@ -107,6 +107,7 @@ def test_tensorflow_works_as_a_service_account(storage: Storage, bucket: str) ->
     assert storage.counts() == {}
 
 
+@pytest.mark.skipif("POSTER_LONG" not in os.environ, reason="part of make test-cloud")
 def test_tensorflow_outlives_a_late_metadata_server_and_faults(storage: Storage, bucket: str) -> None:
     storage.refuse_metadata(requests=3)
     kinds = ("429", "500", "503", "reset", "truncated")
