@@ -74,6 +74,8 @@ def _told() -> Iterator[None]:
         end = failures.of_tensorflow(error)
         if isinstance(end, Ended):
             raise end from error
+        if end is not None:
+            raise UserError(f"{end.filename} is gone: restore it, then run the same command again") from error
         # Of a function that tf.data has called there is the text alone.
         if isinstance(error, tf.errors.UnknownError) and (own := _OWN.search(error.message)):
             raise {kind.__name__: kind for kind in _KINDS}[own[1]](own[2]) from error

@@ -166,7 +166,7 @@ def test_two_jobs_do_not_share_a_directory(stored, environment):
             2,
             r"error: gs://posters/data/train-0000\d-of-00008.tfrecord: trainer@\S+ lacks storage.objects.get on gs://posters",
         ),
-        pytest.param("404", 2, r"error: gs://posters/data/train-0000\d-of-00008.tfrecord: .*: restore it", marks=LONG),
+        pytest.param("404", 2, r"error: gs://posters/data/train-0000\d-of-00008.tfrecord is gone: restore it", marks=LONG),
         pytest.param("503", 75, r"error: gs://posters/data/train-0000\d.*: Cloud Storage does not answer", marks=LONG),
         pytest.param("401", 75, r"error: gs://posters/data/train-0000\d.*: Cloud Storage refuses the token", marks=LONG),
     ],
