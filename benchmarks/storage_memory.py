@@ -29,7 +29,7 @@ _REPEATS = flags.DEFINE_integer("repeats", 3, "Runs of each kind.")
 _READ = flags.DEFINE_string("read", None, "Internal: reads a data set and prints bytes and pictures a second.")
 
 _SHARDS = 16
-_BLOCKS = {"64 MiB, TensorFlow's own": "64", "16 MiB": "16", "4 MiB, the default here": "4", "1 MiB": "1"}
+_BLOCKS = {"64 MiB, TensorFlow's own": "64", "16 MiB, the default here": "16", "4 MiB": "4", "1 MiB": "1"}
 
 
 def write(folder: Path) -> None:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from trainer.errors import UserError
 
 _DEFAULTS = {
-    # Every open file holds one block. TensorFlow's 64 MiB make a gibibyte of 16 shards; with 4 MiB the pauses between two requests
-    # are hidden as well, because the shards wait for theirs side by side (benchmarks/storage_memory.py).
-    "GCS_READ_CACHE_BLOCK_SIZE_MB": "4",
+    # Every open file holds one block. TensorFlow's 64 MiB make a gibibyte of 16 shards; 16 MiB were no slower, 4 MiB were
+    # (benchmarks/storage_memory.py).
+    "GCS_READ_CACHE_BLOCK_SIZE_MB": "16",
     # A request that brings nothing for so many seconds is broken off and tried again: Cloud Storage's slowest answers take less.
     "GCS_REQUEST_IDLE_TIMEOUT_SECS": "15",
     # Pauses of 0.5, 1, 2, … 32 s, a minute in all, and three if each try hangs. TensorFlow goes through them up to three times when
