@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ import pytest
 from PIL import Image
 
 from tests import commands
+from tests.web import serving
 from trainer.data import shards
 
 REAL_POSTERS = commands.REPOSITORY.parent / "shared" / "data" / "originals"
@@ -270,12 +270,8 @@ class PosterServer(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def poster_server() -> Iterator[str]:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), PosterServer) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving(PosterServer) as server:
         yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
 
 
 def test_pictures_are_fetched_once_and_kept(poster_server: str, tmp_path: Path):

@@ -6,7 +6,6 @@ import http.server
 import json
 import re
 import signal
-import threading
 import time
 import zipfile
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from tests import commands
 from tests.integration.test_prepare import draw, encoded, genres_of, tree
 from tests.storage.faults import Plan
 from tests.storage.server import Storage
+from tests.web import serving
 
 FILMS = 60
 FLAGS = ("--height=48", "--width=32", "--shards=32")
@@ -252,12 +252,8 @@ def test_two_runs_of_one_host_keep_apart(cloud: Storage, films: Path, output: st
 def web(films: Path) -> Iterator[str]:
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(films))
     handler.func.log_message = lambda *_: None  # type: ignore[attr-defined]
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving(handler) as server:
         yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
 
 
 def test_the_web_gives_the_bytes_of_a_disk(

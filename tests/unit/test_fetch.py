@@ -1,7 +1,6 @@
 """Fetching pictures from a real server on this machine that misbehaves on demand."""
 
 import http.server
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 from urllib3 import Retry
 
+from tests.web import serving
 from trainer.data.fetch import fetch
 from trainer.data.images import PictureError
 from trainer.data.rejects import Reason
@@ -71,12 +71,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[http.server.ThreadingHTTPServer]:
     Handler.asked = Counter()
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving(Handler) as running:
         yield running
-        running.shutdown()
-        thread.join()
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import os
 import pickle
 import struct
 import sys
-import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ import fsspec
 import pytest
 from etils import epath
 
+from tests.web import serving
 from trainer.data import addresses, archives, catalog, decoding, fsspec_files, images, sources
 from trainer.data.archives import Archive, Member
 from trainer.data.columns import Columns
@@ -374,7 +374,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[http.server.ThreadingHTTPServer]:
     archive = pack(tmp_path / "a.zip", content=bytes(range(256)) * 4000, method=zipfile.ZIP_STORED).read_bytes()
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as made:
+    with serving(Handler) as made:
         made.busy = 0  # type: ignore[attr-defined]
         made.files = {  # type: ignore[attr-defined]
             "/films.csv": CSV,
@@ -386,11 +386,7 @@ def server(tmp_path: Path) -> Iterator[http.server.ThreadingHTTPServer]:
             "/p/deep/a%20b.jpg": b"",
             "/elsewhere/secret.jpg": CONTENT,
         }
-        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
         yield made
-        made.shutdown()
-        thread.join()
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from etils import epath
 from trainer.data import shards
 from trainer.data.shards import Dataset
 from trainer.errors import Ended, LostService, UserError
-from trainer.storage import failures
+from trainer.storage import failures, objects
 
 MEMORY = "memory"
 
@@ -64,7 +64,7 @@ class ShardCache:
         name = source.rpartition("/")[2]
         target = f"{self._folder}/{name}"
         if name not in self._copied:
-            if not tf.io.gfile.exists(target) or shards.checksum_of(_chunks(target)) != self._checksums[name]:
+            if not tf.io.gfile.exists(target) or objects.crc32c(_chunks(target)) != self._checksums[name]:
                 self._make(source, target, self._checksums[name])
             self._copied.add(name)
         return target.encode()
@@ -74,7 +74,7 @@ class ShardCache:
         partial = f"{target}.{os.getpid()}.{threading.get_ident()}.partial"
         try:
             with tf.io.gfile.GFile(partial, "wb") as file:
-                found = shards.checksum_of(_written(file, _chunks(source)))
+                found = objects.crc32c(_written(file, _chunks(source)))
             if found != checksum:
                 if shards.checksum(epath.Path(source)) != checksum:
                     raise UserError(f"{source} is damaged, its CRC32C is not that of dataset.json: {shards.REMEDY}")

@@ -9,17 +9,15 @@ Features of an example:
   image/label_text   bytes: the names of the film's genres in the same order, in UTF-8
 """
 
-import base64
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
 from etils import epath
 
 from trainer import files
@@ -121,15 +119,7 @@ def checksum(path: epath.Path) -> str:
     if objects.is_uri(path):
         return objects.stat(str(path)).crc32c
     with path.open("rb") as file:
-        return checksum_of(iter(lambda: file.read(_CHUNK_BYTES), b""))
-
-
-def checksum_of(chunks: Iterable[bytes]) -> str:
-    """Returns the CRC32C of the chunks of a file, big-endian, in base64."""
-    crc = google_crc32c.Checksum()
-    for chunk in chunks:
-        crc.update(chunk)
-    return base64.b64encode(crc.digest()).decode()
+        return objects.crc32c(iter(lambda: file.read(_CHUNK_BYTES), b""))
 
 
 def fingerprint(dataset: Dataset) -> str:
@@ -228,32 +218,21 @@ def _checked_name(name: str) -> str:
 
 def _check_shards(dataset: Dataset) -> None:
     """Looks whether the shards are there; each by its name, because who may read objects may not always list them."""
-    shards = [(dataset.path / shard.name, shard) for split in dataset.splits.values() for shard in split.shards]
-    if not objects.is_uri(dataset.path):
-        for path, shard in shards:
-            _check(path, shard, _size)
-        return
     with ThreadPoolExecutor(objects.CONNECTIONS) as pool:
-        for checked in [pool.submit(_check, path, shard, _object_size) for path, shard in shards]:
+        for checked in [
+            pool.submit(_check, dataset.path / shard.name, shard) for split in dataset.splits.values() for shard in split.shards
+        ]:
             checked.result()
 
 
-def _check(path: epath.Path, shard: Shard, size: Callable[[epath.Path, Shard], int]) -> None:
+def _check(path: epath.Path, shard: Shard) -> None:
     try:
-        found = size(path, shard)
+        # For a local file epath would also ask for the name of its owner, which a container need not know, and fail.
+        found = objects.stat(str(path)) if objects.is_uri(path) else None
+        size = found.size if found else Path(path).stat().st_size
     except FileNotFoundError:
         raise UserError(f"{path} is missing: restore it or {REMEDY}") from None
-    if found != shard.bytes:
-        raise UserError(f"{path} has {found} bytes and {DATASET_FILE} says {shard.bytes}: restore it or {REMEDY}")
-
-
-def _size(path: epath.Path, shard: Shard) -> int:
-    # epath would also ask for the name of the file's owner, which a container need not know, and fail.
-    return Path(path).stat().st_size
-
-
-def _object_size(path: epath.Path, shard: Shard) -> int:
-    found = objects.stat(str(path))
-    if found.crc32c and found.size == shard.bytes and found.crc32c != shard.crc32c:
+    if size != shard.bytes:
+        raise UserError(f"{path} has {size} bytes and {DATASET_FILE} says {shard.bytes}: restore it or {REMEDY}")
+    if found and found.crc32c and found.crc32c != shard.crc32c:
         raise UserError(f"{path} is another file than {DATASET_FILE} says, by its CRC32C: restore it or {REMEDY}")
-    return found.size

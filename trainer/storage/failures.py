@@ -95,8 +95,6 @@ def explained(uri: str, permission: str) -> Iterator[None]:
         yield
     except exceptions.RetryError as error:
         raise _lost(uri, error.cause or error) from error
-    except exceptions.PreconditionFailed as error:
-        raise Changed(uri) from error
     except (exceptions.GoogleAPICallError, InvalidResponse) as error:
         status = error.response.status_code if isinstance(error, InvalidResponse) else error.code
         if status == 412:

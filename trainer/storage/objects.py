@@ -12,7 +12,7 @@ import mimetypes
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,14 @@ def parse(uri: str) -> tuple[str, str]:
     return bucket, name
 
 
+def crc32c(chunks: Iterable[bytes]) -> str:
+    """Returns the CRC32C of the chunks of a file, as Cloud Storage prints it: big-endian, in base64."""
+    crc = google_crc32c.Checksum()
+    for chunk in chunks:
+        crc.update(chunk)
+    return base64.b64encode(crc.digest()).decode()
+
+
 def read(uri: str) -> bytes:
     """Reads an object.
 
@@ -88,7 +96,7 @@ def read_generation(uri: str) -> tuple[bytes, int]:
         blob = _blob(uri)
         content = blob.download_as_bytes(raw_download=True, checksum="crc32c", **_limits())
         # The client does not compare what it put together of several answers.
-        if blob.crc32c and base64.b64encode(google_crc32c.Checksum(content).digest()).decode() != blob.crc32c:
+        if blob.crc32c and crc32c([content]) != blob.crc32c:
             raise DataCorruption(None, "the CRC32C differs")
         return content, blob.generation
 
