@@ -92,11 +92,11 @@ def specify(job: Job, *, name: str) -> list[dict[str, Any]]:
         batch["backoffLimitPerIndex"] = job.restarts
     own = {NAME_LABEL: APP, INSTANCE_LABEL: name}
     for one in (workload, service):
-        one["metadata"] |= {"name": name} | ({"namespace": job.namespace} if job.namespace else {})
-        one["metadata"]["labels"] = {**own, **job.labels}
+        place = {"namespace": job.namespace} if job.namespace else {}
+        one["metadata"] = {"name": name, **place, "labels": {**own, **job.labels}}
     service["spec"]["selector"] = own
     _fill_pod(batch["template"], job, name)
-    return [workload, service]
+    return [{key: one[key] for key in ("apiVersion", "kind", "metadata", "spec")} for one in (workload, service)]
 
 
 def child(workload: dict[str, Any]) -> dict[str, Any]:
