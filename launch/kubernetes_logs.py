@@ -1,12 +1,11 @@
 """Follows the logs of a job's workers, from one pod of a worker to the next."""
 
 import collections
-import contextlib
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from launch.kubernetes_api import Api, NotFound, NotReady, Pod
@@ -108,44 +107,62 @@ class _Worker:
             self._left -= 1
 
     def _print(self, pod: Pod) -> None:
-        last = b""
+        progress = _Progress()
         patient = Patience()
         while True:
             # Once it had ended before its log was read to the end, there is no more of it.
             had_ended = patient.ask(lambda: self._has_ended(pod))
-            with contextlib.suppress(NotReady, LostService):
-                try:
-                    with self._api.log(pod.name, follow=not had_ended) as pieces:
-                        last = self._print_lines(pieces, last)
-                except NotFound:
-                    had_ended = True
-            if had_ended:
+            if self._read(pod, progress, follow=not had_ended) and had_ended:
                 _write(self._lines.end())
                 return
             time.sleep(POLL)
 
-    def _print_lines(self, pieces: Iterable[bytes], last: bytes) -> bytes:
-        """Prints the lines that came after a time; returns the last one's."""
-        printed, rest = last, b""
+    def _read(self, pod: Pod, progress: "_Progress", *, follow: bool) -> bool:
+        """Prints what is new in a log; returns whether it was read to the end."""
         try:
-            for piece in pieces:
-                *lines, rest = (rest + piece).split(b"\n")
-                for line in lines:
-                    moment, _, text = line.partition(b" ")
-                    # The log is read again from its beginning where the connection broke.
-                    if moment.removesuffix(b"Z") > printed:
-                        last = moment.removesuffix(b"Z")
-                        _write(self._lines.feed(text + b"\n"))
-        except OSError:  # The connection broke.
-            pass
-        except Exception as error:
-            # urllib3's own, which is imported with the client alone.
-            if type(error).__module__.partition(".")[0] != "urllib3":
-                raise
-        return last
+            with self._api.log(pod.name, follow=follow) as pieces:
+                for text in progress.new_lines(pieces):
+                    _write(self._lines.feed(text))
+        except LostService:  # Whether it is for too long is found out by asking for the pod.
+            return False
+        except (NotFound, NotReady):  # Of a pod that has ended, there is none any more, or never was.
+            return True
+        return True
 
     def _has_ended(self, pod: Pod) -> bool:
         return all(each.has_ended for each in self._api.pods(self._name) if each.uid == pod.uid)
+
+
+class _Progress:
+    """How far the log of a pod has been read, over connections that break off and begin anew."""
+
+    def __init__(self) -> None:
+        self._moment = b""
+        self._lines = 0  # Of that moment.
+
+    def new_lines(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """The lines of a log, which is read from its beginning, that were not there before."""
+        until, old = self._moment, self._lines
+        for line in _lines(pieces):
+            written, _, text = line.partition(b" ")
+            moment = written.removesuffix(b"Z")  # Moments of different precision sort without it.
+            if moment < until:
+                continue
+            if moment == until and old:
+                old -= 1
+                continue
+            self._lines = self._lines + 1 if moment == self._moment else 1
+            self._moment = moment
+            yield text + b"\n"
+
+
+def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from lines
+    if rest:
+        yield rest
 
 
 _output = threading.Lock()

@@ -45,7 +45,7 @@ def run(job: Job, *, wait: bool) -> None:
         print(name)
         return
     try:
-        _follow(api, name)
+        _follow(api, workload)
         _end(api, name)
     except KeyboardInterrupt:
         raise Stopped(f"no longer following; the job goes on: python -m launch cancel {name} {place} ends it") from None
@@ -74,7 +74,8 @@ def logs(name: str, *, namespace: str | None) -> None:
     Raises:
       Ended: the job cannot be followed.
     """
-    _follow(Api(namespace), name)
+    api = Api(namespace)
+    _follow(api, api.get(name))
 
 
 def cancel(name: str, *, namespace: str | None) -> None:
@@ -142,8 +143,8 @@ def state_of(workload: dict[str, Any]) -> State:
     return State("running" if active else "starting")
 
 
-def _follow(api: Api, name: str) -> None:
-    workload = api.get(name)
+def _follow(api: Api, workload: dict[str, Any]) -> None:
+    name = workload["metadata"]["name"]
 
     def is_over() -> bool:
         try:
