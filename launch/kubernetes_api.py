@@ -23,6 +23,10 @@ class NotFound(UserError):
     """The cluster has no such object."""
 
 
+class Forbidden(UserError):
+    """The cluster does not let the user do it."""
+
+
 class NotReady(Exception):
     """A container has no log yet."""
 
@@ -90,7 +94,7 @@ class Api:
           LostService: the cluster does not answer.
         """
         for kind, (group, version, plural) in _KINDS.items():
-            with contextlib.suppress(NotFound), self._asking(f"get {kind} {name}"):
+            with self._asking_for_one_of_two(kind), self._asking(f"get {kind} {name}"):
                 found = self._custom.get_namespaced_custom_object(
                     group, version, self.namespace, plural, name, _request_timeout=_TIMES
                 )
@@ -109,8 +113,7 @@ class Api:
         """
         jobs: list[dict[str, Any]] = []
         for kind, (group, version, plural) in _KINDS.items():
-            # A cluster without JobSets answers that there is no such place.
-            with contextlib.suppress(NotFound), self._asking(f"list {kind}s"):
+            with self._asking_for_one_of_two(kind), self._asking(f"list {kind}s"):
                 found = self._custom.list_namespaced_custom_object(
                     group, version, self.namespace, plural, label_selector=f"{NAME_LABEL}={APP}", _request_timeout=_TIMES
                 )
@@ -182,6 +185,12 @@ class Api:
                 response.close()
 
     @contextlib.contextmanager
+    def _asking_for_one_of_two(self, kind: str) -> Iterator[None]:
+        # A cluster without JobSets knows no such place, and does not even say that to those who have no right to it.
+        with contextlib.suppress(NotFound, *([Forbidden] if kind == "JobSet" else [])):
+            yield
+
+    @contextlib.contextmanager
     def _asking(self, what: str) -> Iterator[None]:
         """Turns the client's errors into those of a user."""
         try:
@@ -200,7 +209,7 @@ class Api:
             if status == 401:
                 raise UserError(f"cannot {what}: the cluster at {self._host} does not know you ({said}): log in again") from None
             if status == 403:
-                raise UserError(
+                raise Forbidden(
                     f"cannot {what}: not allowed in the namespace {self.namespace} ({said}): ask for a role that allows it"
                 ) from None
             if status == 409:

@@ -33,6 +33,7 @@ def follow(api: Api, name: str, *, several: bool, is_over: Callable[[], bool]) -
     """
     workers: dict[int, _Worker] = {}
     seen: set[str] = set()
+    told: dict[str, str] = {}
     patient = Patience()
     while True:
         over = patient.ask(is_over)
@@ -42,12 +43,21 @@ def follow(api: Api, name: str, *, several: bool, is_over: Callable[[], bool]) -
                 if pod.index not in workers:
                     workers[pod.index] = _Worker(api, name, Lines(f"[{pod.index}] " if several else ""))
                 workers[pod.index].add(pod)
+            _tell(pod, told)
         for worker in workers.values():
             if worker.failure:
                 raise worker.failure
         if over and not any(worker.is_busy for worker in workers.values()):
             return
         time.sleep(POLL)
+
+
+def _tell(pod: Pod, told: dict[str, str]) -> None:
+    """Says once why a worker does not begin, and how it ended."""
+    news = pod.waits_for if pod.exit_code is None else f"exited {pod.exit_code}"
+    if news and told.get(pod.uid) != news:
+        told[pod.uid] = news
+        print(f"launch: worker {pod.index}, pod {pod.name}: {news}", file=sys.stderr)
 
 
 class Patience:

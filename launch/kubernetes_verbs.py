@@ -191,7 +191,7 @@ def _find(api: Api, name: str) -> dict[str, Any]:
 def exit_code(pods: list[Pod], state: State) -> int:
     """The exit code that a failed job's comes to: 2 where a worker says that a restart is of no use, else its last crash's."""
     codes = [pod.exit_code for pod in pods if pod.exit_code not in (None, EXIT_DONE)]
-    if EXIT_USER_ERROR in codes or state.cause == "PodFailurePolicy":
+    if EXIT_USER_ERROR in codes or state.cause in ("PodFailurePolicy", "FailJobSetFailurePolicyAction"):
         return EXIT_USER_ERROR
     # The others lost the one that crashed, and were then asked to stop.
     crashes = [code for code in codes if code not in (EXIT_LOST_PEER, EXIT_STOPPED)]

@@ -96,6 +96,14 @@ class Cluster:
             time.sleep(0.02)
         return found[0]
 
+    def wait_until_asked(self, request: str, times: int) -> None:
+        """Waits until a request has come so many more times."""
+        wanted = self.requests.count(request) + times
+        deadline = time.monotonic() + 20
+        while self.requests.count(request) < wanted:
+            assert time.monotonic() < deadline, f"nobody asked {request}"
+            time.sleep(0.02)
+
     def create(self, plural: str, namespace: str, given: dict[str, Any]) -> dict[str, Any]:
         """Creates an object, or raises Refused."""
         with self.lock:
@@ -149,7 +157,10 @@ class Cluster:
                     "ownerReferences": [{"uid": metadata["uid"]}],
                     **self._birth(),
                 },
-                "status": {"phase": "Pending"},
+                "status": {
+                    "phase": "Pending",
+                    "containerStatuses": [{"name": "trainer", "state": {"waiting": {"reason": "ContainerCreating"}}}],
+                },
             }
             self._objects["pods", metadata["namespace"], name] = pod
             self._logs[name] = Log()
@@ -266,11 +277,12 @@ class Cluster:
         if not found or found["plural"] not in _KINDS:
             raise Refused(404, "NotFound", "the server could not find the requested resource")
         group, version, _ = _KINDS[found["plural"]]
-        if (found["group"], found["version"]) != (group, version) or (found["plural"] == "jobsets" and not self.has_jobsets):
-            raise Refused(404, "NotFound", "the server could not find the requested resource")
         self.requests.append(f"{method} {found['plural']}")
+        # Who may not ask is not told what there is.
         if f"{method} {found['plural']}" in self.refusals:
             raise self.refusals[f"{method} {found['plural']}"]
+        if (found["group"], found["version"]) != (group, version) or (found["plural"] == "jobsets" and not self.has_jobsets):
+            raise Refused(404, "NotFound", "the server could not find the requested resource")
         return found["plural"], found["namespace"], found["name"] or ""
 
 

@@ -131,7 +131,7 @@ def test_waiting_follows_all_workers_through_a_replacement_to_the_end(desk, jobs
     job = cluster.wait_for("jobsets" if jobset else "jobs")
     first, second = cluster.add_pod(job, 0), cluster.add_pod(job, 1, running=False)
     cluster.write(first, "chief 1", "chief 2")
-    time.sleep(0.5)
+    cluster.wait_until_asked("GET pods", 4)
     cluster.start_pod(second)
     cluster.write(second, "worker 1", "lost a peer")
     cluster.end_pod(second, 75)
@@ -140,10 +140,16 @@ def test_waiting_follows_all_workers_through_a_replacement_to_the_end(desk, jobs
     cluster.write(first, "chief 3", "10%\r20%\r30%")
     for pod in (first, third):
         cluster.end_pod(pod, 0)
+    cluster.wait_until_asked("GET pods", 4)
     cluster.end(job, "Completed" if jobset else "Complete")
-    out, _ = finish(process, 0)
+    out, err = finish(process, 0)
     lines = out.splitlines()
     assert [line for line in lines if line.startswith("[0]")] == ["[0] chief 1", "[0] chief 2", "[0] chief 3", "[0] 30%"]
+    assert re.findall(r"launch: worker 1, pod (\S+): (.*)", err) == [
+        (second, "ContainerCreating"),
+        (second, "exited 75"),
+        (third, "exited 0"),
+    ]
     assert [line for line in lines if line.startswith("[1]")] == ["[1] worker 1", "[1] lost a peer", "[1] back", "[1] done"]
 
 
@@ -169,6 +175,7 @@ def test_a_log_that_breaks_off_is_taken_up_without_loss_or_repetition(desk):
         ([2, 75], "Failed", "PodFailurePolicy", 2, "cannot go on until something is changed"),
         ([75, 7], "Failed", "MaxFailedIndexesExceeded", 7, "failed: too bad: see its output"),
         ([137, 143], "Failed", "MaxFailedIndexesExceeded", 137, "or raise --restarts"),
+        ([], "Failed", "FailJobSetFailurePolicyAction", 2, "cannot go on until something is changed"),
         ([143, 143], "Failed", "DeadlineExceeded", 2, "was not done within its --time_limit"),
     ],
 )
@@ -199,7 +206,7 @@ def test_a_cluster_that_is_away_for_a_while_is_borne_with(desk):
     job = desk.cluster.wait_for("jobs")
     desk.cluster.wait_for("services")
     desk.cluster.refusals |= {f"GET {plural}": Refused(503, "ServiceUnavailable", "etcd is away") for plural in ("jobs", "pods")}
-    time.sleep(1.0)
+    desk.cluster.wait_until_asked("GET jobs", 3)
     desk.cluster.refusals.clear()
     desk.cluster.end(job, "Complete")
     _, err = finish(process, 0)
@@ -231,7 +238,7 @@ def test_status_tells_of_a_failure_and_its_replacement(desk):
     again = desk.cluster.add_pod(job, 1, running=False)
     lines = [line.split() for line in desk.run("status", name)[0].splitlines()]
     assert lines[0] == [name, "running"]
-    assert lines[3:] == [["1", lost, "Failed", "75"], ["1", again, "Pending"]]
+    assert lines[3:] == [["1", lost, "Failed", "75"], ["1", again, "Pending", "ContainerCreating"]]
     desk.cluster.end(job, "Failed", "PodFailurePolicy", "exit code 2")
     assert desk.run("status", name)[0].splitlines()[0] == f"{name}  failed: exit code 2"
     desk.cluster.end(job, "Suspended")
@@ -248,6 +255,8 @@ def test_list_shows_the_jobs_that_launch_has_made(desk):
     expected = [[first["metadata"]["name"], "done", "2"], [second["metadata"]["name"], "starting", "2"]]
     assert rows[1:] == sorted(expected)
     desk.cluster.has_jobsets = False
+    assert first["metadata"]["name"] in desk.run("list")[0]
+    desk.cluster.refusals["GET jobsets"] = Refused(403, "Forbidden", "jobsets is forbidden")
     assert first["metadata"]["name"] in desk.run("list")[0]
     assert "no job other" in desk.refusal("status", "other")
     assert "no job other" in desk.refusal("cancel", "other")
