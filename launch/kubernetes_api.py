@@ -50,12 +50,12 @@ class Api:
             raise UserError(
                 f"--target=kubernetes needs {error.name}, which is not installed: pip install 'poster-trainer[kubernetes]'"
             ) from None
-        logging.getLogger("urllib3").setLevel(logging.ERROR)  # It tells of every retry.
         self._refused = library.client.ApiException
         self._errors = (self._refused, urllib3.exceptions.HTTPError)
         configuration = library.client.Configuration()
         current = _configure(library, configuration)
         configuration.retries = 1
+        logging.getLogger("urllib3").setLevel(logging.ERROR)  # It tells of every retry. A configuration changes that.
         client = library.client.ApiClient(configuration)
         self.namespace = namespace or current or "default"
         self._host = urllib.parse.urlsplit(configuration.host).netloc

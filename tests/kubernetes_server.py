@@ -247,7 +247,8 @@ class Cluster:
         url = urllib.parse.urlsplit(path)
         _, _, name = self._place("GET", url.path)
         query = {key: values[-1] for key, values in urllib.parse.parse_qs(url.query).items()}
-        if query.get("container") != "trainer" or query.get("timestamps") != "true":
+        is_following = query.get("follow", "").lower() == "true"
+        if query.get("container") != "trainer" or query.get("timestamps", "").lower() != "true":
             raise Refused(400, "BadRequest", "a container name must be specified")
         with self.lock:
             if name not in self._logs:
@@ -261,7 +262,7 @@ class Cluster:
         yield b""
         for number in itertools.count():
             with self.lock:
-                while number >= len(log.lines) and query.get("follow") == "true" and not log.has_ended:
+                while number >= len(log.lines) and is_following and not log.has_ended:
                     if name not in self._logs:
                         return
                     self.lock.wait(0.1)
