@@ -1,41 +1,90 @@
 """python -m launch: runs trainer.task with several workers that are restarted as their exit codes ask.
 
     python -m launch --target=local --workers=2 -- --data_dir=dataset/ --job_dir=job/
+    python -m launch --target=kubernetes --image=IMAGE --workers=2 -- --data_dir=gs://… --job_dir=gs://…
+    python -m launch status|logs|cancel NAME --target=kubernetes
+    python -m launch list --target=kubernetes
 
-The flags of trainer.task come after --. Ctrl-C stops all workers, which save their state first; the same command goes on.
+The flags of trainer.task come after --. Ctrl-C stops all workers of this machine, which save their state first; the same command
+goes on.
 """
 
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from absl import flags
 
-from launch import local
-from launch.job import Job, parse_env
+from launch.job import Job, parse_settings
 from trainer import app
 from trainer.errors import UserError
 
-_TARGETS = ("local",)
+_TARGETS = ("local", "kubernetes")
+_VERBS = ("run", "status", "logs", "cancel", "list")
 
 _TARGET = flags.DEFINE_enum("target", None, _TARGETS, "Where the job runs: local is this machine.")
-_NAME = flags.DEFINE_string("name", "poster", "What the job is called; each launch adds a suffix of its own.")
-_WORKERS = flags.DEFINE_integer(
-    "workers", 1, "Processes that train together. Several have one GPU each where there are several; one alone has them all."
+_JOB_FILE = flags.DEFINE_string(
+    "job_file", None, "YAML with what the job's flags say, and arguments: those of trainer.task. Flags overrule it."
 )
+_NAME = flags.DEFINE_string("name", None, "What the job is called (poster); each launch adds a suffix of its own.")
+_IMAGE = flags.DEFINE_string("image", None, "The container image that the workers run.")
+_WORKERS = flags.DEFINE_integer(
+    "workers",
+    None,
+    "Processes that train together (1). On this machine several have one GPU each where there are several; one alone has them all.",
+)
+_ACCELERATOR = flags.DEFINE_string(
+    "accelerator", None, "TYPE or TYPE:COUNT, of each worker, under GKE's names, such as nvidia-l4:2; by default none."
+)
+_CPU = flags.DEFINE_string("cpu", None, "Cores of each worker, such as 4 or 500m.")
+_MEMORY = flags.DEFINE_string("memory", None, "Memory of each worker, such as 16Gi.")
+_ENV = flags.DEFINE_multi_string("env", [], "K=V: an environment variable of every worker; may be repeated.")
+_LABEL = flags.DEFINE_multi_string(
+    "label", [], "K=V: a label of the job and its workers; may be repeated. kueue.x-k8s.io/queue-name=Q puts it into a queue."
+)
+_SPOT = flags.DEFINE_bool("spot", None, "Use Spot VMs, which cost less and may be taken away.")
 _RESTARTS = flags.DEFINE_integer(
     "restarts",
-    3,
-    "How often each worker may crash and be started again. An end by 75 (lost a peer or a service) or 143 (stopped from outside) "
-    "is not counted: what keeps a job from trying for ever is --time_limit.",
+    None,
+    "How often each worker may crash and be started again (3). An end by 75 (lost a peer or a service) or 143 (stopped from "
+    "outside) is not counted: what keeps a job from trying for ever is --time_limit. A JobSet counts every restart of the set.",
 )
-_ENV = flags.DEFINE_multi_string("env", [], "K=V: an environment variable of every worker; may be repeated.")
 _TIME_LIMIT = flags.DEFINE_float(
     "time_limit",
     None,
-    "Seconds after which the job saves its state, stops and exits 2; the same command goes on. By default never.",
+    "Seconds after which the job saves its state, stops and exits 2; the same command goes on. By default never, on Kubernetes "
+    "after seven days.",
 )
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what would be started as one JSON object, secrets masked, and start nothing.")
+_SERVICE_ACCOUNT = flags.DEFINE_string("service_account", None, "Whom the workers act as.")
+_NAMESPACE = flags.DEFINE_string("namespace", None, "Of Kubernetes; by default that of the current context.")
+_PROJECT = flags.DEFINE_string("project", None, "Of Google Cloud.")
+_REGION = flags.DEFINE_string("region", None, "Of Google Cloud.")
+_JOBSET = flags.DEFINE_bool(
+    "jobset", None, "On Kubernetes, make a JobSet, which restarts all workers where one fails; its controller must be installed."
+)
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Print what would be started, one JSON object for this machine, YAML for Kubernetes, and start nothing."
+)
+_WAIT = flags.DEFINE_bool("wait", False, "Follow the job's log to its end, and exit with the job's own code.")
+
+# The flags that describe a job, by their fields.
+_FIELDS: dict[str, flags.FlagHolder[Any]] = {
+    "name": _NAME,
+    "image": _IMAGE,
+    "workers": _WORKERS,
+    "accelerator": _ACCELERATOR,
+    "cpu": _CPU,
+    "memory": _MEMORY,
+    "spot": _SPOT,
+    "restarts": _RESTARTS,
+    "time_limit": _TIME_LIMIT,
+    "service_account": _SERVICE_ACCOUNT,
+    "namespace": _NAMESPACE,
+    "project": _PROJECT,
+    "region": _REGION,
+    "jobset": _JOBSET,
+}
 
 
 def main(words: list[str], arguments: Sequence[str]) -> None:
@@ -48,29 +97,74 @@ def main(words: list[str], arguments: Sequence[str]) -> None:
     Raises:
       Ended: the job could not be described, or did not end well.
     """
-    verb, *rest = words or ["run"]
+    verb, *names = words or ["run"]
     if verb not in _VERBS:
         raise UserError(f"{verb!r} is no verb of launch: there is {', '.join(_VERBS)}")
-    if rest:
-        raise UserError(f"{rest[0]!r} is no flag: options are written --name=value, those of trainer.task after --")
-    _VERBS[verb](arguments)
-
-
-def _run(arguments: Sequence[str]) -> None:
+    if verb in ("run", "list") and names:
+        raise UserError(f"{names[0]!r} is no flag: options are written --name=value, those of trainer.task after --")
     if _TARGET.value is None:
         raise UserError(f"--target is missing: there is {', '.join(_TARGETS)}")
-    job = Job(
-        arguments=tuple(arguments),
-        name=_NAME.value,
-        workers=_WORKERS.value,
-        restarts=_RESTARTS.value,
-        env=parse_env(_ENV.value),
-        time_limit=_TIME_LIMIT.value,
-    )
-    local.run(job, dry_run=_DRY_RUN.value)
+    if verb == "run":
+        _run(describe(arguments))
+        return
+    if arguments:
+        raise UserError(f"{arguments[0]!r}: {verb} takes no flags of trainer.task")
+    if _TARGET.value == "local":
+        raise UserError(f"{verb} is not for --target=local: its job runs, and logs, where it was started")
+    if verb != "list" and len(names) != 1:
+        raise UserError(f"{verb} takes the name of one job, not {len(names)}: python -m launch list --target={_TARGET.value}")
+    _look_after(verb, *names)
 
 
-_VERBS = {"run": _run}
+def describe(arguments: Sequence[str]) -> Job:
+    """The job that the file and the flags describe.
+
+    Args:
+      arguments: the flags of trainer.task, which come after those of the file, so that they overrule them.
+
+    Raises:
+      UserError: it is no job.
+    """
+    fields: dict[str, Any] = {}
+    if _JOB_FILE.value is not None:
+        from launch import job_file
+
+        fields = job_file.read(_JOB_FILE.value)
+    fields |= {name: flag.value for name, flag in _FIELDS.items() if flag.value is not None}
+    fields["env"] = fields.get("env", {}) | parse_settings("env", _ENV.value)
+    fields["labels"] = fields.get("labels", {}) | parse_settings("label", _LABEL.value)
+    fields["arguments"] = (*fields.get("arguments", ()), *arguments)
+    return Job(**fields)
+
+
+# A target is imported when it is asked for: each has libraries of its own.
+
+
+def _run(job: Job) -> None:
+    if _TARGET.value == "local":
+        from launch import local
+
+        local.run(job, dry_run=_DRY_RUN.value)
+    elif _DRY_RUN.value:
+        from launch import kubernetes
+
+        kubernetes.print_spec(job)
+    else:
+        from launch import kubernetes_verbs
+
+        kubernetes_verbs.run(job, wait=_WAIT.value)
+
+
+def _look_after(verb: str, *names: str) -> None:
+    from launch import kubernetes_verbs
+
+    actions: dict[str, Callable[..., None]] = {
+        "status": kubernetes_verbs.status,
+        "logs": kubernetes_verbs.logs,
+        "cancel": kubernetes_verbs.cancel,
+        "list": kubernetes_verbs.list_jobs,
+    }
+    actions[verb](*names, namespace=_NAMESPACE.value)
 
 
 def _split(command_line: list[str]) -> tuple[list[str], list[str]]:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from absl import flags
 
+from launch import accelerators
+from launch.accelerators import Accelerator
 from trainer import config
 from trainer.config import TrainConfig
 from trainer.errors import UserError
@@ -23,31 +25,65 @@ OWN_VARIABLES = (
     "POSTER_GUARD_PID",
 )
 
+# What launchers write on a job to find it again.
+OWN_LABELS = ("app.kubernetes.io/name", "app.kubernetes.io/instance")
+
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
+_CPU = re.compile(r"[0-9]{1,6}(\.[0-9]{1,3})?|[0-9]{1,9}m")
+_MEMORY = re.compile(r"[0-9]{1,6}(\.[0-9]{1,3})?(M|G|T|Mi|Gi|Ti)")
+_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
     """A job, checked as a whole.
 
+    A target takes the fields that mean something to it, so that one description serves all.
+
     Attributes:
       arguments: the flags of trainer.task.
       name: what the job is called; each launch of it adds a suffix of its own.
+      image: the container image.
       workers: how many processes train together.
-      restarts: how often each worker may crash and be started again; ends that are not its fault are not counted.
+      accelerator: what each worker computes on, as TYPE or TYPE:COUNT; None: CPUs.
+      cpu: cores of each worker, as Kubernetes writes them; None: the target's default.
+      memory: memory of each worker, as Kubernetes writes it; None: the target's default.
       env: environment variables of every worker.
-      time_limit: seconds after which the job is stopped; None: never.
+      labels: labels of the job and its workers.
+      spot: whether to use machines that may be taken away.
+      restarts: how often each worker may crash and be started again; ends that are not its fault are not counted.
+      time_limit: seconds after which the job is stopped; None: the target's default.
+      service_account: whom the workers act as.
+      namespace: of Kubernetes; None: that of the current context.
+      project: of Google Cloud.
+      region: of Google Cloud.
+      jobset: whether it becomes a JobSet on Kubernetes, which restarts all workers where one fails.
       training: the job as trainer.task will read it.
+      device: the accelerator, taken apart.
     """
 
     arguments: tuple[str, ...]
     name: str = "poster"
+    image: str | None = None
     workers: int = 1
-    restarts: int = 3
+    accelerator: str | None = None
+    cpu: str | None = None
+    memory: str | None = None
     env: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    spot: bool = False
+    restarts: int = 3
     time_limit: float | None = None
+    service_account: str | None = None
+    namespace: str | None = None
+    project: str | None = None
+    region: str | None = None
+    jobset: bool = False
     training: TrainConfig = dataclasses.field(init=False)
+    device: Accelerator | None = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         """Raises UserError naming the field, its value and the remedy."""
@@ -59,17 +95,49 @@ class Job:
             raise UserError(f"--restarts={self.restarts} must be at least 0")
         if self.time_limit is not None and not (self.time_limit > 0 and math.isfinite(self.time_limit)):
             raise UserError(f"--time_limit={self.time_limit:g} must be a number of seconds above 0; leave it out for none")
+        self._check_resources()
+        self._check_names()
+        object.__setattr__(self, "training", parse_training(self.arguments))
+        object.__setattr__(self, "device", None if self.accelerator is None else accelerators.parse(self.accelerator))
+        self._check_strategy()
+
+    def _check_resources(self) -> None:
+        if self.cpu is not None and not (_CPU.fullmatch(self.cpu) and float(self.cpu.removesuffix("m"))):
+            raise UserError(f"--cpu={self.cpu} must be a number of cores above 0, such as 4 or 500m")
+        if self.memory is not None and not (_MEMORY.fullmatch(self.memory) and float(self.memory.rstrip("MGTi"))):
+            raise UserError(f"--memory={self.memory} must be an amount above 0 with its unit, such as 16Gi")
+
+    def _check_names(self) -> None:
+        for name in ("image", "service_account", "project", "region"):
+            value = getattr(self, name)
+            if value is not None and not re.fullmatch(r"[!-~]+", value):
+                raise UserError(f"--{name}={value} is blank or has blanks in it: correct it, or leave it out")
+        if self.namespace is not None and not _NAMESPACE.fullmatch(self.namespace):
+            raise UserError(f"--namespace={self.namespace} must be up to 63 lower-case letters, digits and '-'")
         for key in self.env:
             if not _VARIABLE.fullmatch(key):
                 raise UserError(f"--env={key}=… names no variable: use letters, digits and '_'")
             if key in OWN_VARIABLES:
                 raise UserError(f"--env={key}=… is not yours to set: the launcher does; leave it out")
-        object.__setattr__(self, "training", parse_training(self.arguments))
-        if self.workers > 1 and self.training.strategy not in ("auto", "multi_worker"):
+        for key, value in self.labels.items():
+            if not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(value):
+                raise UserError(
+                    f"--label={key}={value} is no label: key and value are up to 63 letters, digits, '-', '_' and '.' that begin "
+                    "and end with a letter or digit; the key may have a domain and '/' before it"
+                )
+            if key in OWN_LABELS:
+                raise UserError(f"--label={key}=… is not yours to set: the launcher does; leave it out")
+
+    def _check_strategy(self) -> None:
+        strategy = self.training.strategy
+        if self.workers > 1 and strategy not in ("auto", "multi_worker"):
             raise UserError(
-                f"--strategy={self.training.strategy} is for one worker, not --workers={self.workers}: "
-                "use --strategy=auto, or one worker"
+                f"--strategy={strategy} is for one worker, not --workers={self.workers}: use --strategy=auto, or one worker"
             )
+        if self.device and self.device.is_tpu and self.workers > 1:
+            raise UserError(f"--accelerator={self.accelerator} with --workers={self.workers}: a TPU of one host has one worker")
+        if self.device and self.device.is_tpu != (strategy == "tpu") and strategy != "auto":
+            raise UserError(f"--strategy={strategy} does not use --accelerator={self.accelerator}: use --strategy=auto")
 
 
 def parse_training(arguments: Sequence[str]) -> TrainConfig:
@@ -92,16 +160,24 @@ def parse_training(arguments: Sequence[str]) -> TrainConfig:
         raise UserError(f"after --: {error}") from None
 
 
-def parse_env(settings: Iterable[str]) -> dict[str, str]:
-    """Variables from `K=V` settings; the last of several for one variable counts.
+def is_given(flag: str, arguments: Sequence[str]) -> bool:
+    """Whether valid flags of trainer.task set this one."""
+    values = flags.FlagValues()
+    config.define_flags(values)
+    values(["trainer.task", *arguments])
+    return values[flag].present > 0
+
+
+def parse_settings(flag: str, settings: Iterable[str]) -> dict[str, str]:
+    """What `K=V` settings of a flag say; the last of several for one key counts.
 
     Raises:
       UserError: a setting has no `=`.
     """
-    variables = {}
+    found = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
-            raise UserError(f"--env={setting} has no value: write --env={setting}=VALUE")
-        variables[key] = value
-    return variables
+            raise UserError(f"--{flag}={setting} has no value: write --{flag}={setting}=VALUE")
+        found[key] = value
+    return found

@@ -407,7 +407,8 @@ def test_each_launch_has_a_name_and_ports_of_its_own():
 
 
 def test_launch_brings_no_tensorflow_and_little_of_trainer():
-    text = "import sys, launch.__main__; print(*(m for m in sys.modules if m.split('.')[0] in ('trainer', 'tensorflow', 'numpy')))"
+    heavy = ("trainer", "tensorflow", "numpy", "kubernetes", "yaml")
+    text = f"import sys, launch.__main__; print(*(m for m in sys.modules if m.split('.')[0] in {heavy}))"
     out = subprocess.run([sys.executable, "-c", text], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
     storage = {"trainer.storage", "trainer.storage.credentials", "trainer.storage.failures", "trainer.storage.patience"}
     assert set(out.split()) == {"trainer", "trainer.app", "trainer.config", "trainer.errors", "trainer.reporting"} | storage

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from launch import local, supervisor
-from launch.job import Job, parse_env
+from launch.job import Job, parse_settings
 from launch.merging import LONGEST_LINE, Lines, Output
 from trainer.errors import UserError
 
@@ -68,9 +68,9 @@ def test_a_job_knows_what_its_workers_will_read():
 
 
 def test_variables_are_read_up_to_their_first_equals_sign():
-    assert parse_env(["A=b=c", "B=", "A=d"]) == {"A": "d", "B": ""}
+    assert parse_settings("env", ["A=b=c", "B=", "A=d"]) == {"A": "d", "B": ""}
     with pytest.raises(UserError, match="--env=A has no value"):
-        parse_env(["A"])
+        parse_settings("env", ["A"])
 
 
 def test_each_worker_is_a_guard_with_the_flags_as_they_were_given():

@@ -1,0 +1,216 @@
+"""What launch does with jobs on Kubernetes: run, status, logs, cancel, list."""
+
+import dataclasses
+import datetime
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from launch import kubernetes, kubernetes_logs
+from launch.job import Job
+from launch.kubernetes_api import Api, NotFound, Pod
+from trainer.errors import EXIT_DONE, EXIT_LOST_PEER, EXIT_STOPPED, EXIT_USER_ERROR, Ended, Stopped, UserError
+
+
+class JobFailed(Ended):
+    """A job has failed; its worker's exit code is the command's."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def run(job: Job, *, wait: bool) -> None:
+    """Starts a job, and prints its name.
+
+    Args:
+      job: the job.
+      wait: whether to follow it to its end.
+
+    Raises:
+      Ended: it could not be started, or did not end well.
+      Stopped: it was cancelled, or the user stopped following it.
+    """
+    name = kubernetes.new_name(job)
+    workload, service = kubernetes.specify(job, name=name)
+    for note in kubernetes.notes(job):
+        _note(note)
+    api = Api(job.namespace)
+    api.submit(workload, service)
+    _note(f"job {name} in the namespace {api.namespace}: {job.workers} worker{'s' if job.workers > 1 else ''}")
+    place = f"--target=kubernetes --namespace={api.namespace}"
+    if not wait:
+        _note(f"python -m launch logs {name} {place} follows it, status, cancel and list look after it")
+        print(name)
+        return
+    try:
+        _follow(api, workload)
+        _end(api, name)
+    except KeyboardInterrupt:
+        raise Stopped(f"no longer following; the job goes on: python -m launch cancel {name} {place} ends it") from None
+
+
+def status(name: str, *, namespace: str | None) -> None:
+    """Prints how a job and each of its pods are.
+
+    Raises:
+      Ended: the cluster does not say.
+    """
+    api = Api(namespace)
+    workload = api.get(name)
+    state = state_of(workload)
+    print(f"{name}  {state.word}{f': {state.reason}' if state.reason else ''}")
+    rows = [("WORKER", "POD", "PHASE", "EXIT", "")]
+    for pod in sorted(api.pods(name), key=lambda each: (each.index, each.created)):
+        code = "" if pod.exit_code is None else str(pod.exit_code)
+        rows.append((str(pod.index), pod.name, pod.phase, code, pod.waits_for))
+    _print_table(rows)
+
+
+def logs(name: str, *, namespace: str | None) -> None:
+    """Prints what all workers have written and write, until the job is over.
+
+    Raises:
+      Ended: the job cannot be followed.
+    """
+    api = Api(namespace)
+    _follow(api, api.get(name))
+
+
+def cancel(name: str, *, namespace: str | None) -> None:
+    """Ends a job: its workers save their state, and its objects go.
+
+    Raises:
+      Ended: the cluster does not do it.
+    """
+    api = Api(namespace)
+    api.delete(api.get(name))
+    _note(f"job {name} ends as soon as its workers have saved their state; the command that started it goes on from there")
+
+
+def list_jobs(*, namespace: str | None) -> None:
+    """Prints the jobs of a namespace.
+
+    Raises:
+      Ended: the cluster does not say.
+    """
+    rows = [("NAME", "STATE", "WORKERS", "AGE")]
+    for workload in Api(namespace).jobs():
+        metadata = workload["metadata"]
+        workers = str(kubernetes.child(workload)["completions"])
+        rows.append((metadata["name"], state_of(workload).word, workers, _age(metadata["creationTimestamp"])))
+    _print_table(rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """How a job is.
+
+    Attributes:
+      word: waiting, starting, running, stopping, done or failed.
+      cause: the cluster's word for why it failed.
+      reason: the same in a sentence, or "".
+    """
+
+    word: str
+    cause: str = ""
+    reason: str = ""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it stays so."""
+        return self.word in ("done", "failed")
+
+
+def state_of(workload: dict[str, Any]) -> State:
+    """How a Job or JobSet is, by what its controller says."""
+    status = workload.get("status", {})
+    conditions = {each["type"]: each for each in status.get("conditions", []) if each["status"] == "True"}
+    for name in ("Complete", "Completed"):  # A Job's word, and a JobSet's.
+        if name in conditions:
+            return State("done")
+    for name in ("Failed", "FailureTarget"):  # The second while its pods are still ending.
+        if name in conditions:
+            condition = conditions[name]
+            word = "failed" if name == "Failed" else "stopping"
+            return State(word, condition.get("reason", ""), condition.get("message", "") or condition.get("reason", ""))
+    if workload["metadata"].get("deletionTimestamp"):
+        return State("stopping")
+    if "Suspended" in conditions:
+        return State("waiting", reason="it is suspended, as by a queue that has no room for it yet")
+    active = status.get("ready") or any(each.get("ready") for each in status.get("replicatedJobsStatus", []))
+    return State("running" if active else "starting")
+
+
+def _follow(api: Api, workload: dict[str, Any]) -> None:
+    name = workload["metadata"]["name"]
+
+    def is_over() -> bool:
+        try:
+            return state_of(api.get(name)).is_final
+        except NotFound:  # Cancelled.
+            return True
+
+    several = kubernetes.child(workload)["completions"] > 1
+    kubernetes_logs.follow(api, name, several=several, is_over=is_over)
+
+
+def _end(api: Api, name: str) -> None:
+    """Ends as a job did that is over.
+
+    Raises:
+      Ended: not well.
+      Stopped: it was cancelled.
+    """
+    patient = kubernetes_logs.Patience()
+    while (found := patient.ask(lambda: _find(api, name))) is None:
+        time.sleep(kubernetes_logs.POLL)
+    if not found:
+        raise Stopped(f"job {name} was cancelled; the command that started it goes on from its last backup")
+    state = state_of(found)
+    if state.word == "done":
+        return
+    if "DeadlineExceeded" in state.cause or "DeadlineExceeded" in state.reason:
+        raise UserError(f"job {name} was not done within its --time_limit: give more; it goes on from its last backup")
+    pods = patient.ask(lambda: api.pods(name)) or []
+    code = exit_code(pods, state)
+    if code == EXIT_USER_ERROR:
+        raise UserError(f"job {name} cannot go on until something is changed: its worker's last line says what ({state.reason})")
+    raise JobFailed(f"job {name} failed: {state.reason or state.cause}: see its output, or raise --restarts", code)
+
+
+def _find(api: Api, name: str) -> dict[str, Any]:
+    """A job, or nothing where there is none."""
+    try:
+        return api.get(name)
+    except NotFound:
+        return {}
+
+
+def exit_code(pods: list[Pod], state: State) -> int:
+    """The exit code that a failed job's comes to: 2 where a worker says that a restart is of no use, else its last crash's."""
+    codes = [pod.exit_code for pod in pods if pod.exit_code not in (None, EXIT_DONE)]
+    if EXIT_USER_ERROR in codes or state.cause in ("PodFailurePolicy", "FailJobSetFailurePolicyAction"):
+        return EXIT_USER_ERROR
+    # The others lost the one that crashed, and were then asked to stop.
+    crashes = [code for code in codes if code not in (EXIT_LOST_PEER, EXIT_STOPPED)]
+    return (crashes or codes or [1])[-1] or 1
+
+
+def _age(moment: str) -> str:
+    seconds = (datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(moment)).total_seconds()
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f}{unit}"
+    return f"{max(seconds, 0):.0f}s"
+
+
+def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _note(text: str) -> None:
+    print(f"launch: {text}", file=sys.stderr)

@@ -1,0 +1,370 @@
+"""The verbs of launch with the official client, against an emulation of a cluster's API over HTTP."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.commands import ENVIRONMENT, REPOSITORY
+from tests.kubernetes_server import Cluster, Refused
+
+# python -m launch, with shorter pauses.
+_LAUNCH = """
+import runpy, sys
+from launch import kubernetes_logs
+kubernetes_logs.POLL, kubernetes_logs.PATIENCE = 0.1, float(sys.argv.pop(1))
+runpy.run_module("launch", run_name="__main__", alter_sys=True)
+"""
+
+RUN = ("run", "--image=registry/film:1", "--name=film", "--workers=2")
+FLAGS = ("--", "--data_dir=gs://b/d", "--job_dir=gs://b/j")
+
+
+class Desk:
+    """Runs launch with a cluster of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.cluster = Cluster()
+        self.processes: list[subprocess.Popen[str]] = []
+        self.config = folder / "config"
+        self.configure(self.cluster.url)
+
+    def configure(self, server: str, **context: str) -> None:
+        """Writes kubectl's configuration."""
+        described = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "test",
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"} | context}],
+            "clusters": [{"name": "test", "cluster": {"server": server}}],
+            "users": [{"name": "test", "user": {}}],
+        }
+        self.config.write_text(yaml.safe_dump(described))
+
+    def start(self, *words: str, patience: float = 60.0) -> subprocess.Popen[str]:
+        flags = ("--target=kubernetes",)
+        at = words.index("--") if "--" in words else len(words)
+        process = subprocess.Popen(
+            [sys.executable, "-c", _LAUNCH, str(patience), *words[:at], *flags, *words[at:]],
+            cwd=REPOSITORY,
+            env={**ENVIRONMENT, "KUBECONFIG": str(self.config)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.processes.append(process)
+        return process
+
+    def run(self, *words: str, code: int = 0, patience: float = 60.0) -> tuple[str, str]:
+        return finish(self.start(*words, patience=patience), code)
+
+    def refusal(self, *words: str, code: int = 2) -> str:
+        """Runs a command that must end in one line, and returns it."""
+        out, err = self.run(*words, code=code, patience=0.5)
+        lines = [line for line in err.splitlines() if not line.startswith("launch: ")]
+        assert len(lines) == 1, err
+        assert not out
+        return lines[0]
+
+
+@pytest.fixture
+def desk(tmp_path):
+    desk = Desk(tmp_path)
+    yield desk
+    for process in desk.processes:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+    desk.cluster.close()
+
+
+def finish(process, code):
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, f"exit {process.returncode}, not {code}\n{out}\n{err}"
+    assert "Traceback" not in err
+    return out, err
+
+
+def submitted(desk, *flags):
+    """A job that was just started."""
+    name = desk.run(*RUN, *flags, *FLAGS)[0].strip()
+    return desk.cluster.get("jobsets" if "--jobset" in flags else "jobs", "default", name)
+
+
+def test_a_run_creates_a_job_and_its_service(desk):
+    out, err = desk.run(*RUN, *FLAGS)
+    name = out.strip()
+    assert re.fullmatch("film-[0-9a-f]{8}", name)
+    (job,), (service,) = desk.cluster.objects("jobs"), desk.cluster.objects("services")
+    assert job["metadata"]["name"] == service["metadata"]["name"] == name
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": job["metadata"]["uid"]}
+    assert service["metadata"]["ownerReferences"] == [owner]
+    assert job["spec"]["completions"] == 2
+    assert f"job {name} in the namespace default: 2 workers" in err
+    assert desk.cluster.requests == ["POST jobs", "POST services"]
+
+
+def test_what_is_run_is_what_is_rendered(desk):
+    out, _ = desk.run(*RUN, "--dry_run", *FLAGS)
+    assert not desk.cluster.requests
+    rendered = list(yaml.safe_load_all(out))
+    created = [desk_object(submitted(desk)), desk_object(desk.cluster.objects("services")[0])]
+    names = [each[0]["metadata"]["name"] for each in (rendered, created)]
+    assert yaml.safe_dump(rendered).replace(names[0], "N") == yaml.safe_dump(created).replace(names[1], "N")
+
+
+def desk_object(made):
+    """What was sent to make an object."""
+    added = ("uid", "creationTimestamp", "namespace", "ownerReferences")
+    return made | {"metadata": {key: value for key, value in made["metadata"].items() if key not in added}}
+
+
+@pytest.mark.parametrize("jobset", [False, True])
+def test_waiting_follows_all_workers_through_a_replacement_to_the_end(desk, jobset):
+    process = desk.start(*RUN, "--wait", *(["--jobset"] if jobset else []), *FLAGS)
+    cluster = desk.cluster
+    job = cluster.wait_for("jobsets" if jobset else "jobs")
+    first, second = cluster.add_pod(job, 0), cluster.add_pod(job, 1, running=False)
+    cluster.write(first, "chief 1", "chief 2")
+    cluster.wait_until_asked("GET pods", 4)
+    cluster.start_pod(second)
+    cluster.write(second, "worker 1", "lost a peer")
+    cluster.end_pod(second, 75)
+    third = cluster.add_pod(job, 1)
+    cluster.write(third, "back", "done")
+    cluster.write(first, "chief 3", "10%\r20%\r30%")
+    for pod in (first, third):
+        cluster.end_pod(pod, 0)
+    cluster.wait_until_asked("GET pods", 4)
+    cluster.end(job, "Completed" if jobset else "Complete")
+    out, err = finish(process, 0)
+    lines = out.splitlines()
+    assert [line for line in lines if line.startswith("[0]")] == ["[0] chief 1", "[0] chief 2", "[0] chief 3", "[0] 30%"]
+    assert re.findall(r"launch: worker 1, pod (\S+): (.*)", err) == [
+        (second, "ContainerCreating"),
+        (second, "exited 75"),
+        (third, "exited 0"),
+    ]
+    assert [line for line in lines if line.startswith("[1]")] == ["[1] worker 1", "[1] lost a peer", "[1] back", "[1] done"]
+
+
+def test_a_log_that_breaks_off_is_taken_up_without_loss_or_repetition(desk):
+    job = submitted(desk)
+    cluster = desk.cluster
+    pod = cluster.add_pod(job, 0)
+    cluster.cuts = 2
+    process = desk.start("logs", job["metadata"]["name"])
+    for number in range(10):
+        cluster.write(pod, f"line {2 * number}", f"line {2 * number + 1}")
+        time.sleep(0.05)
+    cluster.end_pod(pod, 0)
+    cluster.end(job, "Complete")
+    out, _ = finish(process, 0)
+    assert out.splitlines() == [f"[0] line {number}" for number in range(20)]
+    assert cluster.cuts == 0
+
+
+@pytest.mark.parametrize(
+    ("codes", "kind", "reason", "exit_code", "says"),
+    [
+        ([2, 75], "Failed", "PodFailurePolicy", 2, "cannot go on until something is changed"),
+        ([75, 7], "Failed", "MaxFailedIndexesExceeded", 7, "failed: too bad: see its output"),
+        ([137, 143], "Failed", "MaxFailedIndexesExceeded", 137, "or raise --restarts"),
+        ([], "Failed", "FailJobSetFailurePolicyAction", 2, "cannot go on until something is changed"),
+        ([143, 143], "Failed", "DeadlineExceeded", 2, "was not done within its --time_limit"),
+    ],
+)
+def test_the_end_of_a_job_is_the_end_of_the_command(desk, codes, kind, reason, exit_code, says):
+    process = desk.start(*RUN, "--wait", *FLAGS)
+    job = desk.cluster.wait_for("jobs")
+    for index, code in enumerate(codes):
+        desk.cluster.end_pod(desk.cluster.add_pod(job, index), code)
+    desk.cluster.end(job, kind, reason, "too bad")
+    _, err = finish(process, exit_code)
+    assert says in err.splitlines()[-1]
+
+
+def test_a_job_that_is_cancelled_while_one_waits_ends_with_143(desk):
+    process = desk.start(*RUN, "--wait", *FLAGS)
+    job = desk.cluster.wait_for("jobs")
+    pod = desk.cluster.add_pod(job, 0)
+    desk.cluster.write(pod, "one")
+    assert process.stdout
+    assert process.stdout.readline() == "[0] one\n"
+    desk.run("cancel", job["metadata"]["name"])
+    _, err = finish(process, 143)
+    assert "was cancelled" in err.splitlines()[-1]
+
+
+def test_a_cluster_that_is_away_for_a_while_is_borne_with(desk):
+    process = desk.start(*RUN, "--wait", *FLAGS)
+    job = desk.cluster.wait_for("jobs")
+    desk.cluster.wait_for("services")
+    desk.cluster.refusals |= {f"GET {plural}": Refused(503, "ServiceUnavailable", "etcd is away") for plural in ("jobs", "pods")}
+    desk.cluster.wait_until_asked("GET jobs", 3)
+    desk.cluster.refusals.clear()
+    desk.cluster.end(job, "Complete")
+    _, err = finish(process, 0)
+    assert "the cluster answers 503 (etcd is away): try again; trying on" in err
+    desk.cluster.refusals["GET jobs"] = Refused(503, "ServiceUnavailable", "etcd is away")
+    assert "503" in desk.refusal("logs", job["metadata"]["name"], code=75)
+
+
+def test_ctrl_c_ends_following_and_not_the_job(desk):
+    process = desk.start(*RUN, "--wait", *FLAGS)
+    job = desk.cluster.wait_for("jobs")
+    desk.cluster.write(desk.cluster.add_pod(job, 0), "one")
+    assert process.stdout
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, err = finish(process, 143)
+    assert "the job goes on: python -m launch cancel film-" in err.splitlines()[-1]
+    assert desk.cluster.objects("jobs") == [job]
+
+
+def test_status_tells_of_a_failure_and_its_replacement(desk):
+    job = submitted(desk)
+    name = job["metadata"]["name"]
+    assert desk.run("status", name)[0].splitlines()[0] == f"{name}  starting"
+    lost = desk.cluster.add_pod(job, 1)
+    desk.cluster.end_pod(lost, 75)
+    desk.cluster.add_pod(job, 0)
+    job["status"] = {"ready": 1}
+    again = desk.cluster.add_pod(job, 1, running=False)
+    lines = [line.split() for line in desk.run("status", name)[0].splitlines()]
+    assert lines[0] == [name, "running"]
+    assert lines[3:] == [["1", lost, "Failed", "75"], ["1", again, "Pending", "ContainerCreating"]]
+    desk.cluster.end(job, "Failed", "PodFailurePolicy", "exit code 2")
+    assert desk.run("status", name)[0].splitlines()[0] == f"{name}  failed: exit code 2"
+    desk.cluster.end(job, "Suspended")
+    assert "waiting: it is suspended" in desk.run("status", name)[0]
+
+
+def test_list_shows_the_jobs_that_launch_has_made(desk):
+    first, second = submitted(desk), submitted(desk, "--jobset")
+    other = {**desk_object(first), "metadata": {"name": "other", "labels": {}}}
+    desk.cluster.create("jobs", "default", other)
+    desk.cluster.end(first, "Complete")
+    rows = [line.split()[:3] for line in desk.run("list")[0].splitlines()]
+    assert rows[0] == ["NAME", "STATE", "WORKERS"]
+    expected = [[first["metadata"]["name"], "done", "2"], [second["metadata"]["name"], "starting", "2"]]
+    assert rows[1:] == sorted(expected)
+    desk.cluster.has_jobsets = False
+    assert first["metadata"]["name"] in desk.run("list")[0]
+    desk.cluster.refusals["GET jobsets"] = Refused(403, "Forbidden", "jobsets is forbidden")
+    assert first["metadata"]["name"] in desk.run("list")[0]
+    assert "no job other" in desk.refusal("status", "other")
+    assert "no job other" in desk.refusal("cancel", "other")
+
+
+def test_cancel_takes_all_of_a_job_away(desk):
+    job = submitted(desk)
+    desk.cluster.add_pod(job, 0)
+    desk.run("cancel", job["metadata"]["name"])
+    assert not any(desk.cluster.objects(plural) for plural in ("jobs", "services", "pods"))
+    assert "there is no job" in desk.refusal("cancel", job["metadata"]["name"])
+
+
+def test_the_namespace_is_the_flags_or_the_contexts(desk):
+    desk.run(*RUN, "--namespace=films", *FLAGS)
+    assert len(desk.cluster.objects("jobs", "films")) == 1
+    desk.configure(desk.cluster.url, namespace="films")
+    desk.run(*RUN, *FLAGS)
+    assert len(desk.cluster.objects("jobs", "films")) == 2
+    assert "namespaces" in desk.refusal(*RUN, "--namespace=none", *FLAGS)
+
+
+@pytest.mark.parametrize(
+    ("request_", "refusal", "code", "says"),
+    [
+        ("POST jobs", Refused(409, "AlreadyExists", 'jobs "film" already exists'), 2, "the name is taken"),
+        (
+            "POST jobs",
+            Refused(403, "Forbidden", "jobs is forbidden"),
+            2,
+            "cannot create Job .* not allowed in the namespace default",
+        ),
+        ("POST jobs", Refused(401, "Unauthorized", "Unauthorized"), 2, "does not know you .*: log in again"),
+        ("POST jobs", Refused(422, "Invalid", "spec: Invalid value"), 2, r"refuses it \(422: spec: Invalid value\)"),
+        ("POST jobs", Refused(503, "ServiceUnavailable", "away"), 75, "answers 503 .*: try again"),
+        ("POST jobs", Refused(429, "TooManyRequests", "slowly"), 75, "answers 429"),
+        ("POST services", Refused(403, "Forbidden", "services is forbidden"), 2, "cannot create Service"),
+    ],
+)
+def test_a_refusal_ends_in_one_line_and_leaves_nothing(desk, request_, refusal, code, says):
+    desk.cluster.refusals[request_] = refusal
+    assert re.search(says, desk.refusal(*RUN, *FLAGS, code=code))
+    assert not desk.cluster.objects("jobs")
+    assert not desk.cluster.objects("services")
+
+
+def test_a_log_that_may_not_be_read_ends_in_one_line(desk):
+    job = submitted(desk)
+    desk.cluster.add_pod(job, 0)
+    desk.cluster.refusals["GET pods"] = Refused(403, "Forbidden", "pods is forbidden")
+    assert "cannot list pods: not allowed" in desk.refusal("logs", job["metadata"]["name"])
+
+
+def test_a_cluster_without_jobsets_says_so(desk):
+    desk.cluster.has_jobsets = False
+    assert "cannot create JobSet" in desk.refusal(*RUN, "--jobset", *FLAGS)
+
+
+def test_a_server_that_does_not_answer_is_named(desk):
+    desk.configure("http://127.0.0.1:9")
+    line = desk.refusal(*RUN, *FLAGS, code=75)
+    assert re.search(r"the cluster at 127\.0\.0\.1:9 does not answer \(.*refused\): is it the right context\?", line)
+    assert "object at" not in line
+
+
+def test_no_credentials_or_bad_ones_end_in_one_line(desk):
+    desk.config.write_text("a: [")
+    assert "kubectl's configuration cannot be read" in desk.refusal("list")
+    desk.config.unlink()
+    assert "no Kubernetes cluster is configured" in desk.refusal("list")
+    assert "gcloud container clusters get-credentials" in desk.refusal(*RUN, *FLAGS)
+
+
+def test_a_missing_extra_is_named(desk):
+    text = """
+import runpy, sys
+sys.modules["kubernetes"] = None
+runpy.run_module("launch", run_name="__main__", alter_sys=True)
+"""
+    for words, code in (("list",), 2), ((*RUN, "--dry_run", *FLAGS), 0):
+        done = subprocess.run(
+            [sys.executable, "-c", text, "--target=kubernetes", *words], cwd=REPOSITORY, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code, done.stderr
+        assert ("pip install 'poster-trainer[kubernetes]'" in done.stderr) == (code == 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("status",), "status takes the name of one job, not 0"),
+        (("logs", "a", "b"), "logs takes the name of one job, not 2"),
+        (("cancel", "a", "--", "--epochs=3"), "'--epochs=3': cancel takes no flags of trainer.task"),
+        (("watch", "a"), "'watch' is no verb of launch"),
+        ((*RUN, "--", "--data_dir=d", "--job_dir=j", "--modle=cnn"), "'modle'"),
+        ((*RUN[:3], "--workers=0", *FLAGS), "--workers=0 must be"),
+        (("run", *FLAGS), "--image is missing"),
+    ],
+)
+def test_a_wrong_command_ends_in_one_line(desk, words, says):
+    assert says in desk.refusal(*words)
+    assert not desk.cluster.requests
+
+
+def test_the_server_refuses_what_kubernetes_would(desk):
+    job = desk_object(submitted(desk))
+    for path, value in (("completions", "two"), ("completionMod", "Indexed")):
+        with pytest.raises(Refused, match=r"two|completionMod"):
+            desk.cluster.create("jobs", "default", {**job, "metadata": {"name": "x"}, "spec": job["spec"] | {path: value}})
+    with pytest.raises(Refused, match="already exists"):
+        desk.cluster.create("jobs", "default", job)
