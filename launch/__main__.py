@@ -10,13 +10,14 @@ goes on.
 """
 
 import functools
+import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
 
-from launch.job import Job, parse_settings
+from launch.job import Job, Place, parse_settings
 from trainer import app
 from trainer.errors import UserError
 
@@ -105,7 +106,11 @@ def main(words: list[str], arguments: Sequence[str]) -> None:
     if _TARGET.value is None:
         raise UserError(f"--target is missing: there is {', '.join(_TARGETS)}")
     if verb == "run":
-        _run(describe(arguments))
+        job = describe(arguments)
+        if _DRY_RUN.value:
+            _verbs().print_spec(job)
+        else:
+            _verbs().run(job, wait=_WAIT.value)
         return
     if arguments:
         raise UserError(f"{arguments[0]!r}: {verb} takes no flags of trainer.task")
@@ -113,7 +118,11 @@ def main(words: list[str], arguments: Sequence[str]) -> None:
         raise UserError(f"{verb} is not for --target=local: its job runs, and logs, where it was started")
     if verb != "list" and len(names) != 1:
         raise UserError(f"{verb} takes the name of one job, not {len(names)}: python -m launch list --target={_TARGET.value}")
-    _look_after(verb, *names)
+    place = Place(namespace=_NAMESPACE.value, project=_PROJECT.value, region=_REGION.value)
+    if verb == "list":
+        _verbs().list_jobs(place)
+    else:
+        getattr(_verbs(), verb)(*names, place)
 
 
 def describe(arguments: Sequence[str]) -> Job:
@@ -137,34 +146,12 @@ def describe(arguments: Sequence[str]) -> Job:
     return Job(**fields)
 
 
-# A target is imported when it is asked for: each has libraries of its own.
+def _verbs() -> Any:
+    """The module with what the target does: run, print_spec, status, logs, cancel and list_jobs.
 
-
-def _run(job: Job) -> None:
-    if _TARGET.value == "local":
-        from launch import local
-
-        local.run(job, dry_run=_DRY_RUN.value)
-    elif _DRY_RUN.value:
-        from launch import kubernetes
-
-        kubernetes.print_spec(job)
-    else:
-        from launch import kubernetes_verbs
-
-        kubernetes_verbs.run(job, wait=_WAIT.value)
-
-
-def _look_after(verb: str, *names: str) -> None:
-    from launch import kubernetes_verbs
-
-    actions: dict[str, Callable[..., None]] = {
-        "status": kubernetes_verbs.status,
-        "logs": kubernetes_verbs.logs,
-        "cancel": kubernetes_verbs.cancel,
-        "list": kubernetes_verbs.list_jobs,
-    }
-    actions[verb](*names, namespace=_NAMESPACE.value)
+    It is imported when it is asked for: each target has libraries of its own.
+    """
+    return importlib.import_module(f"launch.{_TARGET.value}_verbs")
 
 
 def _split(command_line: list[str]) -> tuple[list[str], list[str]]:

@@ -38,6 +38,21 @@ _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a target keeps jobs; each takes the fields that mean something to it.
+
+    Attributes:
+      namespace: of Kubernetes; None: that of the current context.
+      project: of Google Cloud; None: that of the credentials.
+      region: of Google Cloud.
+    """
+
+    namespace: str | None = None
+    project: str | None = None
+    region: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
     """A job, checked as a whole.
 

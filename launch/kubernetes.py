@@ -3,7 +3,6 @@
 import math
 import re
 import secrets
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,14 +31,6 @@ _SECRET = re.compile("TOKEN|SECRET|PASSW|KEY|CREDENTIAL", re.IGNORECASE)
 def new_name(job: Job) -> str:
     """What one launch of a job is called in the cluster."""
     return f"{job.name}-{secrets.token_hex(4)}"
-
-
-def print_spec(job: Job) -> None:
-    """Prints the objects that a job becomes as a YAML stream."""
-    objects = specify(job, name=new_name(job))
-    for note in notes(job):
-        print(f"launch: {note}", file=sys.stderr)
-    print(to_yaml(objects), end="")
 
 
 def to_yaml(objects: list[dict[str, Any]]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from launch import kubernetes, kubernetes_logs
-from launch.job import Job
+from launch.job import Job, Place
 from launch.kubernetes_api import Api, NotFound, Pod
 from trainer.errors import EXIT_DONE, EXIT_LOST_PEER, EXIT_STOPPED, EXIT_USER_ERROR, Ended, Stopped, UserError
 
@@ -19,6 +19,14 @@ class JobFailed(Ended):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def print_spec(job: Job) -> None:
+    """Prints the objects that a job becomes as a YAML stream; asks no cluster."""
+    objects = kubernetes.specify(job, name=kubernetes.new_name(job))
+    for note in kubernetes.notes(job):
+        _note(note)
+    print(kubernetes.to_yaml(objects), end="")
 
 
 def run(job: Job, *, wait: bool) -> None:
@@ -51,13 +59,13 @@ def run(job: Job, *, wait: bool) -> None:
         raise Stopped(f"no longer following; the job goes on: python -m launch cancel {name} {place} ends it") from None
 
 
-def status(name: str, *, namespace: str | None) -> None:
+def status(name: str, place: Place) -> None:
     """Prints how a job and each of its pods are.
 
     Raises:
       Ended: the cluster does not say.
     """
-    api = Api(namespace)
+    api = Api(place.namespace)
     workload = api.get(name)
     state = state_of(workload)
     print(f"{name}  {state.word}{f': {state.reason}' if state.reason else ''}")
@@ -68,35 +76,35 @@ def status(name: str, *, namespace: str | None) -> None:
     _print_table(rows)
 
 
-def logs(name: str, *, namespace: str | None) -> None:
+def logs(name: str, place: Place) -> None:
     """Prints what all workers have written and write, until the job is over.
 
     Raises:
       Ended: the job cannot be followed.
     """
-    api = Api(namespace)
+    api = Api(place.namespace)
     _follow(api, api.get(name))
 
 
-def cancel(name: str, *, namespace: str | None) -> None:
+def cancel(name: str, place: Place) -> None:
     """Ends a job: its workers save their state, and its objects go.
 
     Raises:
       Ended: the cluster does not do it.
     """
-    api = Api(namespace)
+    api = Api(place.namespace)
     api.delete(api.get(name))
     _note(f"job {name} ends as soon as its workers have saved their state; the command that started it goes on from there")
 
 
-def list_jobs(*, namespace: str | None) -> None:
+def list_jobs(place: Place) -> None:
     """Prints the jobs of a namespace.
 
     Raises:
       Ended: the cluster does not say.
     """
     rows = [("NAME", "STATE", "WORKERS", "AGE")]
-    for workload in Api(namespace).jobs():
+    for workload in Api(place.namespace).jobs():
         metadata = workload["metadata"]
         workers = str(kubernetes.child(workload)["completions"])
         rows.append((metadata["name"], state_of(workload).word, workers, _age(metadata["creationTimestamp"])))
