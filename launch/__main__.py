@@ -2,11 +2,11 @@
 
     python -m launch --target=local --workers=2 -- --data_dir=dataset/ --job_dir=job/
     python -m launch --target=kubernetes --image=IMAGE --workers=2 -- --data_dir=gs://… --job_dir=gs://…
-    python -m launch status|logs|cancel NAME --target=kubernetes
-    python -m launch list --target=kubernetes
+    python -m launch status|logs|cancel NAME --target=local|kubernetes
+    python -m launch list --target=local|kubernetes
 
-The flags of trainer.task come after --. Ctrl-C stops all workers of this machine, which save their state first; the same command
-goes on.
+The flags of trainer.task come after --. A job of this machine runs where it is started; the other verbs look after it from another
+terminal. Ctrl-C stops all its workers, which save their state first; the same command goes on.
 """
 
 import functools
@@ -17,6 +17,7 @@ from typing import Any
 
 from absl import flags
 
+from launch import preflight
 from launch.job import Job, Place, parse_settings
 from trainer import app
 from trainer.errors import UserError
@@ -67,7 +68,12 @@ _JOBSET = flags.DEFINE_bool(
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Print what would be started, one JSON object for this machine, YAML for Kubernetes, and start nothing."
 )
-_WAIT = flags.DEFINE_bool("wait", False, "Follow the job's log to its end, and exit with the job's own code.")
+_SKIP_PREFLIGHT = flags.DEFINE_bool(
+    "skip_preflight", False, "Start the job without a look at its data set and directory, as where this machine may not see them."
+)
+_WAIT = flags.DEFINE_bool(
+    "wait", False, "Follow the job's log to its end, and exit with the job's own code. On this machine it is always so."
+)
 
 # The flags that describe a job, by their fields.
 _FIELDS: dict[str, flags.FlagHolder[Any]] = {
@@ -107,15 +113,14 @@ def main(words: list[str], arguments: Sequence[str]) -> None:
         raise UserError(f"--target is missing: there is {', '.join(_TARGETS)}")
     if verb == "run":
         job = describe(arguments)
+        preflight.check_description(job, is_remote=_TARGET.value != "local")
         if _DRY_RUN.value:
             _verbs().print_spec(job)
         else:
-            _verbs().run(job, wait=_WAIT.value)
+            _verbs().run(job, wait=_WAIT.value, look=not _SKIP_PREFLIGHT.value)
         return
     if arguments:
         raise UserError(f"{arguments[0]!r}: {verb} takes no flags of trainer.task")
-    if _TARGET.value == "local":
-        raise UserError(f"{verb} is not for --target=local: its job runs, and logs, where it was started")
     if verb != "list" and len(names) != 1:
         raise UserError(f"{verb} takes the name of one job, not {len(names)}: python -m launch list --target={_TARGET.value}")
     place = Place(namespace=_NAMESPACE.value, project=_PROJECT.value, region=_REGION.value)

@@ -49,6 +49,11 @@ class Accelerator:
         """Whether it is a TPU; else it is GPUs."""
         return self.topology is not None
 
+    @property
+    def replicas(self) -> int:
+        """How many devices TensorFlow sees: a chip of a TPU v3 has two cores of their own, all others one."""
+        return 2 * self.count if self.type == "tpu-v3-device" else self.count
+
 
 def parse(text: str) -> Accelerator:
     """The accelerator that TYPE or TYPE:COUNT names; without a count one, and for a TPU the smallest topology.

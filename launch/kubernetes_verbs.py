@@ -2,14 +2,13 @@
 
 import dataclasses
 import datetime
-import sys
 import time
-from collections.abc import Sequence
 from typing import Any
 
-from launch import kubernetes, kubernetes_logs
+from launch import kubernetes, kubernetes_logs, preflight
 from launch.job import Job, Place
 from launch.kubernetes_api import Api, NotFound, Pod
+from launch.showing import age, note, table
 from trainer.errors import EXIT_DONE, EXIT_LOST_PEER, EXIT_STOPPED, EXIT_USER_ERROR, Ended, Stopped, UserError
 
 
@@ -24,17 +23,18 @@ class JobFailed(Ended):
 def print_spec(job: Job) -> None:
     """Prints the objects that a job becomes as a YAML stream; asks no cluster."""
     objects = kubernetes.specify(job, name=kubernetes.new_name(job))
-    for note in kubernetes.notes(job):
-        _note(note)
+    for text in kubernetes.notes(job):
+        note(text)
     print(kubernetes.to_yaml(objects), end="")
 
 
-def run(job: Job, *, wait: bool) -> None:
+def run(job: Job, *, wait: bool, look: bool) -> None:
     """Starts a job, and prints its name.
 
     Args:
       job: the job.
       wait: whether to follow it to its end.
+      look: whether to look at the data set and the job directory first.
 
     Raises:
       Ended: it could not be started, or did not end well.
@@ -42,14 +42,16 @@ def run(job: Job, *, wait: bool) -> None:
     """
     name = kubernetes.new_name(job)
     workload, service = kubernetes.specify(job, name=name)
-    for note in kubernetes.notes(job):
-        _note(note)
+    for text in kubernetes.notes(job):
+        note(text)
     api = Api(job.namespace)
+    if look:
+        preflight.check_places(job, is_remote=True)
     api.submit(workload, service)
-    _note(f"job {name} in the namespace {api.namespace}: {job.workers} worker{'s' if job.workers > 1 else ''}")
+    note(f"job {name} in the namespace {api.namespace}: {job.workers} worker{'s' if job.workers > 1 else ''}")
     place = f"--target=kubernetes --namespace={api.namespace}"
     if not wait:
-        _note(f"python -m launch logs {name} {place} follows it, status, cancel and list look after it")
+        note(f"python -m launch logs {name} {place} follows it, status, cancel and list look after it")
         print(name)
         return
     try:
@@ -73,7 +75,7 @@ def status(name: str, place: Place) -> None:
     for pod in sorted(api.pods(name), key=lambda each: (each.index, each.created)):
         code = "" if pod.exit_code is None else str(pod.exit_code)
         rows.append((str(pod.index), pod.name, pod.phase, code, pod.waits_for))
-    _print_table(rows)
+    table(rows)
 
 
 def logs(name: str, place: Place) -> None:
@@ -94,7 +96,7 @@ def cancel(name: str, place: Place) -> None:
     """
     api = Api(place.namespace)
     api.delete(api.get(name))
-    _note(f"job {name} ends as soon as its workers have saved their state; the command that started it goes on from there")
+    note(f"job {name} ends as soon as its workers have saved their state; the command that started it goes on from there")
 
 
 def list_jobs(place: Place) -> None:
@@ -107,8 +109,15 @@ def list_jobs(place: Place) -> None:
     for workload in Api(place.namespace).jobs():
         metadata = workload["metadata"]
         workers = str(kubernetes.child(workload)["completions"])
-        rows.append((metadata["name"], state_of(workload).word, workers, _age(metadata["creationTimestamp"])))
-    _print_table(rows)
+        rows.append(
+            (
+                metadata["name"],
+                state_of(workload).word,
+                workers,
+                age(datetime.datetime.fromisoformat(metadata["creationTimestamp"])),
+            )
+        )
+    table(rows)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,21 +213,3 @@ def exit_code(pods: list[Pod], state: State) -> int:
     # The others lost the one that crashed, and were then asked to stop.
     crashes = [code for code in codes if code not in (EXIT_LOST_PEER, EXIT_STOPPED)]
     return (crashes or codes or [1])[-1] or 1
-
-
-def _age(moment: str) -> str:
-    seconds = (datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(moment)).total_seconds()
-    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.0f}{unit}"
-    return f"{max(seconds, 0):.0f}s"
-
-
-def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _note(text: str) -> None:
-    print(f"launch: {text}", file=sys.stderr)

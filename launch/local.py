@@ -18,10 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from launch.job import Job
-from launch.supervisor import Spec, Worker, supervise
+from launch.supervisor import Spec, Worker
 from trainer.errors import UserError
-
-__all__ = ["Spec", "Worker", "describe", "free_ports", "run", "specify", "supervise", "visible_gpus"]
 
 # Each costs the supervisor two of the 1024 files that a process may usually have open.
 _MOST_WORKERS = 256
@@ -32,28 +30,23 @@ _DRIVER = Path("/proc/driver/nvidia/gpus")  # NVIDIA's: a folder a GPU.
 _SECRET = re.compile("TOKEN|SECRET|PASSW|KEY|CREDENTIAL", re.IGNORECASE)
 
 
-def run(job: Job, *, dry_run: bool) -> None:
-    """Runs a job to its end, or prints what would be run.
+def plan(job: Job) -> Spec:
+    """The processes that a job becomes on this machine as it is now.
 
     Raises:
-      Ended: it could not be started, or did not end well.
-      Stopped: the user stopped it.
+      UserError: it cannot have so many.
     """
     if job.workers > _MOST_WORKERS:
         raise UserError(f"--workers={job.workers} is too many for one machine: at most {_MOST_WORKERS}")
     gpus = visible_gpus({**os.environ, **job.env})
-    spec = specify(
+    if job.workers > 1 and len(gpus) > 1 and job.workers != len(gpus):
+        print(f"launch: {job.workers} workers on {len(gpus)} GPUs: as many of the one as of the other is best", file=sys.stderr)
+    return specify(
         job,
         job_id=f"{job.name}-{secrets.token_hex(4)}",
         ports=free_ports(job.workers) if job.workers > 1 else (),
         gpus=gpus,
     )
-    if job.workers > 1 and len(gpus) > 1 and job.workers != len(gpus):
-        print(f"launch: {job.workers} workers on {len(gpus)} GPUs: as many of the one as of the other is best", file=sys.stderr)
-    if dry_run:
-        print(json.dumps(describe(spec), indent=2))
-    else:
-        supervise(spec)
 
 
 def specify(job: Job, *, job_id: str, ports: Sequence[int], gpus: Sequence[str]) -> Spec:

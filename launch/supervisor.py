@@ -4,7 +4,6 @@ One thread waits for everything at once: output, ends of processes, signals, dea
 """
 
 import contextlib
-import ctypes
 import dataclasses
 import functools
 import os
@@ -13,9 +12,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
+from launch import signals
 from launch.job import OWN_VARIABLES
 from launch.merging import Lines, Output
 from trainer.errors import EXIT_DONE, EXIT_LOST_PEER, EXIT_STOPPED, EXIT_USER_ERROR, Ended, Stopped, UserError
@@ -39,9 +39,6 @@ _MEANINGS = {
 }
 
 _READ = 64 * 1024
-_PR_SET_PDEATHSIG = 1
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,6 +73,33 @@ class Spec:
     time_limit: float | None = None
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WorkerState:
+    """How a worker is.
+
+    Attributes:
+      word: running, waiting (to be started again), done or ended.
+      pid: of its guard while it runs.
+      exit_code: of its last end, if it had one.
+      crashes: how often it has crashed.
+    """
+
+    word: str
+    pid: int | None
+    exit_code: int | None
+    crashes: int
+
+
+class Watcher(Protocol):
+    """Who is told of a job as it goes on. What it does must take no time and raise nothing."""
+
+    def on_output(self, data: bytes) -> None:
+        """Takes whole lines of the job's log."""
+
+    def on_change(self, workers: Sequence[WorkerState]) -> None:
+        """Takes how each worker is after one of them has begun or ended."""
+
+
 class WorkerFailed(Ended):
     """A worker crashed more often than it may; its last exit code is the job's."""
 
@@ -84,11 +108,15 @@ class WorkerFailed(Ended):
         self.exit_code = exit_code
 
 
-def supervise(spec: Spec) -> None:
+def supervise(spec: Spec, watcher: Watcher | None = None) -> None:
     """Runs the processes until each has exited 0. Only the main thread can do this.
 
     What they write goes to stdout, with the number of the worker before each line where there are several; what happens to them
     goes to stderr. No process is left when this returns or raises.
+
+    Args:
+      spec: the processes.
+      watcher: is told of all that.
 
     Raises:
       UserError: a worker exited 2, or the time limit was reached.
@@ -97,8 +125,8 @@ def supervise(spec: Spec) -> None:
     """
     if not hasattr(os, "pidfd_open"):
         raise UserError("--target=local needs Linux: run it there, or train with python -m trainer.task and one worker")
-    with _signals() as arrived:
-        _Supervisor(spec, arrived).run()
+    with signals.arriving() as arrived:
+        _Supervisor(spec, arrived, watcher).run()
 
 
 def next_delay(last: float, ran: float) -> float:
@@ -133,16 +161,32 @@ class _Process:
     started: float = 0.0
     delay: float = 0.0
     restart_at: float | None = 0.0
+    exit_code: int | None = None
     crashes: int = 0
-    is_done: bool = False
+
+    @property
+    def is_done(self) -> bool:
+        return self.exit_code == EXIT_DONE
+
+    def state(self) -> WorkerState:
+        if self.running:
+            word = "running"
+        elif self.is_done:
+            word = "done"
+        else:
+            word = "ended" if self.restart_at is None else "waiting"
+        pid = self.running.pid if self.running else None
+        return WorkerState(word=word, pid=pid, exit_code=self.exit_code, crashes=self.crashes)
 
 
 class _Supervisor:
-    def __init__(self, spec: Spec, arrived: int) -> None:
+    def __init__(self, spec: Spec, arrived: int, watcher: Watcher | None) -> None:
         """Args:
         spec: what to run.
         arrived: a descriptor from which the numbers of signals that came can be read.
+        watcher: is told of all.
         """
+        self._watcher = watcher
         self._spec = spec
         self._arrived = arrived
         several = len(spec.workers) > 1
@@ -248,7 +292,7 @@ class _Supervisor:
                 stdout=writing,
                 stderr=writing,
                 start_new_session=True,  # A terminal's Ctrl-C comes to the supervisor alone, which forwards it once.
-                preexec_fn=functools.partial(_end_with, parent),
+                preexec_fn=functools.partial(signals.end_with, parent),
             )
         except BaseException:
             os.close(reading)
@@ -258,13 +302,14 @@ class _Supervisor:
         process.pipe, process.started, process.restart_at = reading, time.monotonic(), None
         process.pidfd = os.pidfd_open(process.running.pid)
         self._selector.register(process.pidfd, selectors.EVENT_READ, functools.partial(self._on_end, process))
+        self._tell()
 
     def _on_output(self, process: _Process) -> None:
         if process.pipe < 0 or not self._takes_output():  # Since the wait for it ended.
             return
         with contextlib.suppress(BlockingIOError):
             data = os.read(process.pipe, _READ)
-            self._log.write(process.lines.feed(data))
+            self._write(process.lines.feed(data))
             if not data:  # The process has closed it, and may run on.
                 self._close_pipe(process)
 
@@ -281,10 +326,13 @@ class _Supervisor:
     def _on_end(self, process: _Process) -> None:
         if not process.running:  # It has been collected since the wait for it ended.
             return
-        code = self._collect(process)
+        self._judge(process, self._collect(process))
+        self._tell()
+
+    def _judge(self, process: _Process, code: int) -> None:
+        """Decides what an exit code means for a worker and for the job."""
         ran = time.monotonic() - process.started
         if code == EXIT_DONE:
-            process.is_done = True
             return
         name = f"worker {process.index}"
         if self._end is not None:
@@ -327,11 +375,12 @@ class _Supervisor:
                     data = os.read(process.pipe, _READ)
                     if not data:
                         break
-                    self._log.write(process.lines.feed(data))
+                    self._write(process.lines.feed(data))
             self._close_pipe(process)
-        self._log.write(process.lines.end())
+        self._write(process.lines.end())
         process.running, process.pidfd = None, -1
-        return code if code >= 0 else 128 - code
+        process.exit_code = code if code >= 0 else 128 - code
+        return process.exit_code
 
     def _kill_group(self, process: _Process) -> None:
         """Ends a process with all that it started, so that a guard that was killed leaves nothing behind."""
@@ -375,34 +424,17 @@ class _Supervisor:
         for process in self._processes:
             process.restart_at = None
 
+    def _write(self, lines: bytes) -> None:
+        self._log.write(lines)
+        if self._watcher:
+            self._watcher.on_output(lines)
+
     def _note(self, text: str) -> None:
-        self._notes.write(f"launch: {text}\n".encode())
+        line = f"launch: {text}\n".encode()
+        self._notes.write(line)
+        if self._watcher:
+            self._watcher.on_output(line)
 
-
-def _end_with(parent: int) -> None:
-    """Has the calling process, which is to become a worker, asked to stop when the supervisor ends, be it by SIGKILL."""
-    _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
-    if os.getppid() != parent:  # It has ended already.
-        os._exit(EXIT_STOPPED)
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[int]:
-    """Has signals that ask to stop appear in a pipe, whose reading end this gives, for the time of a `with` block."""
-    reading, writing = os.pipe()
-    os.set_blocking(reading, False)
-    os.set_blocking(writing, False)
-    numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
-    # nohup, and a shell's & in a script, have a process ignore what is not meant for it.
-    before = {number: signal.getsignal(number) for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
-    previous = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    for number in before:
-        signal.signal(number, lambda *_: None)
-    try:
-        yield reading
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(previous)
-        os.close(reading)
-        os.close(writing)
+    def _tell(self) -> None:
+        if self._watcher:
+            self._watcher.on_change([process.state() for process in self._processes])

@@ -10,7 +10,7 @@ from launch import local, supervisor
 from trainer import app, config, guard
 
 
-def _watched(spec: local.Spec) -> local.Spec:
+def _watched(spec: supervisor.Spec) -> supervisor.Spec:
     workers = [
         dataclasses.replace(worker, command=(sys.executable, "-m", "tests.chaos_launch", "guard", *worker.command[3:]))
         for worker in spec.workers

@@ -4,13 +4,17 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
 
-ENVIRONMENT = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+# Where launch keeps its jobs of this machine: the user's own are not the tests'.
+_STATE = tempfile.TemporaryDirectory(prefix="poster-trainer-tests-")
+
+ENVIRONMENT = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "XDG_STATE_HOME": _STATE.name}
 
 
 def start(module: str, *arguments: object, **options: object) -> subprocess.Popen[str]:

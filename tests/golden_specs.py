@@ -27,7 +27,7 @@ KUBERNETES = {
     "kubernetes-jobset": f"--name=film {_IMAGE} --workers=2 --accelerator=nvidia-tesla-t4 --jobset --restarts=9 -- {_PLACES}",
     "kubernetes-everything": f"--name=film {_IMAGE} --workers=3 --accelerator=nvidia-tesla-a100:8 --spot --jobset --restarts=20 "
     f"--time_limit=3600.5 --env=COLOUR=red --label=team=films --service_account=trainer --namespace=films "
-    "-- --data_dir=/gcs/films/dataset --job_dir=gs://films/jobs/first",
+    "-- --data_dir=/gcs/films/dataset --job_dir=gs://films/jobs/first --batch_size=96",
     "kubernetes-patience": f"--name=film {_IMAGE} -- {_PLACES} --grace_period=40.5 --peer_timeout=60 --rejoin=3",
     "kubernetes-quoting": f"--name=film {_IMAGE} '--env=GREETING=$(HOME) costs $$5' -- {_PLACES} '--cache=/tmp/$(HOME) \"x\"'",
 }

@@ -156,6 +156,11 @@ class TrainConfig:
                 raise UserError(f"--{name} is missing: name a folder")
         _ = self.profile_range
 
+    def check_divides(self, count: int, what: str) -> None:
+        """Raises UserError if so many of what ("workers", "replicas") cannot share the batch."""
+        if self.batch_size % count:
+            raise UserError(f"--batch_size={self.batch_size} does not divide among {count} {what}: choose a multiple of {count}")
+
     @property
     def profile_range(self) -> tuple[int, int] | None:
         """The first and the last step to profile, or None."""

@@ -48,6 +48,17 @@ class JobDir:
         """Where the figures, plots and the report are."""
         return self.path / "evaluation"
 
+    def make(self) -> None:
+        """Makes the directory, if it is not there yet.
+
+        Raises:
+          UserError: there is a file of that name.
+        """
+        try:
+            files.make_folder(self.path)
+        except (FileExistsError, NotADirectoryError):
+            raise UserError(f"--job_dir={self.path} is a file, or lies in one: name a folder") from None
+
     def is_finished(self) -> bool:
         """Whether DONE.json stands for as many epochs as are asked for."""
         done = _read(self.path / "DONE.json")
@@ -145,18 +156,14 @@ class JobDir:
 
 
 def describe(config: TrainConfig, dataset: Dataset) -> JobDir:
-    """The directory of a job, made if need be.
+    """The directory of a job, which need not be there yet.
 
     Raises:
-      UserError: there is a file of that name.
+      UserError: its name is none that TensorFlow can use.
     """
     path = files.place("--job_dir", config.job_dir)
     if not set(str(path)).isdisjoint("*?[]\\"):
         raise UserError(f"--job_dir={path} has one of * ? [ ] \\ in it, which TensorFlow takes for patterns: choose another name")
-    try:
-        files.make_folder(path)
-    except (FileExistsError, NotADirectoryError):
-        raise UserError(f"--job_dir={path} is a file, or lies in one: name a folder") from None
     train = dataset.split("train")
     data = {
         "fingerprint": dataset.fingerprint,

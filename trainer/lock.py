@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import math
 import os
 import socket
 import threading
@@ -105,15 +106,10 @@ def held(path: epath.Path, job_id: str, *, flag: str = "--job_dir") -> Iterator[
     file = lock_file.at(path)
     attempt = 1
     found = _parsed(file.read())
-    if found is not None:
-        age = time.time() - found["heartbeat"]
-        if found["job_id"] == job_id:
-            attempt = found["attempt"] + 1
-        elif age < _STALE_SECONDS:
-            raise UserError(
-                f"{path.parent} belongs to job {found['job_id']} (process {found['pid']} on {found['host']}, seen {age:.0f} s "
-                f"ago): choose another {flag}, or wait until that job has ended"
-            )
+    if found is not None and found["job_id"] == job_id:
+        attempt = found["attempt"] + 1
+    else:
+        _check_abandoned(found, path, flag)
     owner = {"job_id": job_id, "attempt": attempt, "host": socket.gethostname(), "pid": os.getpid(), "heartbeat": time.time()}
     if not file.take(_content(owner)):
         other = _parsed(file.read()) or _NOBODY
@@ -125,6 +121,20 @@ def held(path: epath.Path, job_id: str, *, flag: str = "--job_dir") -> Iterator[
         yield lock
     finally:
         lock.release()
+
+
+def check_free(path: epath.Path, *, flag: str = "--job_dir") -> None:
+    """Raises UserError if some job is at work in the directory of a lock file."""
+    _check_abandoned(read(path), path, flag)
+
+
+def _check_abandoned(found: Mapping[str, Any] | None, path: epath.Path, flag: str) -> None:
+    age = math.inf if found is None else time.time() - found["heartbeat"]
+    if found is not None and age < _STALE_SECONDS:
+        raise UserError(
+            f"{path.parent} belongs to job {found['job_id']} (process {found['pid']} on {found['host']}, seen {age:.0f} s "
+            f"ago): choose another {flag}, or wait until that job has ended"
+        )
 
 
 def is_same(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> bool:

@@ -63,6 +63,7 @@ def main(arguments: list[str]) -> None:
     stop = StopRequest()
     dataset = shards.load(job.data_dir)
     directory = job_dir.describe(job, dataset)
+    directory.make()
     (_lead if place.is_chief else _assist)(job, dataset, directory, place, stop)
 
 
@@ -156,7 +157,7 @@ def _form(
     if place.workers > 1:
         heartbeat.beat()
         agreement.check_same_job(strategy, directory.description | {"backup_steps": job.backup_steps}, workers=place.workers)
-    training.check_divides(job, replicas=strategy.num_replicas_in_sync)
+    job.check_divides(strategy.num_replicas_in_sync, "replicas")
     return strategy
 
 

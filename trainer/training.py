@@ -31,8 +31,7 @@ def plan(job: TrainConfig, dataset: shards.Dataset, *, workers: int) -> pipeline
     """
     for split in shards.SPLITS:
         dataset.split(split)
-    if job.batch_size % workers:
-        raise UserError(f"--batch_size={job.batch_size} does not divide among {workers} workers: choose a multiple of {workers}")
+    job.check_divides(workers, "workers")
     order = pipeline.training_order(
         dataset,
         batch_size=job.batch_size,
@@ -54,12 +53,6 @@ def plan(job: TrainConfig, dataset: shards.Dataset, *, workers: int) -> pipeline
             *(len(order.paths), order.open_shards, workers),
         )
     return order
-
-
-def check_divides(job: TrainConfig, *, replicas: int) -> None:
-    """Raises UserError if the replicas, of all workers, cannot share the batch."""
-    if job.batch_size % replicas:
-        raise UserError(f"--batch_size={job.batch_size} does not divide among {replicas} replicas: choose a multiple of {replicas}")
 
 
 def last_step(job: TrainConfig, order: pipeline.TrainingOrder) -> int:

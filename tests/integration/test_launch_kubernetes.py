@@ -21,7 +21,7 @@ kubernetes_logs.POLL, kubernetes_logs.PATIENCE = 0.1, float(sys.argv.pop(1))
 runpy.run_module("launch", run_name="__main__", alter_sys=True)
 """
 
-RUN = ("run", "--image=registry/film:1", "--name=film", "--workers=2")
+RUN = ("run", "--skip_preflight", "--image=registry/film:1", "--name=film", "--workers=2")
 FLAGS = ("--", "--data_dir=gs://b/d", "--job_dir=gs://b/j")
 
 
@@ -352,7 +352,7 @@ runpy.run_module("launch", run_name="__main__", alter_sys=True)
         (("cancel", "a", "--", "--epochs=3"), "'--epochs=3': cancel takes no flags of trainer.task"),
         (("watch", "a"), "'watch' is no verb of launch"),
         ((*RUN, "--", "--data_dir=d", "--job_dir=j", "--modle=cnn"), "'modle'"),
-        ((*RUN[:3], "--workers=0", *FLAGS), "--workers=0 must be"),
+        ((*RUN[:4], "--workers=0", *FLAGS), "--workers=0 must be"),
         (("run", *FLAGS), "--image is missing"),
     ],
 )

@@ -19,7 +19,7 @@ from tests.commands import ENVIRONMENT, REPOSITORY, refusal, run
 # Runs a spec as `python -m launch` does; a test may shorten the supervisor's times.
 _DRIVER = """
 import json, signal, sys
-from launch import local, supervisor
+from launch import supervisor
 from trainer import app
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell's & has it ignored.
@@ -27,8 +27,8 @@ spec = json.loads(sys.argv[1])
 for name, seconds in spec.pop("times").items():
     assert hasattr(supervisor, name)
     setattr(supervisor, name, seconds)
-workers = tuple(local.Worker(**worker) for worker in spec.pop("workers"))
-app.run(lambda _: local.supervise(local.Spec(job_id="test-1", workers=workers, **spec)))
+workers = tuple(supervisor.Worker(**worker) for worker in spec.pop("workers"))
+app.run(lambda _: supervisor.supervise(supervisor.Spec(job_id="test-1", workers=workers, **spec)))
 """
 
 # A worker whose attempts end one after the other as its arguments say: by an exit code, by the signal of a negative one, by
@@ -418,7 +418,7 @@ def test_launch_brings_no_tensorflow_and_little_of_trainer():
     ("arguments", "says"),
     [
         ("--target=local --workers=0 -- --data_dir=d --job_dir=j", "--workers=0 must be"),
-        ("--target=local --workers=257 -- --data_dir=d --job_dir=j", "--workers=257 is too many"),
+        ("--target=local --workers=257 -- --data_dir=d --job_dir=j --batch_size=257", "--workers=257 is too many"),
         ("--target=mars -- --data_dir=d --job_dir=j", "--target=mars"),
         ("-- --data_dir=d --job_dir=j", "--target is missing: there is local"),
         ("watch --target=local -- --data_dir=d --job_dir=j", "'watch' is no verb of launch: there is run"),

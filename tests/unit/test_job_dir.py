@@ -24,7 +24,9 @@ def dataset(tmp_path_factory):
 @pytest.fixture
 def describe(tmp_path, dataset):
     def describe(**changes):
-        return job_dir.describe(TrainConfig(data_dir="d", job_dir=str(tmp_path / "job"), **changes), dataset)
+        job = job_dir.describe(TrainConfig(data_dir="d", job_dir=str(tmp_path / "job"), **changes), dataset)
+        job.make()
+        return job
 
     return describe
 
@@ -89,7 +91,7 @@ def test_moving_aside_keeps_everything(describe):
 def test_a_file_in_the_way_is_named(tmp_path, dataset):
     (tmp_path / "job").write_text("")
     with pytest.raises(UserError, match=r"--job_dir=.*/job is a file"):
-        job_dir.describe(TrainConfig(data_dir="d", job_dir=str(tmp_path / "job")), dataset)
+        job_dir.describe(TrainConfig(data_dir="d", job_dir=str(tmp_path / "job")), dataset).make()
 
 
 def test_a_move_that_was_killed_goes_on_in_the_same_folder(describe):

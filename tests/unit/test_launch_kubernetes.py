@@ -502,9 +502,9 @@ def test_a_file_has_the_names_of_the_fields(tmp_path):
 
 def test_flags_overrule_a_file(tmp_path):
     (tmp_path / "job.yaml").write_text(FILE)
-    flags = ("--target=kubernetes", f"--job_file={tmp_path}/job.yaml", "--dry_run", "--workers=3", "--nospot", "--env=DEPTH=4")
+    flags = ("--target=kubernetes", f"--job_file={tmp_path}/job.yaml", "--dry_run", "--workers=4", "--nospot", "--env=DEPTH=4")
     job, _ = yaml.safe_load_all(run("launch", *flags, "--", "--epochs=5").stdout)
-    assert (job["spec"]["completions"], job["metadata"]["labels"]["team"]) == (3, "films")
+    assert (job["spec"]["completions"], job["metadata"]["labels"]["team"]) == (4, "films")
     assert list(job["spec"]["template"]["spec"]["nodeSelector"]) == ["cloud.google.com/gke-accelerator"]
     worker = container([job])
     assert [each["value"] for each in worker["env"] if each["name"] in ("COLOUR", "DEPTH")] == ["red", "4"]

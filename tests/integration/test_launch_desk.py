@@ -1,0 +1,188 @@
+"""The verbs of launch for jobs of this machine: a launcher in one process, whoever looks after its job in another."""
+
+import os
+import re
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.commands import ENVIRONMENT, refusal, run, start
+
+LAUNCH = ("--target=local", "--skip_preflight", "--name=film", "--restarts=1")
+FLAGS = ("--", "--data_dir=d", "--job_dir=j", "--grace_period=5")
+SAVES = "trap 'echo saved; exit 143' TERM; echo begun; while :; do sleep 0.05; done"
+
+
+class Desk:
+    """A user's machine, with a state folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = ENVIRONMENT | {"XDG_STATE_HOME": str(folder)}
+        self.launchers: list[subprocess.Popen[str]] = []
+
+    def launch(self, *workers: str):
+        """Starts a job of shell commands, and returns its launcher and its name."""
+        known = set(self.names())
+        environment = self.environment | {"DESK_WORKERS": "\n".join(workers)}
+        launcher = start("tests.desk_launch", *LAUNCH, f"--workers={len(workers)}", *FLAGS, env=environment)
+        self.launchers.append(launcher)
+        until(lambda: set(self.names()) - known)
+        (name,) = set(self.names()) - known
+        return launcher, name
+
+    def names(self) -> list[str]:
+        """The jobs whose state is kept."""
+        return [path.parent.name for path in self.folder.glob("poster-trainer/*/state.json")]
+
+    def do(self, *words: str) -> str:
+        """Runs a verb and returns what it printed."""
+        return run("launch", *words, "--target=local", env=self.environment).stdout
+
+    def refuse(self, *words: str) -> str:
+        """Runs a verb that must be refused, and returns the line."""
+        return refusal("launch", *words, "--target=local", env=self.environment)
+
+
+@pytest.fixture
+def desk(tmp_path):
+    desk = Desk(tmp_path / "state")
+    yield desk
+    for launcher in desk.launchers:
+        launcher.kill()
+        launcher.communicate()
+
+
+def until(is_so, seconds=30):
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.02)
+
+
+def test_another_terminal_sees_follows_and_cancels_a_job(desk):
+    launcher, name = desk.launch(SAVES, SAVES)
+    until(lambda: desk.do("status", name).count("running") == 3)
+    head, columns, *rows = desk.do("status", name).splitlines()
+    assert head == f"{name}  running"
+    assert columns.split() == ["WORKER", "PROCESS", "STATE", "EXIT", "CRASHES"]
+    for index, row in enumerate(rows):
+        number, pid, word, crashes = row.split()
+        assert (number, word, crashes) == (str(index), "running", "0")
+        os.kill(int(pid), 0)
+    assert re.search(rf"^{name} +running +2 +\d+s$", desk.do("list"), re.MULTILINE)
+
+    follower = start("launch", "logs", name, "--target=local", env=desk.environment)
+    assert "ends as soon as its workers have saved" in run("launch", "cancel", name, "--target=local", env=desk.environment).stderr
+    out, err = launcher.communicate(timeout=30)
+    assert launcher.returncode == 143
+    followed, _ = follower.communicate(timeout=30)
+    assert follower.returncode == 0
+    # All that the launcher printed, on either stream.
+    assert sorted(followed.splitlines()) == sorted([*out.splitlines(), *err.splitlines()[:-1]])
+    assert followed.count("saved") == 2
+
+    assert desk.do("status", name).splitlines()[0] == f"{name}  stopped: as asked; the same command goes on from here"
+    assert desk.do("logs", name) == followed
+    assert f"{name} does not run: it is stopped" in desk.refuse("cancel", name)
+
+
+@pytest.mark.parametrize(
+    ("worker", "code", "says"),
+    [
+        ("exit 0", 0, "done"),
+        ("exit 2", 2, "failed: worker 0 cannot go on until something is changed: its last line says what"),
+        (
+            "kill -9 $$",
+            137,
+            "failed: worker 0 crashed 2 times, last with 137 (killed by SIGKILL): see its output, or raise --restarts",
+        ),
+    ],
+)
+def test_how_a_job_ended_is_kept(desk, worker, code, says):
+    launcher, name = desk.launch(worker)
+    launcher.communicate(timeout=60)
+    assert launcher.returncode == code
+    head, _, row = desk.do("status", name).splitlines()
+    assert head == f"{name}  {says}"
+    assert row.split() == ["0", "done" if code == 0 else "ended", str(code), "2" if code == 137 else "0"]
+
+
+def test_a_job_whose_launcher_was_killed_is_no_running_one(desk):
+    launcher, name = desk.launch(SAVES)
+    until(lambda: "begun" in (desk.folder / "poster-trainer" / name / "log").read_text())
+    follower = start("launch", "logs", name, "--target=local", env=desk.environment)
+    launcher.kill()
+    out, _ = follower.communicate(timeout=30)
+    assert follower.returncode == 0
+    assert "begun" in out
+    assert desk.do("status", name).splitlines()[0] == f"{name}  lost: its launcher was killed"
+    assert "it is lost" in desk.refuse("cancel", name)
+
+
+def test_the_number_of_a_launcher_that_is_gone_may_be_another_processs(desk):
+    launcher, name = desk.launch("exit 0")
+    launcher.communicate(timeout=30)
+    bystander = start("http.server", "0", "--bind=127.0.0.1")
+    desk.launchers.append(bystander)
+    state = desk.folder / "poster-trainer" / name / "state.json"
+    state.write_text(state.read_text().replace(f'"pid": {launcher.pid}', f'"pid": {bystander.pid}').replace('"done"', '"running"'))
+    assert "it is lost" in desk.refuse("cancel", name)
+    assert bystander.poll() is None
+
+
+def test_the_last_twenty_jobs_are_kept(desk):
+    for number in range(25):
+        folder = desk.folder / "poster-trainer" / f"old-{number}"
+        folder.mkdir(parents=True)
+        (folder / "state.json").write_text(
+            f'{{"name": "old-{number}", "pid": 1, "started": {number}, "word": "done", "reason": "", "workers": []}}'
+        )
+    (desk.folder / "poster-trainer" / "damaged").mkdir()
+    (desk.folder / "poster-trainer" / "damaged" / "state.json").write_text("{")
+    launcher, name = desk.launch("exit 0")
+    launcher.communicate(timeout=30)
+    listed = [line.split()[0] for line in desk.do("list").splitlines()[1:]]
+    assert listed == [*(f"old-{number}" for number in range(5, 25)), name]
+
+
+def test_what_is_kept_is_the_users_alone_to_read(desk):
+    launcher, name = desk.launch("exit 0")
+    launcher.communicate(timeout=30)
+    assert stat.S_IMODE((desk.folder / "poster-trainer" / name).stat().st_mode) == 0o700
+
+
+def test_a_job_runs_where_nothing_can_be_kept(desk):
+    desk.folder.write_text("in the way")
+    launcher = start("tests.desk_launch", *LAUNCH, *FLAGS, env=desk.environment | {"DESK_WORKERS": "echo begun"})
+    out, err = launcher.communicate(timeout=30)
+    assert (launcher.returncode, out) == (0, "begun\n")
+    assert "no other terminal can look after this job" in err
+
+
+def test_a_follower_whose_reader_leaves_ends(desk):
+    _, name = desk.launch("while :; do echo line; sleep 0.01; done")
+    follower = start("launch", "logs", name, "--target=local", env=desk.environment)
+    assert follower.stdout
+    assert follower.stderr
+    follower.stdout.readline()
+    follower.stdout.close()
+    assert follower.wait(timeout=30) == 0
+    assert "Traceback" not in follower.stderr.read()
+    follower.stderr.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("status", "film-0a1b2c3d"), "'film-0a1b2c3d' is no job of this machine that is known"),
+        (("logs", "../film"), "'../film' is no job of this machine"),
+        (("cancel",), "cancel takes the name of one job, not 0"),
+        (("list", "film"), "'film' is no flag"),
+    ],
+)
+def test_a_wrong_name_ends_in_one_line(desk, words, says):
+    assert says in desk.refuse(*words)
