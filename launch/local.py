@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.job import Job
-from launch.supervisor import Spec, Worker
+from launch.processes import Spec, Worker
 from trainer.errors import UserError
 
 # Each costs the supervisor two of the 1024 files that a process may usually have open.

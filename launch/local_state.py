@@ -18,8 +18,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from launch.processes import WorkerState
 from launch.showing import note
-from launch.supervisor import WorkerState
 from trainer.errors import Ended, Stopped, UserError
 
 _MOST_ENDED = 20  # Jobs that have ended are kept up to this many.

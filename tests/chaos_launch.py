@@ -6,11 +6,11 @@ import sys
 
 from absl import flags
 
-from launch import local, supervisor
+from launch import local, processes, supervisor
 from trainer import app, config, guard
 
 
-def _watched(spec: supervisor.Spec) -> supervisor.Spec:
+def _watched(spec: processes.Spec) -> processes.Spec:
     workers = [
         dataclasses.replace(worker, command=(sys.executable, "-m", "tests.chaos_launch", "guard", *worker.command[3:]))
         for worker in spec.workers

@@ -4,10 +4,10 @@ import dataclasses
 import os
 import runpy
 
-from launch import local, supervisor
+from launch import local, processes
 
 
-def _as_commands(spec: supervisor.Spec) -> supervisor.Spec:
+def _as_commands(spec: processes.Spec) -> processes.Spec:
     lines = os.environ["DESK_WORKERS"].splitlines()
     workers = [dataclasses.replace(worker, command=("sh", "-c", line)) for worker, line in zip(spec.workers, lines, strict=True)]
     return dataclasses.replace(spec, workers=tuple(workers))

@@ -19,7 +19,7 @@ from tests.commands import ENVIRONMENT, REPOSITORY, refusal, run
 # Runs a spec as `python -m launch` does; a test may shorten the supervisor's times.
 _DRIVER = """
 import json, signal, sys
-from launch import supervisor
+from launch import processes, supervisor
 from trainer import app
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell's & has it ignored.
@@ -27,8 +27,8 @@ spec = json.loads(sys.argv[1])
 for name, seconds in spec.pop("times").items():
     assert hasattr(supervisor, name)
     setattr(supervisor, name, seconds)
-workers = tuple(supervisor.Worker(**worker) for worker in spec.pop("workers"))
-app.run(lambda _: supervisor.supervise(supervisor.Spec(job_id="test-1", workers=workers, **spec)))
+workers = tuple(processes.Worker(**worker) for worker in spec.pop("workers"))
+app.run(lambda _: supervisor.supervise(processes.Spec(job_id="test-1", workers=workers, **spec)))
 """
 
 # A worker whose attempts end one after the other as its arguments say: by an exit code, by the signal of a negative one, by
