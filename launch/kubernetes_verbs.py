@@ -2,30 +2,21 @@
 
 import dataclasses
 import datetime
-import sys
 import time
-from collections.abc import Sequence
 from typing import Any
 
 from launch import kubernetes, kubernetes_logs
 from launch.job import Job, Place
 from launch.kubernetes_api import Api, NotFound, Pod
-from trainer.errors import EXIT_DONE, EXIT_LOST_PEER, EXIT_STOPPED, EXIT_USER_ERROR, Ended, Stopped, UserError
-
-
-class JobFailed(Ended):
-    """A job has failed; its worker's exit code is the command's."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+from launch.showing import JobFailed, Patience, age, job_code, print_table, tell
+from trainer.errors import EXIT_USER_ERROR, Stopped, UserError
 
 
 def print_spec(job: Job) -> None:
     """Prints the objects that a job becomes as a YAML stream; asks no cluster."""
     objects = kubernetes.specify(job, name=kubernetes.new_name(job))
     for note in kubernetes.notes(job):
-        _note(note)
+        tell(note)
     print(kubernetes.to_yaml(objects), end="")
 
 
@@ -43,13 +34,13 @@ def run(job: Job, *, wait: bool) -> None:
     name = kubernetes.new_name(job)
     workload, service = kubernetes.specify(job, name=name)
     for note in kubernetes.notes(job):
-        _note(note)
+        tell(note)
     api = Api(job.namespace)
     api.submit(workload, service)
-    _note(f"job {name} in the namespace {api.namespace}: {job.workers} worker{'s' if job.workers > 1 else ''}")
+    tell(f"job {name} in the namespace {api.namespace}: {job.workers} worker{'s' if job.workers > 1 else ''}")
     place = f"--target=kubernetes --namespace={api.namespace}"
     if not wait:
-        _note(f"python -m launch logs {name} {place} follows it, status, cancel and list look after it")
+        tell(f"python -m launch logs {name} {place} follows it, status, cancel and list look after it")
         print(name)
         return
     try:
@@ -73,7 +64,7 @@ def status(name: str, place: Place) -> None:
     for pod in sorted(api.pods(name), key=lambda each: (each.index, each.created)):
         code = "" if pod.exit_code is None else str(pod.exit_code)
         rows.append((str(pod.index), pod.name, pod.phase, code, pod.waits_for))
-    _print_table(rows)
+    print_table(rows)
 
 
 def logs(name: str, place: Place) -> None:
@@ -94,7 +85,7 @@ def cancel(name: str, place: Place) -> None:
     """
     api = Api(place.namespace)
     api.delete(api.get(name))
-    _note(f"job {name} ends as soon as its workers have saved their state; the command that started it goes on from there")
+    tell(f"job {name} ends as soon as its workers have saved their state; the command that started it goes on from there")
 
 
 def list_jobs(place: Place) -> None:
@@ -107,8 +98,15 @@ def list_jobs(place: Place) -> None:
     for workload in Api(place.namespace).jobs():
         metadata = workload["metadata"]
         workers = str(kubernetes.child(workload)["completions"])
-        rows.append((metadata["name"], state_of(workload).word, workers, _age(metadata["creationTimestamp"])))
-    _print_table(rows)
+        rows.append(
+            (
+                metadata["name"],
+                state_of(workload).word,
+                workers,
+                age(datetime.datetime.fromisoformat(metadata["creationTimestamp"])),
+            )
+        )
+    print_table(rows)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +169,7 @@ def _end(api: Api, name: str) -> None:
       Ended: not well.
       Stopped: it was cancelled.
     """
-    patient = kubernetes_logs.Patience()
+    patient = Patience()
     while (found := patient.ask(lambda: _find(api, name))) is None:
         time.sleep(kubernetes_logs.POLL)
     if not found:
@@ -198,27 +196,6 @@ def _find(api: Api, name: str) -> dict[str, Any]:
 
 def exit_code(pods: list[Pod], state: State) -> int:
     """The exit code that a failed job's comes to: 2 where a worker says that a restart is of no use, else its last crash's."""
-    codes = [pod.exit_code for pod in pods if pod.exit_code not in (None, EXIT_DONE)]
-    if EXIT_USER_ERROR in codes or state.cause in ("PodFailurePolicy", "FailJobSetFailurePolicyAction"):
+    if state.cause in ("PodFailurePolicy", "FailJobSetFailurePolicyAction"):
         return EXIT_USER_ERROR
-    # The others lost the one that crashed, and were then asked to stop.
-    crashes = [code for code in codes if code not in (EXIT_LOST_PEER, EXIT_STOPPED)]
-    return (crashes or codes or [1])[-1] or 1
-
-
-def _age(moment: str) -> str:
-    seconds = (datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(moment)).total_seconds()
-    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.0f}{unit}"
-    return f"{max(seconds, 0):.0f}s"
-
-
-def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _note(text: str) -> None:
-    print(f"launch: {text}", file=sys.stderr)
+    return job_code([pod.exit_code for pod in pods if pod.exit_code is not None])
