@@ -2,8 +2,9 @@
 
     python -m launch --target=local --workers=2 -- --data_dir=dataset/ --job_dir=job/
     python -m launch --target=kubernetes --image=IMAGE --workers=2 -- --data_dir=gs://… --job_dir=gs://…
-    python -m launch status|logs|cancel NAME --target=local|kubernetes
-    python -m launch list --target=local|kubernetes
+    python -m launch --target=vertex --region=REGION --image=IMAGE --workers=2 -- --data_dir=gs://… --job_dir=gs://…
+    python -m launch status|logs|cancel NAME --target=…
+    python -m launch list --target=…
 
 The flags of trainer.task come after --. A job of this machine runs where it is started; the other verbs look after it from another
 terminal. Ctrl-C stops all its workers, which save their state first; the same command goes on.
@@ -22,7 +23,7 @@ from launch.job import Job, Place, parse_settings
 from trainer import app
 from trainer.errors import UserError
 
-_TARGETS = ("local", "kubernetes")
+_TARGETS = ("local", "kubernetes", "vertex")
 _VERBS = ("run", "status", "logs", "cancel", "list")
 
 _TARGET = flags.DEFINE_enum("target", None, _TARGETS, "Where the job runs: local is this machine.")
@@ -56,17 +57,21 @@ _TIME_LIMIT = flags.DEFINE_float(
     "time_limit",
     None,
     "Seconds after which the job saves its state, stops and exits 2; the same command goes on. By default never, on Kubernetes "
-    "after seven days.",
+    "and Vertex AI after seven days.",
 )
 _SERVICE_ACCOUNT = flags.DEFINE_string("service_account", None, "Whom the workers act as.")
 _NAMESPACE = flags.DEFINE_string("namespace", None, "Of Kubernetes; by default that of the current context.")
 _PROJECT = flags.DEFINE_string("project", None, "Of Google Cloud.")
 _REGION = flags.DEFINE_string("region", None, "Of Google Cloud.")
+_TENSORBOARD = flags.DEFINE_string(
+    "tensorboard", None, "On Vertex AI, the TensorBoard instance that shows the job: projects/…/locations/…/tensorboards/…."
+)
+_NETWORK = flags.DEFINE_string("network", None, "On Vertex AI, the VPC to peer with: projects/NUMBER/global/networks/NAME.")
 _JOBSET = flags.DEFINE_bool(
     "jobset", None, "On Kubernetes, make a JobSet, which restarts all workers where one fails; its controller must be installed."
 )
 _DRY_RUN = flags.DEFINE_bool(
-    "dry_run", False, "Print what would be started, one JSON object for this machine, YAML for Kubernetes, and start nothing."
+    "dry_run", False, "Print what would be started, one JSON object, YAML for Kubernetes, and start nothing."
 )
 _SKIP_PREFLIGHT = flags.DEFINE_bool(
     "skip_preflight", False, "Start the job without a look at its data set and directory, as where this machine may not see them."
@@ -90,6 +95,8 @@ _FIELDS: dict[str, flags.FlagHolder[Any]] = {
     "namespace": _NAMESPACE,
     "project": _PROJECT,
     "region": _REGION,
+    "tensorboard": _TENSORBOARD,
+    "network": _NETWORK,
     "jobset": _JOBSET,
 }
 

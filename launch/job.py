@@ -25,6 +25,9 @@ OWN_VARIABLES = (
     "POSTER_GUARD_PID",
 )
 
+# A variable of such a name may hold a secret.
+SECRET = re.compile("TOKEN|SECRET|PASSW|KEY|CREDENTIAL", re.IGNORECASE)
+
 # What launchers write on a job to find it again.
 OWN_LABELS = ("app.kubernetes.io/name", "app.kubernetes.io/instance")
 
@@ -35,6 +38,8 @@ _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 _CPU = re.compile(r"[0-9]{1,6}(\.[0-9]{1,3})?|[0-9]{1,9}m")
 _MEMORY = re.compile(r"[0-9]{1,6}(\.[0-9]{1,3})?(M|G|T|Mi|Gi|Ti)")
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_TENSORBOARD = re.compile(r"projects/[^/\s]+/locations/[^/\s]+/tensorboards/[0-9]+")
+_NETWORK = re.compile(r"projects/[0-9]+/global/networks/[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,6 +80,8 @@ class Job:
       namespace: of Kubernetes; None: that of the current context.
       project: of Google Cloud.
       region: of Google Cloud.
+      tensorboard: the instance of Vertex AI to which the logs for TensorBoard go; None: to none.
+      network: the VPC with which Vertex AI peers the workers; None: none.
       jobset: whether it becomes a JobSet on Kubernetes, which restarts all workers where one fails.
       training: the job as trainer.task will read it.
       device: the accelerator, taken apart.
@@ -96,6 +103,8 @@ class Job:
     namespace: str | None = None
     project: str | None = None
     region: str | None = None
+    tensorboard: str | None = None
+    network: str | None = None
     jobset: bool = False
     training: TrainConfig = dataclasses.field(init=False)
     device: Accelerator | None = dataclasses.field(init=False)
@@ -129,6 +138,13 @@ class Job:
                 raise UserError(f"--{name}={value} is blank or has blanks in it: correct it, or leave it out")
         if self.namespace is not None and not _NAMESPACE.fullmatch(self.namespace):
             raise UserError(f"--namespace={self.namespace} must be up to 63 lower-case letters, digits and '-'")
+        if self.tensorboard is not None and not _TENSORBOARD.fullmatch(self.tensorboard):
+            raise UserError(f"--tensorboard={self.tensorboard} must be projects/PROJECT/locations/REGION/tensorboards/NUMBER")
+        if self.network is not None and not _NETWORK.fullmatch(self.network):
+            raise UserError(
+                f"--network={self.network} must be projects/NUMBER/global/networks/NAME, with the project's number, not its id: "
+                "gcloud projects describe PROJECT says it"
+            )
         for key in self.env:
             if not _VARIABLE.fullmatch(key):
                 raise UserError(f"--env={key}=… names no variable: use letters, digits and '_'")

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from launch import kustomize
-from launch.job import Job, is_given
+from launch.job import SECRET, Job, is_given
 from trainer.errors import UserError
 
 APP = "poster-trainer"
@@ -25,7 +25,6 @@ _SPOT_NOTICE = 15  # Seconds that a pod on a Spot VM of GKE has.
 _MOUNT = "/gcs/"
 
 _SERVICE_ACCOUNT = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
-_SECRET = re.compile("TOKEN|SECRET|PASSW|KEY|CREDENTIAL", re.IGNORECASE)
 
 
 def new_name(job: Job) -> str:
@@ -46,7 +45,7 @@ class _Dumper(yaml.SafeDumper):
 def notes(job: Job) -> Iterator[str]:
     """What a user should know of a job, though it can be run."""
     for key in job.env:
-        if _SECRET.search(key):
+        if SECRET.search(key):
             yield f"--env={key}=… is in the spec for all to read that may read the job: use Workload Identity where you can"
     if job.spot and job.training.grace_period > _SPOT_NOTICE:
         yield f"--grace_period={job.training.grace_period:g} is longer than the {_SPOT_NOTICE} s that GKE gives a pod on a Spot VM"

@@ -1,22 +1,17 @@
 """Follows the logs of a job's workers, from one pod of a worker to the next."""
 
 import collections
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
 
 from launch.kubernetes_api import Api, NotFound, NotReady, Pod
 from launch.merging import Lines
+from launch.showing import Patience, tell, write
 from trainer.errors import Ended, LostService
 
-_T = TypeVar("_T")
-
-# Seconds: between two looks at a job, and that an API may be away while its job is followed.
+# Seconds between two looks at a job.
 POLL = 2.0
-PATIENCE = 300.0
 
 
 def follow(api: Api, name: str, *, several: bool, is_over: Callable[[], bool]) -> None:
@@ -57,33 +52,7 @@ def _tell(pod: Pod, told: dict[str, str]) -> None:
     news = pod.waits_for if pod.exit_code is None else f"exited {pod.exit_code}"
     if news and told.get(pod.uid) != news:
         told[pod.uid] = news
-        print(f"launch: worker {pod.index}, pod {pod.name}: {news}", file=sys.stderr)
-
-
-class Patience:
-    """Asks a cluster again and again, and bears with one that does not answer for a while."""
-
-    def __init__(self) -> None:
-        self._lost_since: float | None = None
-
-    def ask(self, question: Callable[[], _T]) -> _T | None:
-        """The answer, or None where there was none.
-
-        Raises:
-          LostService: there has been none for too long.
-        """
-        try:
-            answer = question()
-        except LostService as error:
-            now = time.monotonic()
-            if self._lost_since is None:
-                self._lost_since = now
-                print(f"launch: {error}; trying on", file=sys.stderr)
-            if now - self._lost_since > PATIENCE:
-                raise
-            return None
-        self._lost_since = None
-        return answer
+        tell(f"worker {pod.index}, pod {pod.name}: {news}")
 
 
 class _Worker:
@@ -123,7 +92,7 @@ class _Worker:
             # Once it had ended before its log was read to the end, there is no more of it.
             had_ended = patient.ask(lambda: self._has_ended(pod))
             if self._read(pod, progress, follow=not had_ended) and had_ended:
-                _write(self._lines.end())
+                write(self._lines.end())
                 return
             time.sleep(POLL)
 
@@ -132,7 +101,7 @@ class _Worker:
         try:
             with self._api.log(pod.name, follow=follow) as pieces:
                 for text in progress.new_lines(pieces):
-                    _write(self._lines.feed(text))
+                    write(self._lines.feed(text))
         except LostService:  # Whether it is for too long is found out by asking for the pod.
             return False
         except (NotFound, NotReady):  # Of a pod that has ended, there is none any more, or never was.
@@ -173,15 +142,3 @@ def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
         yield from lines
     if rest:
         yield rest
-
-
-_output = threading.Lock()
-
-
-def _write(data: bytes) -> None:
-    with _output:
-        try:
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
-        except BrokenPipeError:  # Nobody reads along any more; the job goes on.
-            os._exit(0)

@@ -8,23 +8,15 @@ from typing import Any
 from launch import kubernetes, kubernetes_logs, preflight
 from launch.job import Job, Place
 from launch.kubernetes_api import Api, NotFound, Pod
-from launch.showing import age, note, table
-from trainer.errors import EXIT_DONE, EXIT_LOST_PEER, EXIT_STOPPED, EXIT_USER_ERROR, Ended, Stopped, UserError
-
-
-class JobFailed(Ended):
-    """A job has failed; its worker's exit code is the command's."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+from launch.showing import JobFailed, Patience, age, job_code, print_table, tell
+from trainer.errors import EXIT_USER_ERROR, Stopped, UserError
 
 
 def print_spec(job: Job) -> None:
     """Prints the objects that a job becomes as a YAML stream; asks no cluster."""
     objects = kubernetes.specify(job, name=kubernetes.new_name(job))
-    for text in kubernetes.notes(job):
-        note(text)
+    for note in kubernetes.notes(job):
+        tell(note)
     print(kubernetes.to_yaml(objects), end="")
 
 
@@ -42,16 +34,16 @@ def run(job: Job, *, wait: bool, look: bool) -> None:
     """
     name = kubernetes.new_name(job)
     workload, service = kubernetes.specify(job, name=name)
-    for text in kubernetes.notes(job):
-        note(text)
+    for note in kubernetes.notes(job):
+        tell(note)
     api = Api(job.namespace)
     if look:
         preflight.check_places(job, is_remote=True)
     api.submit(workload, service)
-    note(f"job {name} in the namespace {api.namespace}: {job.workers} worker{'s' if job.workers > 1 else ''}")
+    tell(f"job {name} in the namespace {api.namespace}: {job.workers} worker{'s' if job.workers > 1 else ''}")
     place = f"--target=kubernetes --namespace={api.namespace}"
     if not wait:
-        note(f"python -m launch logs {name} {place} follows it, status, cancel and list look after it")
+        tell(f"python -m launch logs {name} {place} follows it, status, cancel and list look after it")
         print(name)
         return
     try:
@@ -75,7 +67,7 @@ def status(name: str, place: Place) -> None:
     for pod in sorted(api.pods(name), key=lambda each: (each.index, each.created)):
         code = "" if pod.exit_code is None else str(pod.exit_code)
         rows.append((str(pod.index), pod.name, pod.phase, code, pod.waits_for))
-    table(rows)
+    print_table(rows)
 
 
 def logs(name: str, place: Place) -> None:
@@ -96,7 +88,7 @@ def cancel(name: str, place: Place) -> None:
     """
     api = Api(place.namespace)
     api.delete(api.get(name))
-    note(f"job {name} ends as soon as its workers have saved their state; the command that started it goes on from there")
+    tell(f"job {name} ends as soon as its workers have saved their state; the command that started it goes on from there")
 
 
 def list_jobs(place: Place) -> None:
@@ -117,7 +109,7 @@ def list_jobs(place: Place) -> None:
                 age(datetime.datetime.fromisoformat(metadata["creationTimestamp"])),
             )
         )
-    table(rows)
+    print_table(rows)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,7 +172,7 @@ def _end(api: Api, name: str) -> None:
       Ended: not well.
       Stopped: it was cancelled.
     """
-    patient = kubernetes_logs.Patience()
+    patient = Patience()
     while (found := patient.ask(lambda: _find(api, name))) is None:
         time.sleep(kubernetes_logs.POLL)
     if not found:
@@ -207,9 +199,6 @@ def _find(api: Api, name: str) -> dict[str, Any]:
 
 def exit_code(pods: list[Pod], state: State) -> int:
     """The exit code that a failed job's comes to: 2 where a worker says that a restart is of no use, else its last crash's."""
-    codes = [pod.exit_code for pod in pods if pod.exit_code not in (None, EXIT_DONE)]
-    if EXIT_USER_ERROR in codes or state.cause in ("PodFailurePolicy", "FailJobSetFailurePolicyAction"):
+    if state.cause in ("PodFailurePolicy", "FailJobSetFailurePolicyAction"):
         return EXIT_USER_ERROR
-    # The others lost the one that crashed, and were then asked to stop.
-    crashes = [code for code in codes if code not in (EXIT_LOST_PEER, EXIT_STOPPED)]
-    return (crashes or codes or [1])[-1] or 1
+    return job_code([pod.exit_code for pod in pods if pod.exit_code is not None])

@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import random
-import re
 import secrets
 import shutil
 import socket
@@ -17,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.job import Job
+from launch.job import SECRET, Job
 from launch.processes import Spec, Worker
 from trainer.errors import UserError
 
@@ -26,8 +25,6 @@ _MOST_WORKERS = 256
 
 _PORTS = range(20_000, 30_000)
 _DRIVER = Path("/proc/driver/nvidia/gpus")  # NVIDIA's: a folder a GPU.
-
-_SECRET = re.compile("TOKEN|SECRET|PASSW|KEY|CREDENTIAL", re.IGNORECASE)
 
 
 def plan(job: Job) -> Spec:
@@ -86,7 +83,7 @@ def describe(spec: Spec) -> dict[str, Any]:
     """A spec to be shown: what may be a secret is masked."""
     description = dataclasses.asdict(spec)
     for worker in description["workers"]:
-        worker["environment"] = {key: "***" if _SECRET.search(key) else value for key, value in worker["environment"].items()}
+        worker["environment"] = {key: "***" if SECRET.search(key) else value for key, value in worker["environment"].items()}
     return description
 
 

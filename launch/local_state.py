@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.processes import WorkerState
-from launch.showing import note
+from launch.showing import tell
 from trainer.errors import Ended, Stopped, UserError
 
 _MOST_ENDED = 20  # Jobs that have ended are kept up to this many.
@@ -59,7 +59,7 @@ def kept(name: str, workers: int) -> Iterator["Keeper | None"]:
     try:
         keeper = Keeper(name, workers)
     except OSError as error:
-        note(f"{error.filename or _root()}: {error.strerror}: no other terminal can look after this job")
+        tell(f"{error.filename or _root()}: {error.strerror}: no other terminal can look after this job")
         yield None
         return
     word, reason = "failed", "the launcher failed"

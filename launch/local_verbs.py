@@ -5,13 +5,12 @@ import datetime
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator
 
 from launch import local, local_state, preflight
 from launch.job import Job, Place
-from launch.showing import age, note, table
+from launch.showing import age, print_table, tell, write
 from launch.supervisor import supervise
 from trainer.errors import UserError
 
@@ -55,7 +54,7 @@ def status(name: str, place: Place) -> None:
     for index, worker in enumerate(state.workers):
         exit_code = "" if worker.exit_code is None else str(worker.exit_code)
         rows.append((str(index), str(worker.pid or ""), worker.word, exit_code, str(worker.crashes)))
-    table(rows)
+    print_table(rows)
 
 
 def logs(name: str, place: Place) -> None:
@@ -65,12 +64,11 @@ def logs(name: str, place: Place) -> None:
       UserError: there is no such job.
     """
     local_state.read(name)
-    with local_state.log_path(name).open("rb") as log, contextlib.suppress(BrokenPipeError):
+    with local_state.log_path(name).open("rb") as log:
         while True:
             over = not local_state.is_running(name)  # Before the last look.
             while data := log.read(_READ):
-                sys.stdout.buffer.write(data)
-            sys.stdout.flush()
+                write(data)
             if over:
                 return
             time.sleep(_POLL)
@@ -87,7 +85,7 @@ def cancel(name: str, place: Place) -> None:
         # The number is the launcher's as long as it holds the lock, and the descriptor stays that process's.
         if local_state.is_running(name):
             signal.pidfd_send_signal(process, signal.SIGTERM)
-            note(f"job {name} ends as soon as its workers have saved their state; the command that started it goes on from there")
+            tell(f"job {name} ends as soon as its workers have saved their state; the command that started it goes on from there")
             return
     raise UserError(f"{name} does not run: it is {local_state.read(name).word}")
 
@@ -98,7 +96,7 @@ def list_jobs(place: Place) -> None:
     for state in local_state.read_all():
         started = datetime.datetime.fromtimestamp(state.started, datetime.UTC)
         rows.append((state.name, state.word, str(len(state.workers)), age(started)))
-    table(rows)
+    print_table(rows)
 
 
 @contextlib.contextmanager

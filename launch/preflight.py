@@ -8,7 +8,7 @@ import os
 
 from launch import local
 from launch.job import Job
-from launch.showing import note
+from launch.showing import tell
 from trainer.errors import UserError
 
 _MOUNT = "/gcs/"  # Where Vertex AI and Cloud Storage FUSE show buckets to the workers.
@@ -55,7 +55,7 @@ def check_places(job: Job, *, is_remote: bool) -> None:
     places = {name: _seen_from_here(getattr(config, name), is_remote=is_remote) for name in ("data_dir", "job_dir")}
     for name, place in places.items():
         if place is None:
-            note(f"--{name}={getattr(config, name)} is a folder of the workers: it was not looked at")
+            tell(f"--{name}={getattr(config, name)} is a folder of the workers: it was not looked at")
     if places["data_dir"] is None:
         return
     dataset = shards.load(places["data_dir"])
@@ -66,7 +66,7 @@ def check_places(job: Job, *, is_remote: bool) -> None:
             f"--batch_size={config.batch_size} is more than the {train.examples} training examples of {dataset.path}: lower it"
         )
     if len(train.shards) < job.workers:
-        note(
+        tell(
             f"{dataset.path} has {len(train.shards)} training shards for {job.workers} workers: each reads films of others too; "
             "trainer.prepare makes more, and smaller ones, with --shards"
         )
@@ -78,7 +78,7 @@ def check_places(job: Job, *, is_remote: bool) -> None:
         return
     directory.check_resumable()
     if directory.is_finished():
-        note(f"{directory.path} is finished: the workers will find nothing to do")
+        tell(f"{directory.path} is finished: the workers will find nothing to do")
 
 
 def _seen_from_here(place: str, *, is_remote: bool) -> str | None:

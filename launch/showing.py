@@ -1,26 +1,98 @@
-"""How launch shows what it knows: notes on stderr, tables on stdout."""
+"""What the verbs of all targets share: how they show jobs, bear with a service that is away, and end."""
 
 import datetime
+import os
 import sys
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from trainer.errors import EXIT_DONE, EXIT_LOST_PEER, EXIT_STOPPED, EXIT_USER_ERROR, Ended, LostService
+
+_T = TypeVar("_T")
+
+# Seconds that a service may be away while a job of it is followed.
+PATIENCE = 300.0
 
 
-def note(text: str) -> None:
-    """Tells the user something, in a line of stderr."""
-    print(f"launch: {text}", file=sys.stderr)
+class JobFailed(Ended):
+    """A job has failed; its worker's exit code is the command's."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
-def table(rows: Sequence[tuple[str, ...]]) -> None:
-    """Prints rows of equal length, the first of them the heads, with their columns below each other."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+def job_code(codes: Sequence[int]) -> int:
+    """The exit code that a failed job's comes to: 2 where a worker says that a restart is of no use, else its last crash's.
+
+    Args:
+      codes: its workers', the oldest first.
+    """
+    if EXIT_USER_ERROR in codes:
+        return EXIT_USER_ERROR
+    failures = [code for code in codes if code != EXIT_DONE]
+    # The others lost the one that crashed, and were then asked to stop.
+    crashes = [code for code in failures if code not in (EXIT_LOST_PEER, EXIT_STOPPED)]
+    return (crashes or failures or [1])[-1]
+
+
+class Patience:
+    """Asks a service again and again, and bears with one that does not answer for a while."""
+
+    def __init__(self) -> None:
+        self._lost_since: float | None = None
+
+    def ask(self, question: Callable[[], _T]) -> _T | None:
+        """The answer, or None where there was none.
+
+        Raises:
+          LostService: there has been none for too long.
+        """
+        try:
+            answer = question()
+        except LostService as error:
+            now = time.monotonic()
+            if self._lost_since is None:
+                self._lost_since = now
+                tell(f"{error}; trying on")
+            if now - self._lost_since > PATIENCE:
+                raise
+            return None
+        self._lost_since = None
+        return answer
 
 
 def age(moment: datetime.datetime) -> str:
-    """How long ago a moment was, in its largest unit."""
+    """How long ago a moment was, in one unit."""
     seconds = (datetime.datetime.now(datetime.UTC) - moment).total_seconds()
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= length:
             return f"{seconds / length:.0f}{unit}"
     return f"{max(seconds, 0):.0f}s"
+
+
+def print_table(rows: Sequence[tuple[str, ...]]) -> None:
+    """Prints rows in columns, the first row being their heads."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def tell(text: str) -> None:
+    """Says something about a job, apart from its output."""
+    print(f"launch: {text}", file=sys.stderr)
+
+
+_output = threading.Lock()
+
+
+def write(data: bytes) -> None:
+    """Passes on what a job's workers wrote; any thread may."""
+    with _output:
+        try:
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:  # Nobody reads along any more; the job goes on.
+            os._exit(0)

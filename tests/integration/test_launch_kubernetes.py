@@ -16,8 +16,8 @@ from tests.kubernetes_server import Cluster, Refused
 # python -m launch, with shorter pauses.
 _LAUNCH = """
 import runpy, sys
-from launch import kubernetes_logs
-kubernetes_logs.POLL, kubernetes_logs.PATIENCE = 0.1, float(sys.argv.pop(1))
+from launch import kubernetes_logs, showing
+kubernetes_logs.POLL, showing.PATIENCE = 0.1, float(sys.argv.pop(1))
 runpy.run_module("launch", run_name="__main__", alter_sys=True)
 """
 

@@ -1,0 +1,419 @@
+"""The verbs of launch with the official client against an emulation of Vertex AI, and what Vertex AI makes of their jobs."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.cloud.aiplatform_v1.types import CustomJob
+
+from launch import showing, vertex_logs, vertex_verbs
+from launch.job import Job, Place
+from launch.vertex_api import Api
+from tests import drawn, vertex_launch
+from tests.commands import ENVIRONMENT, REPOSITORY, run
+from tests.jobs import assert_equal
+from tests.vertex_expander import Expansion, kill
+from tests.vertex_server import PROJECT, REGION, Refused, Vertex
+from trainer.errors import Ended, LostService, Stopped, UserError
+
+RUN = ("run", "--skip_preflight", "--image=registry/film:1", "--name=film", "--workers=2")
+FLAGS = ("--", "--data_dir=gs://films/d", "--job_dir=gs://films/j")
+EXIT = "The replica {} exited with a non-zero status of {}. Termination reason: Error."
+
+
+class Desk:
+    """Runs launch with a Vertex AI of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.vertex = Vertex()
+        self.processes: list[subprocess.Popen[str]] = []
+        self.home = folder
+        self.credentials = folder / "account.json"
+        self.vertex.credentials(self.credentials)
+        without = {key: value for key, value in ENVIRONMENT.items() if not key.startswith(("GOOGLE_", "GCLOUD_", "CLOUDSDK_"))}
+        own = {
+            "HOME": str(folder),
+            "GOOGLE_APPLICATION_CREDENTIALS": str(self.credentials),
+            "NO_PROXY": "*",
+            "NO_GCE_CHECK": "true",
+        }
+        self.environment = without | own
+
+    def start(self, *words: str, region: str | None = REGION, patience: float | None = 60.0) -> subprocess.Popen[str]:
+        """Starts launch; without a patience, as it is, with no way to the server."""
+        flags = ("--target=vertex", *([f"--region={region}"] if region else []))
+        at = words.index("--") if "--" in words else len(words)
+        server = ("tests.vertex_launch", self.vertex.address, self.vertex.url, str(patience))
+        runner = (sys.executable, "-m", *(("launch",) if patience is None else server))
+        process = subprocess.Popen(
+            [*runner, *words[:at], *flags, *words[at:]],
+            cwd=REPOSITORY,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.processes.append(process)
+        return process
+
+    def run(self, *words: str, code: int = 0, **options) -> tuple[str, str]:
+        return finish(self.start(*words, **options), code)
+
+    def submit(self, **fields) -> CustomJob:
+        """A job that was just started, from within this process."""
+        place: dict[str, Any] = {"region": REGION, "image": "i", "arguments": FLAGS[1:], "workers": 2}
+        vertex_verbs.run(Job(**(place | fields)), wait=False, look=False)
+        return self.vertex.jobs()[-1]
+
+
+@pytest.fixture
+def desk(tmp_path):
+    desk = Desk(tmp_path)
+    yield desk
+    for process in desk.processes:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+    desk.vertex.close()
+
+
+@pytest.fixture
+def here(desk, monkeypatch):
+    """The same, where launch runs in this process."""
+    from google.cloud.aiplatform_v1.services.job_service.transports import JobServiceGrpcTransport
+
+    monkeypatch.setattr(JobServiceGrpcTransport, "create_channel", None)
+    for name in ("URL", "POLL", "SETTLING"):
+        monkeypatch.setattr(vertex_logs, name, getattr(vertex_logs, name))
+    vertex_launch.redirect(desk.vertex.address, desk.vertex.url)
+    for name in ("GOOGLE_APPLICATION_CREDENTIALS", "NO_PROXY", "NO_GCE_CHECK", "HOME"):
+        monkeypatch.setenv(name, desk.environment[name])
+    monkeypatch.delenv("GOOGLE_CLOUD_PROJECT", raising=False)
+    return desk
+
+
+def finish(process, code):
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, f"exit {process.returncode}, not {code}\n{out}\n{err}"
+    assert "Traceback" not in err
+    return out, err
+
+
+def one_line(process, code=2):
+    """What a command says that must end in one line."""
+    out, err = finish(process, code)
+    lines = [line for line in err.splitlines() if not line.startswith("launch: ")]
+    assert len(lines) == 1, err
+    assert not out
+    return lines[0]
+
+
+def test_a_run_creates_the_job_that_is_rendered(desk):
+    options = ("--accelerator=nvidia-l4:2", "--spot", "--label=team=films", "--env=PRICE=$(HOME)")
+    started, dry = desk.start(*RUN, *options, *FLAGS), desk.start(*RUN, *options, "--dry_run", *FLAGS)
+    out, err = finish(started, 0)
+    name = out.strip()
+    assert re.fullmatch("film-[0-9a-f]{8}", name)
+    (job,) = desk.vertex.jobs()
+    assert f"job {name}, number {job.name[-19:]}, in {REGION} of the project {PROJECT}: 2 workers on g2-standard-24" in err
+    assert desk.vertex.requests == ["CreateCustomJob"]
+    text = finish(dry, 0)[0]
+    rendered = CustomJob.from_json(text.replace(json.loads(text)["displayName"], name))
+    assert (rendered.display_name, rendered.labels, rendered.job_spec) == (job.display_name, job.labels, job.job_spec)
+
+
+def test_waiting_follows_all_workers_to_the_end(desk):
+    process = desk.start(*RUN, "--wait", *FLAGS)
+    vertex = desk.vertex
+    job = vertex.wait_for_job()
+    vertex.wait_until_asked("GetCustomJob", 2)
+    vertex.write(job, "service", "Waiting for job to be provisioned.")
+    vertex.advance(job, "PENDING")
+    vertex.wait_until_asked("GetCustomJob", 2)
+    vertex.advance(job, "RUNNING")
+    vertex.write(job, "workerpool0-0", *(f"chief {number}" for number in range(7)), structured=True)
+    vertex.write(job, "workerpool1-0", "worker 0", "two\nlines")
+    vertex.wait_until_asked("entries", 3)
+    vertex.write(job, "workerpool0-0", "late", late=60.0)
+    vertex.end(job, "SUCCEEDED")
+    vertex.wait_until_asked("GetCustomJob", 1)
+    vertex.write(job, "workerpool0-0", "last")  # The log may be behind the job.
+    out, err = finish(process, 0)
+    lines = out.splitlines()
+    chief = [line for line in lines if line.startswith("[0]")]
+    assert chief == [*(f"[0] chief {number}" for number in range(7)), "[0] late", "[0] last"]
+    assert [line for line in lines if line not in chief] == ["[1] worker 0", "[1] two", "[1] lines"]
+    assert re.findall("launch: job film-[0-9a-f]+ is (.*)", err) == ["waiting", "starting", "running", "done"]
+    assert err.count("launch: Vertex AI: Waiting for job to be provisioned.") == 1
+
+
+def test_a_service_that_is_away_for_a_while_is_borne_with(desk):
+    process = desk.start(*RUN[:-1], "--wait", *FLAGS)
+    vertex = desk.vertex
+    job = vertex.wait_for_job()
+    vertex.refusals["GetCustomJob"] = Refused(grpc.StatusCode.UNAVAILABLE, "backend is away")
+    vertex.log_status = 429
+    vertex.wait_until_asked("GetCustomJob", 3)
+    vertex.write(job, "workerpool0-0", "one", "two")
+    vertex.refusals.clear()
+    vertex.wait_until_asked("GetCustomJob", 1)
+    vertex.log_status = 503
+    vertex.wait_until_asked("GetCustomJob", 2)
+    vertex.log_status = 200
+    vertex.end(job, "FAILED", EXIT.format("workerpool0-0", 7))
+    out, err = finish(process, 7)
+    assert out == "one\ntwo\n"  # One worker needs no number.
+    assert len(re.findall("launch: .*backend is away.*; trying on", err)) == 1
+    assert "failed: The replica workerpool0-0 exited with a non-zero status of 7" in err.splitlines()[-1]
+
+
+def test_ctrl_c_ends_following_and_not_the_job_and_cancel_ends_both(desk):
+    first, second = desk.start(*RUN, "--wait", *FLAGS), desk.start(*RUN, "--wait", *FLAGS)
+    desk.vertex.wait_until_asked("entries", 8)
+    first.send_signal(signal.SIGINT)
+    _, err = finish(first, 143)
+    assert "the job goes on: python -m launch cancel film-" in err.splitlines()[-1]
+    assert [job.end_time for job in desk.vertex.jobs()] == [None, None]
+    (name,) = re.findall("job (film-[0-9a-f]{8}), number", err)
+    (other,) = (job.display_name for job in desk.vertex.jobs() if job.display_name != name)
+    desk.run("cancel", other)
+    _, err = finish(second, 143)
+    assert f"job {other} was cancelled" in err.splitlines()[-1]
+
+
+def test_what_is_asked_about_a_job_is_answered_by_processes(desk):
+    no_credentials = desk.environment | {"GOOGLE_APPLICATION_CREDENTIALS": "", "CLOUDSDK_CONFIG": str(desk.home / "none")}
+    processes = {
+        "list": desk.start("list"),
+        "unknown": desk.start("status", "film-00000000"),
+        "elsewhere": desk.start("list", region="europe-west1", patience=0.5),
+        "nowhere": desk.start("list", region=None, patience=None),
+    }
+    desk.environment = no_credentials
+    processes["anonymous"] = desk.start("list", patience=None)
+    assert finish(processes["list"], 0)[0].split() == ["NAME", "STATE", "WORKERS", "AGE"]
+    says = f"there is no job film-00000000 in {REGION} of the project {PROJECT}: python -m launch list --target=vertex"
+    assert says in one_line(processes["unknown"])
+    line = one_line(processes["elsewhere"], 75)
+    assert re.search(r"europe-west1-aiplatform\.googleapis\.com does not answer .*is europe-west1 the right region\?", line)
+    assert "--region is missing" in one_line(processes["nowhere"])
+    assert re.search("no credentials for Google Cloud .*gcloud auth application-default login", one_line(processes["anonymous"]))
+
+
+def test_a_missing_extra_is_named(desk):
+    text = """
+import runpy, sys
+sys.modules["google.cloud.aiplatform_v1.services.job_service"] = None
+runpy.run_module("launch", run_name="__main__", alter_sys=True)
+"""
+    for words, code in ((("list", f"--region={REGION}"), 2), ((*RUN, "--dry_run", *FLAGS), 0)):
+        done = subprocess.run(
+            [sys.executable, "-c", text, "--target=vertex", *words],
+            cwd=REPOSITORY,
+            env=desk.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code, done.stderr
+        assert ("pip install 'poster-trainer[vertex]'" in done.stderr) == (code == 2)
+
+
+def test_status_and_list_show_jobs_by_name_and_number(here, capsys):
+    first, second, third = (here.submit(name=name) for name in ("one", "two", "three"))
+    here.vertex.advance(first, "RUNNING")
+    here.vertex.end(first, "FAILED", "The job is too bad.\nReally.")
+    here.vertex.advance(second, "RUNNING")
+    here.vertex.jobs()[2].labels.clear()  # Some other program's.
+    capsys.readouterr()
+    place = Place(region=REGION)
+    vertex_verbs.list_jobs(place)
+    rows = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
+    assert rows == [["NAME", "STATE", "WORKERS"], [second.display_name, "running", "2"], [first.display_name, "failed", "2"]]
+    for name in (first.display_name, first.name.rpartition("/")[2]):
+        vertex_verbs.status(name, place)
+        shown = capsys.readouterr().out.splitlines()
+        assert shown[0] == f"{first.display_name}  failed: The job is too bad. Really."
+        assert shown[2].split()[:3] == [first.name[-19:], "2", "e2-standard-4"]
+    for name in (third.display_name, third.name.rpartition("/")[2], 'x" OR display_name="y'):
+        with pytest.raises(UserError, match="there is no job"):
+            vertex_verbs.status(name, place)
+    with pytest.raises(UserError, match="is failed already: there is nothing to cancel"):
+        vertex_verbs.cancel(first.display_name, place)
+
+
+@pytest.mark.parametrize(
+    ("state", "message", "code", "exit_code", "says"),
+    [
+        ("FAILED", EXIT.format("workerpool0-0", 2), 3, 2, "cannot go on until something is changed"),
+        ("FAILED", f"{EXIT.format('workerpool0-0', 2)} {EXIT.format('workerpool1-0', 1)}", 3, 2, "cannot go on until"),
+        ("FAILED", f"{EXIT.format('workerpool0-0', 137)} {EXIT.format('workerpool1-0', 75)}", 3, 137, "failed: The replica"),
+        ("FAILED", "Internal error occurred.", 13, 1, "failed: Internal error occurred"),
+        ("EXPIRED", "", 0, 1, "failed: EXPIRED"),
+        ("CANCELLED", "Job is cancelled by user.", 1, 143, "was cancelled"),
+        ("FAILED", "Deadline exceeded.", 4, 2, "was not done within its --time_limit"),
+    ],
+)
+def test_the_end_of_a_job_is_the_end_of_the_command(here, monkeypatch, state, message, code, exit_code, says):
+    monkeypatch.setattr(vertex_logs, "follow", lambda *_, **__: here.vertex.end(here.vertex.jobs()[0], state, message, code=code))
+    with pytest.raises((Ended, Stopped), match=re.escape(says)) as caught:
+        vertex_verbs.run(Job(region=REGION, image="i", arguments=FLAGS[1:]), wait=True, look=False)
+    assert getattr(caught.value, "exit_code", None) == exit_code
+
+
+@pytest.mark.parametrize("state", ["FAILED", "CANCELLED"])
+def test_a_job_that_ran_its_whole_time_was_too_long(here, monkeypatch, state):
+    def follow(*_, **__):
+        here.vertex.advance(here.vertex.jobs()[0], "RUNNING", ran=60.0)
+        here.vertex.end(here.vertex.jobs()[0], state, "It is over.")
+
+    monkeypatch.setattr(vertex_logs, "follow", follow)
+    with pytest.raises(UserError, match="within its --time_limit"):
+        vertex_verbs.run(Job(region=REGION, image="i", arguments=FLAGS[1:], time_limit=60), wait=True, look=False)
+
+
+@pytest.mark.parametrize(
+    ("method", "code", "message", "kind", "says"),
+    [
+        ("CreateCustomJob", "PERMISSION_DENIED", "Permission denied", UserError, "ask for the role roles/aiplatform.user"),
+        ("CreateCustomJob", "PERMISSION_DENIED", "Vertex AI API has not been used", UserError, "gcloud services enable"),
+        ("CreateCustomJob", "UNAUTHENTICATED", "invalid credentials", UserError, "does not know you"),
+        ("CreateCustomJob", "INVALID_ARGUMENT", "no such image", UserError, "refuses it (400 no such image)|no such image"),
+        ("CreateCustomJob", "RESOURCE_EXHAUSTED", "custom_model_training_nvidia_l4_gpus", UserError, "a larger quota"),
+        ("CreateCustomJob", "UNAVAILABLE", "away", LostService, "does not answer (away): try again"),
+        ("CreateCustomJob", "INTERNAL", "oops", LostService, "answers 500"),
+        ("ListCustomJobs", "PERMISSION_DENIED", "Permission denied", UserError, "cannot list jobs: not allowed"),
+        ("ListCustomJobs", "RESOURCE_EXHAUSTED", "slowly", LostService, "answers 429 (slowly): try again"),
+    ],
+)
+def test_a_refusal_ends_in_one_line(here, method, code, message, kind, says):
+    here.vertex.refusals[method] = Refused(grpc.StatusCode[code], message)
+    with pytest.raises(kind) as caught:
+        if method == "CreateCustomJob":
+            here.submit()
+        else:
+            vertex_verbs.list_jobs(Place(region=REGION))
+    assert any(each in str(caught.value) for each in says.split("|"))
+    assert "\n" not in str(caught.value)
+
+
+def test_credentials_and_places_that_are_not_good_are_named(here):
+    with pytest.raises(UserError, match="not allowed in the project other"):
+        Api("other", REGION).jobs()
+    with pytest.raises(UserError, match="--region=mars is no region: name one"):
+        Api(None, "mars")
+    here.vertex.token_status = 400
+    with pytest.raises(UserError, match=r"no longer good .*gcloud auth application-default login"):
+        Api(None, REGION)
+    here.vertex.token_status = 200
+    assert Api(None, REGION).project == PROJECT
+
+
+def test_a_log_that_may_not_be_read_ends_in_one_line(here, monkeypatch):
+    name = here.submit().display_name
+    here.vertex.log_status = 403
+    with pytest.raises(UserError, match=r"not allowed \(403: not now\): ask for the role roles/logging.viewer"):
+        vertex_verbs.logs(name, Place(region=REGION))
+    monkeypatch.setattr(showing, "PATIENCE", 0.0)
+    here.vertex.log_status = 503
+    with pytest.raises(LostService, match="Cloud Logging answers 503: not now"):
+        vertex_verbs.logs(name, Place(region=REGION))
+
+
+def test_no_line_of_a_log_is_lost_or_repeated(here, capfdbinary):
+    job = here.submit()
+    capfdbinary.readouterr()
+    api = Api(None, REGION)
+    log = vertex_logs._Log(api, api.get(job.display_name))
+    expected = []
+    for number in range(30):
+        here.vertex.write(job, f"workerpool{number % 2}-0", f"line {number}", late=(number * 37) % 100)
+        expected.append(f"[{number % 2}] line {number}")
+        if number % 4 == 0:
+            log.print_new()
+    log.print_new()
+    assert log.print_new() == 0
+    assert sorted(capfdbinary.readouterr().out.decode().splitlines()) == sorted(expected)
+
+
+def test_the_server_refuses_what_vertex_ai_would(here):
+    api = Api(None, REGION)
+    good = json.loads(CustomJob.to_json(here.submit(), use_integers_for_enums=False))
+    for field in ("name", "state", "createTime"):
+        del good[field]
+    assert api.submit(good).workers == 2
+
+    def machine(type_, **accelerators):
+        return lambda spec: spec["workerPoolSpecs"][0].update(machineSpec={"machineType": type_, **accelerators})
+
+    def gpus(kind, count):
+        return {"acceleratorType": kind, "acceleratorCount": count}
+
+    changes = {
+        "just one replica": lambda spec: spec["workerPoolSpecs"][0].update(replicaCount="2"),
+        "no replica or no image": lambda spec: spec["workerPoolSpecs"][1]["containerSpec"].update(imageUri=""),
+        "machine type n1-standard-2 is not": machine("n1-standard-2"),
+        "g2-standard-24 does not have 1 NVIDIA_L4": machine("g2-standard-24", **gpus("NVIDIA_L4", 1)),
+        "n1-standard-32 does not have 1": machine("n1-standard-32", **gpus("NVIDIA_TESLA_T4", 1)),
+        "does not have this topology": machine("ct5lp-hightpu-4t", tpuTopology="2x2"),
+        "base_output_directory": lambda spec: spec.update(baseOutputDirectory={"outputUriPrefix": "/gcs/films/j"}),
+        "service_account is required": lambda spec: spec.update(tensorboard=f"projects/1/locations/{REGION}/tensorboards/2"),
+        "timeout must be": lambda spec: spec["scheduling"].update(timeout="0s"),
+    }
+    for says, change in changes.items():
+        bad = json.loads(json.dumps(good))
+        change(bad["jobSpec"])
+        with pytest.raises(UserError, match=says):
+            api.submit(bad)
+
+
+SMALL = ("--model=cnn", "--augment=strong", "--epochs=2", "--batch_size=12", "--backup_steps=2", "--learning_rate=0.003")
+
+
+def test_what_vertex_ai_makes_of_a_job_trains_the_same_model(here, tmp_path):
+    """Two real workers, under what the server was sent; one is killed on the way."""
+    bucket, undisturbed = tmp_path / "bucket", tmp_path / "undisturbed"
+    drawn.dataset(bucket / "dataset", train=98, validation=16, test=17, shard_count=4)
+    places = ("--data_dir=gs://films/dataset", "--job_dir=gs://films/jobs/first")
+    here.submit(name="film", arguments=(*places, *SMALL, "--peer_timeout=120"))
+    expansion = expanded(here, tmp_path / "output", bucket)
+    chief, worker = (replica.environment for replica in expansion.replicas)
+    assert worker["AIP_MODEL_DIR"] == "gs://films/jobs/first/model/"  # Where the job itself writes.
+    assert chief["POSTER_JOB_ID"] == worker["POSTER_JOB_ID"] == here.vertex.jobs()[0].display_name
+    backup = bucket / "jobs/first/backup"
+    killed: list[str] = []
+
+    def kill_once(expansion: Expansion) -> None:
+        if not killed and backup.exists() and any(backup.iterdir()):
+            killed.append(expansion.replicas[1].task)
+            kill(expansion.replicas[1])
+
+    assert expansion.run(kill_once) == "SUCCEEDED", expansion.output()
+    assert killed == ["workerpool1-0"]
+    assert expansion.ends[0] == ("workerpool1-0", 137)
+    assert sorted(expansion.ends[1:]) == [("workerpool0-0", 0), ("workerpool1-0", 0)]
+    assert "resuming at step" in expansion.output()
+    run("launch", "--target=local", "--workers=2", "--", f"--data_dir={bucket}/dataset", f"--job_dir={undisturbed}", *SMALL)
+    assert_equal(bucket / "jobs/first", undisturbed)
+
+
+def test_a_worker_that_cannot_go_on_is_not_restarted_where_that_is_asked_for(here, tmp_path):
+    """Without restarts, which Vertex AI would make after an exit by 2 too."""
+    here.submit(workers=1, arguments=("--data_dir=gs://films/none", "--job_dir=gs://films/j"), restarts=0)
+    expansion = expanded(here, tmp_path / "output", tmp_path)
+    assert expansion.run() == "FAILED"
+    assert expansion.ends == [("workerpool0-0", 2)]
+    assert "Traceback" not in expansion.output()
+
+
+def expanded(here, output, bucket):
+    """What becomes of the job that the server was sent, with a folder for the bucket gs://films."""
+    output.mkdir()
+    job = json.loads(CustomJob.to_json(here.vertex.jobs()[-1], use_integers_for_enums=False))
+    return Expansion(job, output, {"films": bucket})
