@@ -54,7 +54,7 @@ def test_a_wheel_has_every_file(installed):
 
 
 def dry_run(installed, folder, *flags):
-    command = [sys.executable, "-m", "launch", "--dry_run", *flags, "--", "--data_dir=d", "--job_dir=/gcs/b/j"]
+    command = [sys.executable, "-m", "launch", "--dry_run", *flags, "--", "--data_dir=gs://b/d", "--job_dir=/gcs/b/j"]
     environment = {**ENVIRONMENT, "PYTHONPATH": str(installed), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -70,3 +70,5 @@ def test_a_wheel_in_an_empty_folder_renders_for_all_targets(installed, tmp_path)
     assert (job["kind"], service["kind"]) == ("JobSet", "Service")
     (local,) = dry_run(installed, tmp_path, "--target=local", "--workers=2")
     assert len(local["workers"]) == 2
+    (vertex,) = dry_run(installed, tmp_path, "--target=vertex", "--image=i", "--accelerator=nvidia-l4")
+    assert vertex["jobSpec"]["workerPoolSpecs"][0]["machineSpec"]["machineType"] == "g2-standard-4"
