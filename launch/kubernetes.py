@@ -25,6 +25,8 @@ _SPOT_NOTICE = 15  # Seconds that a pod on a Spot VM of GKE has.
 _MOUNT = "/gcs/"
 
 _SERVICE_ACCOUNT = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_RARE_BREAK = re.compile("[\x85\u2028\u2029]")
+_LIKE_A_VALUE = re.compile("[-+.]?[0-9][-+.:_0-9eE]*|[-+]?0[xob][_0-9a-fA-F]+|[yYnN]")  # Of any version of YAML.
 
 
 def new_name(job: Job) -> str:
@@ -40,6 +42,14 @@ def to_yaml(objects: list[dict[str, Any]]) -> str:
 class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:  # A value that is there twice is written twice.
         return True
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        # Other readers than PyYAML take 1e3 and y for no texts; and these line breaks are kept where double quotes escape them.
+        style = '"' if _RARE_BREAK.search(data) else "'" if _LIKE_A_VALUE.fullmatch(data) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
 
 
 def notes(job: Job) -> Iterator[str]:

@@ -28,10 +28,15 @@ class Network:
         """Args:
         hosts: the names by which they find each other.
         """
-        self._hosts = hosts
-        prefix = f"posters-{os.getpid()}"
-        self._namespaces = {host: f"{prefix}-{number}" for number, host in enumerate(hosts)}
-        self._switch = f"{prefix}-switch"
+        self._prefix = f"posters-{os.getpid()}"
+        self._namespaces = {host: f"{self._prefix}-{number}" for number, host in enumerate(hosts)}
+        self._switch = f"{self._prefix}-switch"
+
+    def add(self, host: str) -> str:
+        """Plugs in one more host, which knows the others by the address alone that is returned."""
+        self._namespaces[host] = f"{self._prefix}-{len(self._namespaces)}"
+        self._plug_in(host, f"127.0.0.1 localhost\n{self._address(host)} {host}\n")
+        return self._address(host)
 
     def on(self, host: str) -> tuple[str, ...]:
         """What precedes a command so that it runs on a host; the process is the command's own."""
@@ -67,7 +72,7 @@ class Network:
         try:
             self._make()
             # It may be that a namespace can be made, and yet nothing can be run there.
-            for host in self._hosts:
+            for host in self._namespaces:
                 _run(*self.on(host), "true")
         except (subprocess.CalledProcessError, OSError) as error:
             self.remove()
@@ -84,24 +89,32 @@ class Network:
             _ETC.rmdir()
 
     def _make(self) -> None:
-        addresses = {host: f"10.77.0.{number}" for number, host in enumerate(self._hosts, 1)}
-        names = "".join(f"{address} {host}\n" for host, address in ({"localhost": "127.0.0.1"} | addresses).items())
         _ip("netns", "add", self._switch)
         _ip("-n", self._switch, "link", "add", "bridge", "type", "bridge")
         _ip("-n", self._switch, "link", "set", "bridge", "up")
-        for host, namespace in self._namespaces.items():
-            port = self._port(host)
-            _ip("netns", "add", namespace)
-            _ip("-n", self._switch, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", namespace)
-            _ip("-n", self._switch, "link", "set", port, "master", "bridge", "up")
-            _ip("-n", namespace, "address", "add", f"{addresses[host]}/24", "dev", "eth0")
-            _ip("-n", namespace, "link", "set", "lo", "up")
-            _ip("-n", namespace, "link", "set", "eth0", "up")
-            (_ETC / namespace).mkdir(parents=True)
-            (_ETC / namespace / "hosts").write_text(names)
+        names = "127.0.0.1 localhost\n" + "".join(f"{self._address(host)} {host}\n" for host in self._namespaces)
+        for host in self._namespaces:
+            self._plug_in(host, names)
+
+    def _plug_in(self, host: str, names: str) -> None:
+        namespace, port = self._namespaces[host], self._port(host)
+        _ip("netns", "add", namespace)
+        _ip("-n", self._switch, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", namespace)
+        _ip("-n", self._switch, "link", "set", port, "master", "bridge", "up")
+        _ip("-n", namespace, "address", "add", f"{self._address(host)}/24", "dev", "eth0")
+        _ip("-n", namespace, "link", "set", "lo", "up")
+        _ip("-n", namespace, "link", "set", "eth0", "up")
+        (_ETC / namespace).mkdir(parents=True)
+        (_ETC / namespace / "hosts").write_text(names)
 
     def _port(self, host: str) -> str:
-        return f"port{self._hosts.index(host)}"
+        return f"port{self._number(host)}"
+
+    def _address(self, host: str) -> str:
+        return f"10.77.0.{1 + self._number(host)}"
+
+    def _number(self, host: str) -> int:
+        return list(self._namespaces).index(host)
 
 
 @contextlib.contextmanager
