@@ -8,7 +8,12 @@ DEMO := demo
 PYTHON ?= $(shell for python in python3 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$python && break; done)
 
-.PHONY: setup demo test test-unit test-tpu test-cloud chaos lint lock format clean
+# What the image is for, what builds it, and further arguments of its build, such as --platform=linux/amd64 on another machine.
+ACCELERATOR ?= cpu
+DOCKER ?= $(shell for program in docker podman; do $$program version >/dev/null 2>&1 && echo $$program && break; done)
+BUILD_FLAGS ?=
+
+.PHONY: setup demo image push test test-unit test-tpu test-cloud test-image chaos lint lock format clean
 
 setup: $(VENV)/complete
 
@@ -27,6 +32,15 @@ demo: setup
 	$(BIN)/python -m trainer.task --data_dir=$(DEMO)/data --job_dir=$(DEMO)/job --model=cnn --epochs=15 --batch_size=32
 	@echo "The posters are drawn, and so is what can be learnt from them: the figures above say that the program works,"
 	@echo "not how well it would do on real posters. Open $(DEMO)/job/evaluation/report.html in a browser."
+
+image:
+	@test -n "$(DOCKER)" || { echo "Neither docker nor podman answers: start one, or name another, make DOCKER=… $@"; exit 2; }
+	$(DOCKER) build --build-arg=ACCELERATOR=$(ACCELERATOR) --tag=$(or $(IMAGE),poster-trainer:$(ACCELERATOR)) $(BUILD_FLAGS) .
+
+push:
+	@test -n "$(IMAGE)" || { echo "Name it: make push IMAGE=REGION-docker.pkg.dev/PROJECT/REPOSITORY/poster-trainer:TAG"; exit 2; }
+	@$(MAKE) --no-print-directory image
+	$(DOCKER) push $(IMAGE)
 
 # One test process a core; tests of one file share its fixtures. In their order, that is the long files first.
 PYTEST := $(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder
@@ -48,31 +62,43 @@ test-cloud: setup
 	POSTER_LONG=1 $(BIN)/python -m pytest tests/integration/test_storage_server.py tests/integration/test_storage_objects.py \
 		tests/integration/test_prepare_storage.py tests/integration/test_storage_job.py
 
+# Builds the image, with podman and as root, and runs jobs in it; `make test-image ACCELERATOR=gpu` does so for another one.
+test-image: setup
+	POSTER_LONG=1 ACCELERATOR=$(ACCELERATOR) $(BIN)/python -m pytest --capture=no --timeout=3600 tests/integration/test_image.py
+
 lint: setup
+	$(BIN)/hadolint Dockerfile
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version=3.11 --extra=dev --no-header --no-emit-index-url \
-	--no-emit-find-links --upgrade pyproject.toml
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version=3.11 --no-header --no-emit-index-url --no-emit-find-links \
+	pyproject.toml
 
-# Brings every requirement to its newest version that pyproject.toml admits.
+# Brings every requirement to its newest version that pyproject.toml admits. The images' locks begin as copies of the one for
+# development: uv keeps the versions that it finds in its output, where it can.
 lock: setup
 	$(BIN)/pip install --quiet uv
-	$(COMPILE) --output-file=requirements.lock
+	$(COMPILE) --upgrade --extra=dev --output-file=requirements.lock
+	for lock in requirements-cpu.lock requirements-gpu.lock $(VENV)/tpu.lock; do cp requirements.lock $$lock; done
+	$(COMPILE) --extra=fsspec --output-file=requirements-cpu.lock
+	$(COMPILE) --extra=fsspec --extra=gpu --output-file=requirements-gpu.lock
 	echo tensorflow > $(VENV)/replaced-on-tpu.txt
+	$(COMPILE) --extra=fsspec --group=tpu --excludes=$(VENV)/replaced-on-tpu.txt --output-file=$(VENV)/tpu.lock
 	echo "# For a TPU: pip install --no-deps --requirement requirements-tpu.lock" > requirements-tpu.lock
 	echo "# Without --no-deps pip adds tensorflow, whose files overwrite those of tensorflow-tpu." >> requirements-tpu.lock
-	$(COMPILE) --group=tpu --excludes=$(VENV)/replaced-on-tpu.txt >> requirements-tpu.lock
+	cat $(VENV)/tpu.lock >> requirements-tpu.lock
 
 # The unit tests on the releases that a TPU needs, with TensorFlow's build for CPUs.
 test-tpu: $(VENV)/tpu/complete
 	$(VENV)/tpu/bin/python -m pytest --numprocesses=auto --dist=loadfile tests/unit tests/integration/test_xla.py
 
-$(VENV)/tpu/complete: requirements-tpu.lock | setup
+# What requirements-tpu.lock does not name is for development.
+$(VENV)/tpu/complete: requirements-tpu.lock requirements.lock | setup
 	$(PYTHON) -m venv $(VENV)/tpu
-	sed -e 's/^tensorflow-tpu==/tensorflow==/' -e '/^libtpu==/d' requirements-tpu.lock > $(VENV)/tpu/requirements.txt
-	$(VENV)/tpu/bin/pip install --quiet --no-deps --requirement $(VENV)/tpu/requirements.txt
+	sed -e 's/^tensorflow-tpu==/tensorflow==/' -e '/^libtpu==/d' requirements-tpu.lock > $(VENV)/tpu/runtime.txt
+	awk -F== 'NR == FNR { runtime[$$1] } NR > FNR && !($$1 in runtime)' $(VENV)/tpu/runtime.txt requirements.lock > $(VENV)/tpu/dev.txt
+	$(VENV)/tpu/bin/pip install --quiet --no-deps --requirement $(VENV)/tpu/runtime.txt --requirement $(VENV)/tpu/dev.txt
 	$(VENV)/tpu/bin/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
