@@ -19,7 +19,7 @@ from typing import Any
 from absl import flags
 
 from launch import preflight
-from launch.job import Job, Place, parse_settings
+from launch.job import Job, Place, expand, parse_settings
 from trainer import app
 from trainer.errors import UserError
 
@@ -130,7 +130,9 @@ def main(words: list[str], arguments: Sequence[str]) -> None:
         raise UserError(f"{arguments[0]!r}: {verb} takes no flags of trainer.task")
     if verb != "list" and len(names) != 1:
         raise UserError(f"{verb} takes the name of one job, not {len(names)}: python -m launch list --target={_TARGET.value}")
-    place = Place(namespace=_NAMESPACE.value, project=_PROJECT.value, region=_REGION.value)
+    if _DRY_RUN.value:
+        raise UserError(f"--dry_run is for run, and not for {verb}: leave it out")
+    place = Place(**{name: value for name, value in _described().items() if name in ("namespace", "project", "region")})
     if verb == "list":
         _verbs().list_jobs(place)
     else:
@@ -146,16 +148,21 @@ def describe(arguments: Sequence[str]) -> Job:
     Raises:
       UserError: it is no job.
     """
+    fields = _described()
+    fields["env"] = fields.get("env", {}) | parse_settings("env", _ENV.value)
+    fields["labels"] = fields.get("labels", {}) | parse_settings("label", _LABEL.value)
+    fields["arguments"] = expand((*fields.get("arguments", ()), *arguments))
+    return Job(**fields)
+
+
+def _described() -> dict[str, Any]:
+    """The fields that the file and, over it, the flags set."""
     fields: dict[str, Any] = {}
     if _JOB_FILE.value is not None:
         from launch import job_file
 
         fields = job_file.read(_JOB_FILE.value)
-    fields |= {name: flag.value for name, flag in _FIELDS.items() if flag.value is not None}
-    fields["env"] = fields.get("env", {}) | parse_settings("env", _ENV.value)
-    fields["labels"] = fields.get("labels", {}) | parse_settings("label", _LABEL.value)
-    fields["arguments"] = (*fields.get("arguments", ()), *arguments)
-    return Job(**fields)
+    return fields | {name: flag.value for name, flag in _FIELDS.items() if flag.value is not None}
 
 
 def _verbs() -> Any:

@@ -1,8 +1,8 @@
 """The description of a job to launch: what is the same wherever it runs."""
 
 import dataclasses
-import math
 import re
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 
 from absl import flags
@@ -26,10 +26,15 @@ OWN_VARIABLES = (
 )
 
 # A variable of such a name may hold a secret.
-SECRET = re.compile("TOKEN|SECRET|PASSW|KEY|CREDENTIAL", re.IGNORECASE)
+SECRET = re.compile("TOKEN|SECRET|PASS|PWD|KEY|CREDENTIAL|AUTH|DSN|PRIVATE|URL", re.IGNORECASE)
 
 # What launchers write on a job to find it again.
 OWN_LABELS = ("app.kubernetes.io/name", "app.kubernetes.io/instance")
+
+# Far more than anyone has, and less than any API counts to.
+_MOST, _LONGEST = 100_000, 366 * 86400.0
+
+_LONGEST_TEXT = 100_000  # Bytes; Linux takes 128 KiB.
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -113,17 +118,41 @@ class Job:
         """Raises UserError naming the field, its value and the remedy."""
         if not _NAME.fullmatch(self.name):
             raise UserError(f"--name={self.name} must be up to 40 lower-case letters, digits and '-', and begin with a letter")
-        if self.workers < 1:
-            raise UserError(f"--workers={self.workers} must be at least 1")
-        if self.restarts < 0:
-            raise UserError(f"--restarts={self.restarts} must be at least 0")
-        if self.time_limit is not None and not (self.time_limit > 0 and math.isfinite(self.time_limit)):
-            raise UserError(f"--time_limit={self.time_limit:g} must be a number of seconds above 0; leave it out for none")
+        if not 1 <= self.workers <= _MOST:
+            raise UserError(f"--workers={self.workers} must be at least 1 and at most {_MOST}")
+        if not 0 <= self.restarts <= _MOST:
+            raise UserError(f"--restarts={self.restarts} must be at least 0 and at most {_MOST}")
+        if self.time_limit is not None and not 0 < self.time_limit <= _LONGEST:
+            raise UserError(
+                f"--time_limit={self.time_limit:g} must be a number of seconds above 0, and at most a year's; leave it out for none"
+            )
+        self._check_texts()
         self._check_resources()
         self._check_names()
         object.__setattr__(self, "training", parse_training(self.arguments))
         object.__setattr__(self, "device", None if self.accelerator is None else accelerators.parse(self.accelerator))
         self._check_strategy()
+
+    def check_image(self) -> None:
+        """Raises UserError if the job has no image, which workers on other machines need."""
+        if self.image is None:
+            raise UserError(
+                "--image is missing: name the container image, such as REGION-docker.pkg.dev/PROJECT/REPOSITORY/poster-trainer"
+            )
+
+    def new_name(self) -> str:
+        """What a launch of the job is called, the same for all its workers and their restarts."""
+        return f"{self.name}-{secrets.token_hex(4)}"
+
+    def _check_texts(self) -> None:
+        texts = {f"--env={key}=…": value for key, value in self.env.items()} | {
+            f"after --: {text!r}": text for text in self.arguments
+        }
+        for name, text in texts.items():
+            if "\0" in text or not _is_unicode(text):
+                raise UserError(f"{name} has a character that is none: write it as UTF-8, without zero bytes")
+            if len(text.encode()) > _LONGEST_TEXT:
+                raise UserError(f"{name[:60]} is longer than the {_LONGEST_TEXT} bytes that a process takes: put it into a file")
 
     def _check_resources(self) -> None:
         if self.cpu is not None and not (_CPU.fullmatch(self.cpu) and float(self.cpu.removesuffix("m"))):
@@ -165,10 +194,37 @@ class Job:
             raise UserError(
                 f"--strategy={strategy} is for one worker, not --workers={self.workers}: use --strategy=auto, or one worker"
             )
+        if self.workers > 1 and self.training.run_eagerly:
+            raise UserError(
+                "--run_eagerly is for one worker: TensorFlow's workers exchange nothing eagerly; leave it out, or use one"
+            )
+        if self.workers == 1 and strategy == "multi_worker":
+            raise UserError("--strategy=multi_worker needs --workers=2 or more: use --strategy=auto")
         if self.device and self.device.is_tpu and self.workers > 1:
             raise UserError(f"--accelerator={self.accelerator} with --workers={self.workers}: a TPU of one host has one worker")
         if self.device and self.device.is_tpu != (strategy == "tpu") and strategy != "auto":
             raise UserError(f"--strategy={strategy} does not use --accelerator={self.accelerator}: use --strategy=auto")
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be written; bytes of a command line that are no UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def expand(arguments: Sequence[str]) -> tuple[str, ...]:
+    """Flags of trainer.task with the content of what --flagfile names in its place, for the workers have no such file.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    try:
+        return tuple(flags.FlagValues().read_flags_from_files(list(arguments)))
+    except flags.Error as error:
+        raise UserError(f"after --: {error}") from None
 
 
 def parse_training(arguments: Sequence[str]) -> TrainConfig:

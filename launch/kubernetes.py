@@ -2,13 +2,12 @@
 
 import math
 import re
-import secrets
 from collections.abc import Iterator
 from typing import Any
 
 import yaml
 
-from launch import kustomize
+from launch import kustomize, places
 from launch.job import SECRET, Job, is_given
 from trainer.errors import UserError
 
@@ -22,16 +21,10 @@ _QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 _LONGEST_LABEL = 63  # Of a host name between its dots, RFC 1035.
 _SLACK = 5  # A guard ends its worker after the grace period; it has this many seconds more to end itself.
 _SPOT_NOTICE = 15  # Seconds that a pod on a Spot VM of GKE has.
-_MOUNT = "/gcs/"
 
 _SERVICE_ACCOUNT = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _RARE_BREAK = re.compile("[\x85\u2028\u2029]")
 _LIKE_A_VALUE = re.compile("[-+.]?[0-9][-+.:_0-9eE]*|[-+]?0[xob][_0-9a-fA-F]+|[yYnN]")  # Of any version of YAML.
-
-
-def new_name(job: Job) -> str:
-    """What one launch of a job is called in the cluster."""
-    return f"{job.name}-{secrets.token_hex(4)}"
 
 
 def to_yaml(objects: list[dict[str, Any]]) -> str:
@@ -71,10 +64,9 @@ def specify(job: Job, *, name: str) -> list[dict[str, Any]]:
     Raises:
       UserError: Kubernetes cannot run the job.
     """
-    if job.image is None:
-        raise UserError(
-            "--image is missing: name the container image, such as REGION-docker.pkg.dev/PROJECT/REPOSITORY/poster-trainer"
-        )
+    job.check_image()
+    for flag in ("data_dir", "job_dir"):
+        places.address(flag, getattr(job.training, flag))
     if job.service_account is not None and not _SERVICE_ACCOUNT.fullmatch(job.service_account):
         raise UserError(
             f"--service_account={job.service_account} is no service account of Kubernetes: name one of the namespace, to which "
@@ -106,12 +98,12 @@ def child(workload: dict[str, Any]) -> dict[str, Any]:
 
 
 def _components(job: Job) -> list[str]:
-    places = (job.training.data_dir, job.training.job_dir, job.training.cache)
+    folders = (job.training.data_dir, job.training.job_dir, job.training.cache)
     wanted = {
         "gpu": job.device is not None and not job.device.is_tpu,
         "tpu": job.device is not None and job.device.is_tpu,
         "spot": job.spot,
-        "gcsfuse": any(place.startswith(_MOUNT) for place in places),
+        "gcsfuse": any(folder.startswith(places.MOUNT) for folder in folders),
         "jobset": job.jobset,  # The last: the others' paths are those of a Job.
     }
     return [component for component, is_wanted in wanted.items() if is_wanted]

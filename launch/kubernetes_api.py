@@ -80,7 +80,7 @@ class Api:
         try:
             with self._asking(f"create Service {name}"):
                 self._core.create_namespaced_service(self.namespace, owned, _request_timeout=_TIMES)
-        except Exception:
+        except BaseException:
             with contextlib.suppress(UserError, LostService):
                 self.delete(workload)
             raise
@@ -249,10 +249,10 @@ class Pod:
 
 def _pod(found: dict[str, Any]) -> Pod:
     metadata, status = found["metadata"], found.get("status", {})
-    marks = metadata.get("labels", {}) | metadata.get("annotations", {})
-    states = [each.get("state", {}) for each in status.get("containerStatuses", []) if each["name"] == CONTAINER]
+    marks = (metadata.get("labels") or {}) | (metadata.get("annotations") or {})
+    states = [each.get("state") or {} for each in status.get("containerStatuses") or [] if each["name"] == CONTAINER]
     state = states[0] if states else {}
-    scheduled = [each for each in status.get("conditions", []) if each["type"] == "PodScheduled" and each["status"] != "True"]
+    scheduled = [each for each in status.get("conditions") or [] if each["type"] == "PodScheduled" and each["status"] != "True"]
     return Pod(
         name=metadata["name"],
         uid=metadata["uid"],

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from launch.kubernetes_api import Api, NotFound, NotReady, Pod
 from launch.merging import Lines
 from launch.showing import Patience, tell, write
-from trainer.errors import Ended, LostService
+from trainer.errors import LostService
 
 # Seconds between two looks at a job.
 POLL = 2.0
@@ -59,7 +59,7 @@ class _Worker:
     """The logs of one worker's pods, in a thread that ends with the process."""
 
     def __init__(self, api: Api, name: str, lines: Lines) -> None:
-        self.failure: Ended | None = None
+        self.failure: Exception | None = None
         self._api, self._name, self._lines = api, name, lines
         self._pods: collections.deque[Pod] = collections.deque()
         self._wake = threading.Semaphore(0)
@@ -80,8 +80,8 @@ class _Worker:
             self._wake.acquire()
             try:
                 self._print(self._pods.popleft())
-            except Ended as end:
-                self.failure = end
+            except Exception as error:  # Of any kind: nobody else hears of it.
+                self.failure = error
                 return
             self._left -= 1
 
@@ -100,7 +100,7 @@ class _Worker:
         """Prints what is new in a log; returns whether it was read to the end."""
         try:
             with self._api.log(pod.name, follow=follow) as pieces:
-                for text in progress.new_lines(pieces):
+                for text in progress.new_lines(pieces, is_whole=not follow):
                     write(self._lines.feed(text))
         except LostService:  # Whether it is for too long is found out by asking for the pod.
             return False
@@ -119,10 +119,15 @@ class _Progress:
         self._moment = b""
         self._lines = 0  # Of that moment.
 
-    def new_lines(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
-        """The lines of a log, which is read from its beginning, that were not there before."""
+    def new_lines(self, pieces: Iterable[bytes], *, is_whole: bool) -> Iterator[bytes]:
+        """The lines of a log, which is read from its beginning, that were not there before.
+
+        Args:
+          pieces: the log.
+          is_whole: whether its last line is complete without an end, since nothing comes after it.
+        """
         until, old = self._moment, self._lines
-        for line in _lines(pieces):
+        for line in _lines(pieces, is_whole):
             written, _, text = line.partition(b" ")
             moment = written.removesuffix(b"Z")  # Moments of different precision sort without it.
             if moment < until:
@@ -135,10 +140,10 @@ class _Progress:
             yield text + b"\n"
 
 
-def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
+def _lines(pieces: Iterable[bytes], is_whole: bool) -> Iterator[bytes]:
     rest = b""
     for piece in pieces:
         *lines, rest = (rest + piece).split(b"\n")
         yield from lines
-    if rest:
+    if rest and is_whole:
         yield rest

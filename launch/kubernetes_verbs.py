@@ -8,16 +8,16 @@ from typing import Any
 from launch import kubernetes, kubernetes_logs, preflight
 from launch.job import Job, Place
 from launch.kubernetes_api import Api, NotFound, Pod
-from launch.showing import JobFailed, Patience, age, job_code, print_table, tell
+from launch.showing import JobFailed, Patience, age, following, job_code, print_table, submitting, tell, write
 from trainer.errors import EXIT_USER_ERROR, Stopped, UserError
 
 
 def print_spec(job: Job) -> None:
     """Prints the objects that a job becomes as a YAML stream; asks no cluster."""
-    objects = kubernetes.specify(job, name=kubernetes.new_name(job))
+    objects = kubernetes.specify(job, name=job.new_name())
     for note in kubernetes.notes(job):
         tell(note)
-    print(kubernetes.to_yaml(objects), end="")
+    write(kubernetes.to_yaml(objects).encode())
 
 
 def run(job: Job, *, wait: bool, look: bool) -> None:
@@ -32,25 +32,25 @@ def run(job: Job, *, wait: bool, look: bool) -> None:
       Ended: it could not be started, or did not end well.
       Stopped: it was cancelled, or the user stopped following it.
     """
-    name = kubernetes.new_name(job)
+    name = job.new_name()
     workload, service = kubernetes.specify(job, name=name)
     for note in kubernetes.notes(job):
         tell(note)
     api = Api(job.namespace)
     if look:
         preflight.check_places(job, is_remote=True)
-    api.submit(workload, service)
-    tell(f"job {name} in the namespace {api.namespace}: {job.workers} worker{'s' if job.workers > 1 else ''}")
     place = f"--target=kubernetes --namespace={api.namespace}"
+    with submitting(name, place):
+        api.submit(workload, service)
+    tell(f"job {name} in the namespace {api.namespace}: {job.workers} worker{'s' if job.workers > 1 else ''}")
     if not wait:
         tell(f"python -m launch logs {name} {place} follows it, status, cancel and list look after it")
         print(name)
         return
-    try:
+    with following(name, place):
         _follow(api, workload)
-        _end(api, name)
-    except KeyboardInterrupt:
-        raise Stopped(f"no longer following; the job goes on: python -m launch cancel {name} {place} ends it") from None
+        found, pods = _last(api, name)
+    _end(name, found, pods)
 
 
 def status(name: str, place: Place) -> None:
@@ -165,24 +165,28 @@ def _follow(api: Api, workload: dict[str, Any]) -> None:
     kubernetes_logs.follow(api, name, several=several, is_over=is_over)
 
 
-def _end(api: Api, name: str) -> None:
+def _last(api: Api, name: str) -> tuple[dict[str, Any], list[Pod]]:
+    """A job that is over, and its pods; nothing where it is gone."""
+    patient = Patience()
+    while (found := patient.ask(lambda: _find(api, name))) is None:
+        time.sleep(kubernetes_logs.POLL)
+    return found, patient.ask(lambda: api.pods(name)) or []
+
+
+def _end(name: str, found: dict[str, Any], pods: list[Pod]) -> None:
     """Ends as a job did that is over.
 
     Raises:
       Ended: not well.
       Stopped: it was cancelled.
     """
-    patient = Patience()
-    while (found := patient.ask(lambda: _find(api, name))) is None:
-        time.sleep(kubernetes_logs.POLL)
     if not found:
-        raise Stopped(f"job {name} was cancelled; the command that started it goes on from its last backup")
+        raise Stopped(f"job {name} is gone: it was cancelled, or ended days ago; the command that started it goes on from there")
     state = state_of(found)
     if state.word == "done":
         return
     if "DeadlineExceeded" in state.cause or "DeadlineExceeded" in state.reason:
         raise UserError(f"job {name} was not done within its --time_limit: give more; it goes on from its last backup")
-    pods = patient.ask(lambda: api.pods(name)) or []
     code = exit_code(pods, state)
     if code == EXIT_USER_ERROR:
         raise UserError(f"job {name} cannot go on until something is changed: its worker's last line says what ({state.reason})")

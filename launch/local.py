@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import random
-import secrets
 import shutil
 import socket
 import subprocess
@@ -40,7 +39,7 @@ def plan(job: Job) -> Spec:
         print(f"launch: {job.workers} workers on {len(gpus)} GPUs: as many of the one as of the other is best", file=sys.stderr)
     return specify(
         job,
-        job_id=f"{job.name}-{secrets.token_hex(4)}",
+        job_id=job.new_name(),
         ports=free_ports(job.workers) if job.workers > 1 else (),
         gpus=gpus,
     )

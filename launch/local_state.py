@@ -9,10 +9,12 @@ They are below $XDG_STATE_HOME/poster-trainer, by default ~/.local/state/poster-
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import json
 import os
 import shutil
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,6 +25,7 @@ from launch.showing import tell
 from trainer.errors import Ended, Stopped, UserError
 
 _MOST_ENDED = 20  # Jobs that have ended are kept up to this many.
+_LARGEST_LOG = 256 << 20  # Bytes.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,7 @@ class State:
     Attributes:
       name: of this launch of it.
       pid: of its launcher.
+      machine: where that number means something: the host, since its start, and the container.
       started: seconds since the epoch.
       word: running, done, failed or stopped; lost where the launcher was killed.
       reason: why it ended so, or "".
@@ -40,6 +44,7 @@ class State:
 
     name: str
     pid: int
+    machine: str
     started: float
     word: str
     reason: str
@@ -88,19 +93,36 @@ class Keeper:
         _forget_old()
         self._folder = _root() / name
         self._folder.mkdir(parents=True, mode=0o700)
+        try:
+            self._begin(name, workers)
+        except OSError:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
+
+    def _begin(self, name: str, workers: int) -> None:
         self._lock = (self._folder / "lock").open("wb")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._log = (self._folder / "log").open("wb", buffering=0)
+        self._log_size = 0
         starting = WorkerState(word="waiting", pid=None, exit_code=None, crashes=0)
         self._state = State(
-            name=name, pid=os.getpid(), started=time.time(), word="running", reason="", workers=(starting,) * workers
+            name=name,
+            pid=os.getpid(),
+            machine=machine(),
+            started=time.time(),
+            word="running",
+            reason="",
+            workers=(starting,) * workers,
         )
         self._write()
 
     def on_output(self, data: bytes) -> None:
         """Takes a part of the job's log."""
+        room = _LARGEST_LOG - self._log_size
         with contextlib.suppress(OSError):
-            self._log.write(data)
+            self._log_size += self._log.write(data[: max(0, room)])
+            if 0 <= room < len(data):
+                self._log_size += self._log.write(b"\nlaunch: no more of the log is kept\n")
 
     def on_change(self, workers: Sequence[WorkerState]) -> None:
         """Takes how each worker is."""
@@ -108,14 +130,22 @@ class Keeper:
 
     def end(self, word: str, reason: str) -> None:
         """Takes how the job has ended."""
-        self._keep(word=word, reason=" ".join(reason.split()))
+        if not self._keep(word=word, reason=" ".join(reason.split())):
+            # A full disk: how the job ended is worth more than its log.
+            with contextlib.suppress(OSError):
+                self._log.truncate(0)
+            self._keep()
         self._log.close()
         self._lock.close()
 
-    def _keep(self, **changes: Any) -> None:
+    def _keep(self, **changes: Any) -> bool:
+        """Changes the state; returns whether it could be written."""
         self._state = dataclasses.replace(self._state, **changes)
-        with contextlib.suppress(OSError):
+        try:
             self._write()
+        except OSError:
+            return False
+        return True
 
     def _write(self) -> None:
         new = self._folder / "state.new"
@@ -137,7 +167,10 @@ def read(name: str) -> State:
 
 def read_all() -> list[State]:
     """How each job is that is known, the newest last."""
-    found = [_read(folder) for folder in _root().iterdir()] if _root().is_dir() else []
+    try:
+        found = [_read(folder) for folder in _root().iterdir()]
+    except OSError:
+        return []
     return sorted((state for state in found if state), key=lambda state: state.started)
 
 
@@ -161,14 +194,18 @@ def is_running(name: str) -> bool:
 def _root() -> Path:
     # The XDG base directory specification: a relative path there is to be ignored.
     home = os.environ.get("XDG_STATE_HOME", "")
-    return (Path(home) if Path(home).is_absolute() else Path.home() / ".local" / "state") / "poster-trainer"
+    try:
+        return (Path(home) if Path(home).is_absolute() else Path.home() / ".local" / "state") / "poster-trainer"
+    except RuntimeError as error:
+        raise OSError(errno.ENOENT, str(error), "~") from None
 
 
 def _read(folder: Path) -> State | None:
     runs = is_running(folder.name)  # Before the state is read: a launcher says last how it ends.
     try:
         found = json.loads((folder / "state.json").read_bytes())
-        state = State(**{**found, "workers": tuple(WorkerState(**worker) for worker in found["workers"])})
+        workers = tuple(WorkerState(**worker) for worker in found["workers"])
+        state = State(**{**found, "started": float(found["started"]), "workers": workers})
     except (OSError, ValueError, TypeError, KeyError):  # It is just being made or taken away, or is of another release.
         return None
     if state.word == "running" and not runs:
@@ -177,7 +214,23 @@ def _read(folder: Path) -> State | None:
     return state
 
 
+def machine() -> str:
+    """Names this machine since its start, and the container in which this process is."""
+    host = socket.gethostname()
+    with contextlib.suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{host} {boot} {Path('/proc/self/ns/pid').readlink()}"
+    return host
+
+
+def _last_change(state: State) -> float:
+    try:
+        return (_root() / state.name / "state.json").stat().st_mtime
+    except OSError:
+        return 0.0
+
+
 def _forget_old() -> None:
-    ended = [state for state in read_all() if state.word != "running"]
+    ended = sorted((state for state in read_all() if state.word != "running"), key=_last_change)
     for state in ended[: max(0, len(ended) - _MOST_ENDED)]:
         shutil.rmtree(_root() / state.name, ignore_errors=True)

@@ -81,6 +81,8 @@ def cancel(name: str, place: Place) -> None:
       UserError: there is no such job, or it does not run.
     """
     state = local_state.read(name)
+    if state.machine != local_state.machine():
+        raise UserError(f"{name} was started on another machine, or in a container, {state.machine.split()[0]}: cancel it there")
     with contextlib.suppress(ProcessLookupError), _process(state.pid) as process:
         # The number is the launcher's as long as it holds the lock, and the descriptor stays that process's.
         if local_state.is_running(name):

@@ -1,14 +1,15 @@
 """What the verbs of all targets share: how they show jobs, bear with a service that is away, and end."""
 
+import contextlib
 import datetime
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from trainer.errors import EXIT_DONE, EXIT_LOST_PEER, EXIT_STOPPED, EXIT_USER_ERROR, Ended, LostService
+from trainer.errors import EXIT_DONE, EXIT_LOST_PEER, EXIT_STOPPED, EXIT_USER_ERROR, Ended, LostService, Stopped
 
 _T = TypeVar("_T")
 
@@ -36,6 +37,35 @@ def job_code(codes: Sequence[int]) -> int:
     # The others lost the one that crashed, and were then asked to stop.
     crashes = [code for code in failures if code not in (EXIT_LOST_PEER, EXIT_STOPPED)]
     return (crashes or failures or [1])[-1]
+
+
+@contextlib.contextmanager
+def submitting(name: str, place: str) -> Iterator[None]:
+    """Says of a job that is being made, should the block not come to its end, that it may be there all the same.
+
+    Args:
+      name: of this launch of it.
+      place: the flags that say where it is.
+    """
+    look = f"{name} may have been made all the same: python -m launch cancel {name} {place} ends it"
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Stopped(f"interrupted; {look}") from None
+    except LostService as error:
+        raise LostService(f"{error}; {look}") from None
+
+
+@contextlib.contextmanager
+def following(name: str, place: str) -> Iterator[None]:
+    """Says of a job that is followed, should the block not come to its end, that it goes on."""
+    goes_on = f"the job goes on: python -m launch logs {name} {place} follows it again, cancel ends it"
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Stopped(f"no longer following; {goes_on}") from None
+    except Ended as error:
+        raise type(error)(f"{error}; {goes_on}") from None
 
 
 class Patience:

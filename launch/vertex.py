@@ -2,11 +2,10 @@
 
 import math
 import re
-import secrets
 from collections.abc import Iterator
 from typing import Any
 
-from launch import machines
+from launch import machines, places
 from launch.job import SECRET, Job, is_given
 from trainer.errors import UserError
 
@@ -18,23 +17,15 @@ _TIME_LIMIT = 7 * 86400  # Seconds; what Vertex AI takes too where none is given
 # A service that is away, or a worker that comes back, costs none of Vertex AI's restarts while the guard itself tries again.
 _REJOIN = 30
 
-_MOUNT = "/gcs/"
-
 _ACCOUNT = re.compile(r"[a-z0-9][-a-z0-9]*@[a-z0-9][-a-z0-9.:]*\.gserviceaccount\.com")
 _LABEL_KEY = re.compile(r"[a-z][-_a-z0-9]{0,62}")
 _LABEL_VALUE = re.compile(r"[-_a-z0-9]{0,63}")
-_BUCKET = re.compile(r"[a-z0-9][-_.a-z0-9]+")
 
 # The API's limits, its own label and variable included.
 _MOST_LABELS, _MOST_VARIABLES = 64, 100
 
 # What Vertex AI says to a worker.
 _ITS_VARIABLES = re.compile("CLUSTER_SPEC|CLOUD_ML_.*|AIP_.*")
-
-
-def new_name(job: Job) -> str:
-    """What one launch of a job is called: the display name of its CustomJob."""
-    return f"{job.name}-{secrets.token_hex(4)}"
 
 
 def notes(job: Job) -> Iterator[str]:
@@ -59,12 +50,9 @@ def specify(job: Job, *, name: str) -> dict[str, Any]:
     Raises:
       UserError: Vertex AI cannot run the job.
     """
-    if job.image is None:
-        raise UserError(
-            "--image is missing: name the container image, such as REGION-docker.pkg.dev/PROJECT/REPOSITORY/poster-trainer"
-        )
-    _place("data_dir", job.training.data_dir)
-    output = _place("job_dir", job.training.job_dir)
+    job.check_image()
+    places.address("data_dir", job.training.data_dir)
+    output = places.address("job_dir", job.training.job_dir)
     machine, container = machines.choose(job.device, cpu=job.cpu, memory=job.memory), _container(job, name)
     # The first pool is the chief, and has just one replica; the second is the workers.
     counts = [1, job.workers - 1] if job.workers > 1 else [1]
@@ -113,19 +101,6 @@ def _container(job: Job, name: str) -> dict[str, Any]:
         "args": [*patience, *map(escape, job.arguments)],
         "env": [{"name": key, "value": value} for key, value in variables.items()],
     }
-
-
-def _place(flag: str, path: str) -> str:
-    """A folder as Cloud Storage names it, whether it is named so or as Vertex AI mounts it."""
-    rest = path.removeprefix("gs://") if path.startswith("gs://") else path.removeprefix(_MOUNT)
-    bucket = rest.partition("/")[0]
-    if rest == path:
-        raise UserError(
-            f"--{flag}={path} is on this machine, and the workers are not: use gs://BUCKET/…, or {_MOUNT}BUCKET/… for its mount"
-        )
-    if not _BUCKET.fullmatch(bucket):
-        raise UserError(f"--{flag}={path} names no bucket: use gs://BUCKET/FOLDER")
-    return f"gs://{rest.rstrip('/')}"
 
 
 def _labels(job: Job) -> dict[str, str]:

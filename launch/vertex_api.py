@@ -234,7 +234,7 @@ def _found(job: Any) -> Found:
     return Found(
         name=job.display_name,
         resource=job.name,
-        state=job.state.name.removeprefix("JOB_STATE_"),
+        state=getattr(job.state, "name", str(job.state)).removeprefix("JOB_STATE_"),
         reason=" ".join(job.error.message.split()),
         status=job.error.code,
         workers=sum(pool.replica_count for pool in pools),

@@ -6,7 +6,7 @@ import time
 
 from launch import preflight, vertex, vertex_logs
 from launch.job import Job, Place
-from launch.showing import JobFailed, Patience, age, job_code, print_table, tell
+from launch.showing import JobFailed, Patience, age, following, job_code, print_table, submitting, tell, write
 from launch.vertex_api import Api, Found
 from trainer.errors import EXIT_USER_ERROR, Stopped, UserError
 
@@ -33,10 +33,10 @@ _DEADLINE_EXCEEDED = 4  # Of google.rpc.Code.
 
 def print_spec(job: Job) -> None:
     """Prints the CustomJob that a job becomes as one JSON object; asks nobody."""
-    spec = vertex.specify(job, name=vertex.new_name(job))
+    spec = vertex.specify(job, name=job.new_name())
     for note in vertex.notes(job):
         tell(note)
-    print(json.dumps(spec, indent=2, ensure_ascii=False))
+    write(f"{json.dumps(spec, indent=2, ensure_ascii=False)}\n".encode())
 
 
 def run(job: Job, *, wait: bool, look: bool) -> None:
@@ -51,28 +51,28 @@ def run(job: Job, *, wait: bool, look: bool) -> None:
       Ended: it could not be started, or did not end well.
       Stopped: it was cancelled, or the user stopped following it.
     """
-    name = vertex.new_name(job)
+    name = job.new_name()
     spec = vertex.specify(job, name=name)
     for note in vertex.notes(job):
         tell(note)
     api = Api(job.project, job.region)
     if look:
         preflight.check_places(job, is_remote=True)
-    found = api.submit(spec)
+    place = f"--target=vertex --project={api.project} --region={api.region}"
+    with submitting(name, place):
+        found = api.submit(spec)
     tell(
         f"job {name}, number {found.id}, in {api.region} of the project {api.project}: {job.workers} worker"
         f"{'s' if job.workers > 1 else ''} on {found.machine}"
     )
-    place = f"--target=vertex --project={api.project} --region={api.region}"
     if not wait:
         tell(f"python -m launch logs {name} {place} follows it, status, cancel and list look after it")
         print(name)
         return
-    try:
+    with following(name, place):
         _follow(api, found)
-        _end(api, found)
-    except KeyboardInterrupt:
-        raise Stopped(f"no longer following; the job goes on: python -m launch cancel {name} {place} ends it") from None
+        found = _last(api, found)
+    _end(found)
 
 
 def status(name: str, place: Place) -> None:
@@ -147,26 +147,31 @@ def _follow(api: Api, job: Found) -> None:
     vertex_logs.follow(api, job, is_over=is_over)
 
 
-def _end(api: Api, job: Found) -> None:
+def _last(api: Api, job: Found) -> Found:
+    """A job that is over."""
+    patient = Patience()
+    while (found := patient.ask(lambda: api.look(job))) is None:
+        time.sleep(vertex_logs.POLL)
+    return found
+
+
+def _end(job: Found) -> None:
     """Ends as a job did that is over.
 
     Raises:
       Ended: not well.
       Stopped: it was cancelled.
     """
-    patient = Patience()
-    while (found := patient.ask(lambda: api.look(job))) is None:
-        time.sleep(vertex_logs.POLL)
-    if word(found) == "done":
+    if word(job) == "done":
         return
-    if _is_late(found):
+    if _is_late(job):
         raise UserError(f"job {job.name} was not done within its --time_limit: give more; it goes on from its last backup")
-    if word(found) == "cancelled":
+    if word(job) == "cancelled":
         raise Stopped(f"job {job.name} was cancelled; the command that started it goes on from its last backup")
-    code = job_code([int(digits) for digits in _EXIT.findall(found.reason)])
+    code = job_code([int(digits) for digits in _EXIT.findall(job.reason)])
     if code == EXIT_USER_ERROR:
         raise UserError(f"job {job.name} cannot go on until something is changed: its worker's last line says what")
-    raise JobFailed(f"job {job.name} failed: {found.reason.rstrip('.') or found.state}: see its output", code)
+    raise JobFailed(f"job {job.name} failed: {job.reason.rstrip('.') or job.state}: see its output", code)
 
 
 def _is_late(job: Found) -> bool:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -60,7 +61,13 @@ def _guarded(main: Callable[[list[str]], int | None], arguments: list[str]) -> i
 
 def _explained(main: Callable[[list[str]], int | None], arguments: list[str]) -> int | None:
     try:
-        return main(arguments)
+        code = main(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Whoever read along has left, as head does; what is left to say goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except Ended as end:
         return _end("error", end)
     except Stopped as end:

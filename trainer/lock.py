@@ -133,7 +133,8 @@ def _check_abandoned(found: Mapping[str, Any] | None, path: epath.Path, flag: st
     if found is not None and age < _STALE_SECONDS:
         raise UserError(
             f"{path.parent} belongs to job {found['job_id']} (process {found['pid']} on {found['host']}, seen {age:.0f} s "
-            f"ago): choose another {flag}, or wait until that job has ended"
+            f"ago): choose another {flag}, or wait until that job has ended (one that was killed has in "
+            f"{_STALE_SECONDS - age:.0f} s)"
         )
 
 

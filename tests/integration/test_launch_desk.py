@@ -134,12 +134,46 @@ def test_the_number_of_a_launcher_that_is_gone_may_be_another_processs(desk):
     assert bystander.poll() is None
 
 
+def test_a_job_of_another_machine_or_container_is_cancelled_there(desk):
+    _, name = desk.launch(SAVES)
+    state = desk.folder / "poster-trainer" / name / "state.json"
+    until(lambda: "running" in desk.do("status", name).splitlines()[2])
+    state.write_text(state.read_text().replace('"machine": "', '"machine": "elsewhere '))
+    assert f"{name} was started on another machine, or in a container, elsewhere: cancel it there" in desk.refuse("cancel", name)
+
+
+def test_a_full_disk_costs_the_log_and_not_how_the_job_ended(desk, tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("needs root, for a file system of its own")
+    desk.folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", desk.folder], check=True)
+    try:
+        launcher, name = desk.launch("head -c 500000 /dev/zero | tr '\\0' a | fold; exit 2")
+        launcher.communicate(timeout=30)
+        assert launcher.returncode == 2
+        assert desk.do("status", name).startswith(f"{name}  failed: worker 0 cannot go on")
+    finally:
+        subprocess.run(["umount", desk.folder], check=True)
+
+
+def test_a_reader_that_leaves_ends_a_list_without_a_word(desk):
+    launcher, _ = desk.launch("exit 0")
+    launcher.communicate(timeout=30)
+    listing = start("launch", "list", "--target=local", env=desk.environment)
+    assert listing.stdout
+    listing.stdout.close()
+    assert listing.wait(timeout=30) == 128 + 13
+    assert listing.stderr
+    assert listing.stderr.read() == ""
+    listing.stderr.close()
+
+
 def test_the_last_twenty_jobs_are_kept(desk):
     for number in range(25):
         folder = desk.folder / "poster-trainer" / f"old-{number}"
         folder.mkdir(parents=True)
         (folder / "state.json").write_text(
-            f'{{"name": "old-{number}", "pid": 1, "started": {number}, "word": "done", "reason": "", "workers": []}}'
+            f'{{"name": "old-{number}", "pid": 1, "machine": "", "started": {number}, "word": "done", "reason": "", "workers": []}}'
         )
     (desk.folder / "poster-trainer" / "damaged").mkdir()
     (desk.folder / "poster-trainer" / "damaged" / "state.json").write_text("{")

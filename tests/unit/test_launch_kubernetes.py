@@ -425,9 +425,9 @@ def test_a_name_leaves_room_for_the_index(jobset):
 def test_too_long_a_name_says_how_long_it_may_be():
     job = Job(arguments=PLACES, image="i", name="a" * 40, workers=100, jobset=True)
     with pytest.raises(UserError, match=r"is too long for 100 workers.*use at most 36"):
-        kubernetes.specify(job, name=kubernetes.new_name(job))
+        kubernetes.specify(job, name=job.new_name())
     job = Job(arguments=PLACES, image="i", name="a" * 36, workers=100, jobset=True)
-    kubernetes.specify(job, name=kubernetes.new_name(job))
+    kubernetes.specify(job, name=job.new_name())
 
 
 @pytest.mark.parametrize(
@@ -511,6 +511,13 @@ def test_flags_overrule_a_file(tmp_path):
     assert worker["args"][-2:] == ["--epochs=2", "--epochs=5"]  # The last counts.
 
 
+def test_a_text_stays_as_it_is_written(tmp_path):
+    text = "env: {A: 010, B: 1.10, C: 12:30:00, D: yes, E: 2024-13-45, F: 1e3}\ncpu: 010\nworkers: 2\ntime_limit: 1e6\nspot: true"
+    found = read(tmp_path, text)
+    assert found["env"] == {"A": "010", "B": "1.10", "C": "12:30:00", "D": "yes", "E": "2024-13-45", "F": "1e3"}
+    assert (found["cpu"], found["workers"], found["time_limit"], found["spot"]) == ("010", 2, 1e6, True)
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -519,16 +526,20 @@ def test_flags_overrule_a_file(tmp_path):
         ("target: local", "'target' is no field of a job"),
         ("- a", "must be a mapping"),
         ("a: [", "is not YAML"),
-        ("!!python/object/apply:os.getcwd []", "is not YAML"),
-        ("workers: two", "workers: 'two' must be a number"),
-        ("workers: true", "workers: True must be a number"),
+        ("!!python/object/apply:os.getcwd []", "must be a mapping"),
+        ("workers: two", "workers: two must be a number"),
+        ("workers: true", "workers: true must be a number"),
         ("workers: 1.5", "workers: 1.5 must be a number"),
         ("spot: 1", "spot: 1 must be true or false"),
-        ("arguments: --epochs=2", "arguments: '--epochs=2' must be a list"),
-        ("arguments: [3]", "arguments: [3] must be a list"),
-        ("env: [A=b]", "env: ['A=b'] must be a mapping"),
-        ("env: {A: true}", "env: {'A': True} must be a mapping"),
-        ("image: [a]", "image: ['a'] must be a text"),
+        ("arguments: --epochs=2", "arguments must be a list"),
+        ("arguments: [[3]]", "arguments must be a list"),
+        ("env: [A=b]", "env must be a mapping"),
+        ("env: {A: [hunter2]}", "env must be a mapping of texts"),
+        ("workers: 2\nworkers: 3", "'workers' is there twice"),
+        ("[" * 3000, "nested too deep"),
+        (f"workers: {'9' * 5000}", "must be a number"),
+        (f"arguments: [--data_dir=d, --job_dir=j]\ntime_limit: 1{'0' * 400}", "--time_limit=inf must be a number of seconds"),
+        ("image: [a]", "image must be a text"),
         ("workers: 0\narguments: [--data_dir=d, --job_dir=j]", "--workers=0 must be at least 1"),
     ],
 )

@@ -188,9 +188,9 @@ def test_every_machine_is_one_that_vertex_ai_has():
         ({"image": None}, "--image is missing: name"),
         (
             {"arguments": ("--data_dir=data/", "--job_dir=gs://films/j")},
-            "--data_dir=data/ is on this machine, and the",
+            "--data_dir=data/ is in no bucket, and the workers are on other machines",
         ),
-        ({"arguments": ("--data_dir=gs://films/d", "--job_dir=/jobs/j")}, "--job_dir=/jobs/j is on this machine"),
+        ({"arguments": ("--data_dir=gs://films/d", "--job_dir=/jobs/j")}, "--job_dir=/jobs/j is in no bucket"),
         ({"arguments": ("--data_dir=gs://films/d", "--job_dir=gs:///j")}, "--job_dir=gs:///j names no bucket"),
         ({"arguments": ("--data_dir=/gcs/", "--job_dir=gs://films/j")}, "--data_dir=/gcs/ names no bucket"),
         ({"service_account": "trainer"}, "--service_account=trainer is no service account of Google Cloud: use its e-mail address"),
