@@ -201,11 +201,11 @@ def test_signs_of_life_keep_a_worker_alive(start: Start) -> None:
 
 def test_the_time_in_which_all_was_frozen_is_no_stall(start: Start) -> None:
     script = "heartbeat.beat(heartbeat.STEP)\nsay(os.getpid())\ntime.sleep(0.8)\nos._exit(5)"
-    guard = start(script, stall_timeout=1, rejoin=0)
+    guard = start(script, stall_timeout=2, rejoin=0)
     worker = int(said(guard))
     for pid in (guard.pid, worker):
         os.kill(pid, signal.SIGSTOP)
-    time.sleep(1.2)
+    time.sleep(2.2)
     for pid in (guard.pid, worker):
         os.kill(pid, signal.SIGCONT)
         time.sleep(0.1)
