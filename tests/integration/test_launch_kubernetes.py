@@ -223,8 +223,22 @@ def test_ctrl_c_ends_following_and_not_the_job(desk):
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
     _, err = finish(process, 143)
-    assert "the job goes on: python -m launch cancel film-" in err.splitlines()[-1]
+    assert "the job goes on: python -m launch logs film-" in err.splitlines()[-1]
     assert desk.cluster.objects("jobs") == [job]
+
+
+def test_a_job_that_may_have_been_made_is_named(desk):
+    desk.cluster.refusals["POST jobs"] = Refused(503, "ServiceUnavailable", "etcd is away")
+    assert re.search(r"film-[0-9a-f]{8} may have been made all the same: .* cancel film-", desk.refusal(*RUN, *FLAGS, code=75))
+
+
+def test_one_who_may_not_follow_hears_that_the_job_goes_on(desk):
+    process = desk.start(*RUN, "--wait", *FLAGS)
+    desk.cluster.wait_for("services")
+    desk.cluster.refusals["GET pods"] = Refused(403, "Forbidden", "no pods for you")
+    _, err = finish(process, 2)
+    assert "no pods for you" in err.splitlines()[-1]
+    assert "the job goes on: python -m launch logs film-" in err.splitlines()[-1]
 
 
 def test_status_tells_of_a_failure_and_its_replacement(desk):

@@ -178,7 +178,7 @@ def test_ctrl_c_ends_following_and_not_the_job_and_cancel_ends_both(desk):
     desk.vertex.wait_until_asked("entries", 8)
     first.send_signal(signal.SIGINT)
     _, err = finish(first, 143)
-    assert "the job goes on: python -m launch cancel film-" in err.splitlines()[-1]
+    assert "the job goes on: python -m launch logs film-" in err.splitlines()[-1]
     assert [job.end_time for job in desk.vertex.jobs()] == [None, None]
     (name,) = re.findall("job (film-[0-9a-f]{8}), number", err)
     (other,) = (job.display_name for job in desk.vertex.jobs() if job.display_name != name)
