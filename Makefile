@@ -54,7 +54,8 @@ test-unit: setup
 # The long form of the tests of what a job survives.
 chaos: setup
 	POSTER_LONG=1 $(BIN)/python -m pytest tests/integration/test_multi_worker.py tests/integration/test_network_cut.py \
-		tests/integration/test_peers.py tests/integration/test_resume.py tests/integration/test_kubernetes_conformance.py
+		tests/integration/test_peers.py tests/integration/test_resume.py tests/integration/test_kubernetes_conformance.py \
+		tests/integration/test_launch_vertex.py
 	$(BIN)/python -m tests.long_chaos
 
 # The long form of the tests against a Cloud Storage server on this machine.

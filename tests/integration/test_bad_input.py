@@ -51,9 +51,11 @@ def test_a_directory_of_another_job(data_dir, job_dir):
 
 
 def test_a_loss_that_is_not_finite(data_dir, tmp_path):
-    line = refusal(*train(data_dir, tmp_path / "job", "--learning_rate=1e30", "--warmup_epochs=0"))
+    line = refusal(*train(data_dir, tmp_path / "job", "--model=cnn", "--learning_rate=1e30", "--warmup_epochs=0"))
     assert "lower --learning_rate" in line
-    named = refusal(*train(data_dir, tmp_path / "named", "--learning_rate=1e30", "--warmup_epochs=0", "--debug_nans"))
+    named = refusal(
+        *train(data_dir, tmp_path / "named", "--model=cnn", "--learning_rate=1e30", "--warmup_epochs=0", "--debug_nans")
+    )
     assert "a value is not finite" in named
 
 

@@ -68,7 +68,7 @@ def test_step_by_step_in_python_on_synthetic_data(data_dir, tmp_path):
 
 
 def test_early_stopping(data_dir, tmp_path):
-    run(*train(data_dir, tmp_path, "--early_stopping=2", "--epochs=12"))
+    run(*train(data_dir, tmp_path, "--model=cnn", "--early_stopping=2", "--epochs=12"))
     ratings = [float(row["val_mean_average_precision"]) for row in history(tmp_path)]
     best = ratings.index(max(ratings))
     assert len(ratings) == best + 1 + 2 < 12
