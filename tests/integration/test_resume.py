@@ -28,7 +28,6 @@ def test_killed_at_any_moment_a_job_ends_as_if_nothing_had_happened(job_dir, dat
     moments = {
         "at an epoch's end": backed_up(STEPS_PER_EPOCH),
         "after an epoch": lambda: (folder / "checkpoints" / "last" / f"ckpt-{2 * STEPS_PER_EPOCH}.index").exists(),
-        "while evaluating": lambda: (folder / "evaluation").exists(),
         "while exporting": lambda: (folder / "model").exists(),
     }
     for when in moments.values():
