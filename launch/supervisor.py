@@ -19,6 +19,7 @@ from launch import signals
 from launch.job import OWN_VARIABLES
 from launch.merging import Lines, Output
 from launch.processes import Spec, Watcher, Worker, WorkerState
+from launch.showing import JobFailed
 from trainer.errors import EXIT_DONE, EXIT_LOST_PEER, EXIT_STOPPED, EXIT_USER_ERROR, Ended, Stopped, UserError
 
 # Delays before a restart, in seconds: the first, doubled up to the longest, and first again after a run of this length.
@@ -42,14 +43,6 @@ _MEANINGS = {
 _READ = 64 * 1024
 
 
-class WorkerFailed(Ended):
-    """A worker crashed more often than it may; its last exit code is the job's."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-
-
 def supervise(spec: Spec, watcher: Watcher | None = None) -> None:
     """Runs the processes until each has exited 0. Only the main thread can do this.
 
@@ -62,7 +55,7 @@ def supervise(spec: Spec, watcher: Watcher | None = None) -> None:
 
     Raises:
       UserError: a worker exited 2, or the time limit was reached.
-      WorkerFailed: a worker crashed once more than `restarts` allows.
+      JobFailed: a worker crashed once more than `restarts` allows.
       Stopped: SIGINT, SIGTERM or SIGHUP came.
     """
     if not hasattr(os, "pidfd_open"):
@@ -293,7 +286,7 @@ class _Supervisor:
             message = (
                 f"{name} crashed {process.crashes} times, last with {code} ({meaning(code)}): see its output, or raise --restarts"
             )
-            self._stop(WorkerFailed(message, code))
+            self._stop(JobFailed(message, code))
             return
         process.delay = next_delay(process.delay, ran)
         process.restart_at = time.monotonic() + process.delay

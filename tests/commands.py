@@ -6,8 +6,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -39,6 +40,14 @@ def refusal(module: str, *arguments: object, **options: object) -> str:
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1, err
     return lines[0]
+
+
+def end_all(processes: Iterable[subprocess.Popen[Any]]) -> None:
+    """Ends the processes of a test that still run."""
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
 
 
 def interrupt(process: subprocess.Popen[str], number: signal.Signals, *, when: Callable[[], bool]) -> int:

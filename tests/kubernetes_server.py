@@ -1,5 +1,6 @@
 """As much of a cluster's API as launch asks for, over HTTP: it validates what is created, and the test plays the controllers."""
 
+import contextlib
 import dataclasses
 import datetime
 import http.server
@@ -14,6 +15,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import kubernetes_validate
+
+from tests.web import serving
 
 _PATH = re.compile(
     r"/(?:api/v1|apis/(?P<group>[a-z0-9.-]+)/(?P<version>[a-z0-9]+))/namespaces/(?P<namespace>[^/]+)/(?P<plural>[a-z]+)"
@@ -71,15 +74,12 @@ class Cluster:
         class Handler(_Handler):
             cluster = outer
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._server = contextlib.ExitStack()
+        self.url = f"http://127.0.0.1:{self._server.enter_context(serving(Handler)).server_port}"
 
     def close(self) -> None:
         """Stops answering."""
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.close()
 
     # What a test does as user and controller.
 

@@ -1,6 +1,7 @@
 """As much of Vertex AI and Cloud Logging as launch asks for: it refuses what they would, and the test plays the machines."""
 
 import concurrent.futures
+import contextlib
 import datetime
 import http.server
 import itertools
@@ -26,6 +27,8 @@ from google.cloud.aiplatform_v1.types import (
     ListCustomJobsResponse,
 )
 from google.protobuf import empty_pb2
+
+from tests.web import serving
 
 PROJECT = "films"
 REGION = "europe-west4"
@@ -122,16 +125,13 @@ class Vertex:
         class Handler(_Handler):
             vertex = outer
 
-        self._http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True).start()
-        self.url = f"http://127.0.0.1:{self._http.server_port}"
+        self._http = contextlib.ExitStack()
+        self.url = f"http://127.0.0.1:{self._http.enter_context(serving(Handler)).server_port}"
 
     def close(self) -> None:
         """Stops answering."""
         self._server.stop(0).wait()
-        self._http.shutdown()
-        self._http.server_close()
+        self._http.close()
 
     # What a test does as user and machines.
 

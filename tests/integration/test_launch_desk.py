@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import ENVIRONMENT, refusal, run, start
+from tests.commands import ENVIRONMENT, end_all, refusal, run, start
 
 LAUNCH = ("--target=local", "--skip_preflight", "--name=film", "--restarts=1")
 FLAGS = ("--", "--data_dir=d", "--job_dir=j", "--grace_period=5")
@@ -51,9 +51,7 @@ class Desk:
 def desk(tmp_path):
     desk = Desk(tmp_path / "state")
     yield desk
-    for launcher in desk.launchers:
-        launcher.kill()
-        launcher.communicate()
+    end_all(desk.launchers)
 
 
 def until(is_so, seconds=30):

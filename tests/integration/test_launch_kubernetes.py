@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.commands import ENVIRONMENT, REPOSITORY
+from tests.commands import ENVIRONMENT, REPOSITORY, end_all
 from tests.kubernetes_server import Cluster, Refused
 
 # python -m launch, with shorter pauses.
@@ -76,10 +76,7 @@ class Desk:
 def desk(tmp_path):
     desk = Desk(tmp_path)
     yield desk
-    for process in desk.processes:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+    end_all(desk.processes)
     desk.cluster.close()
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import ENVIRONMENT, REPOSITORY, refusal, run
+from tests.commands import ENVIRONMENT, REPOSITORY, end_all, refusal, run
 
 # Runs a spec as `python -m launch` does; a test may shorten the supervisor's times.
 _DRIVER = """
@@ -114,10 +114,7 @@ class Desk:
 def desk(tmp_path: Path) -> Iterator[Desk]:
     desk = Desk(tmp_path)
     yield desk
-    for process in desk.supervisors:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+    end_all(desk.supervisors)
     for path in tmp_path.glob("*.started"):
         for pid, _ in desk.attempts(path.stem):
             if is_alive(pid):

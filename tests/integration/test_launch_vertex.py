@@ -17,7 +17,7 @@ from launch import showing, vertex_logs, vertex_verbs
 from launch.job import Job, Place
 from launch.vertex_api import Api
 from tests import drawn, vertex_launch
-from tests.commands import ENVIRONMENT, REPOSITORY, run
+from tests.commands import ENVIRONMENT, REPOSITORY, end_all, run
 from tests.jobs import assert_equal
 from tests.vertex_expander import Expansion, kill
 from tests.vertex_server import PROJECT, REGION, Refused, Vertex
@@ -77,10 +77,7 @@ class Desk:
 def desk(tmp_path):
     desk = Desk(tmp_path)
     yield desk
-    for process in desk.processes:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+    end_all(desk.processes)
     desk.vertex.close()
 
 
