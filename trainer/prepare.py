@@ -18,7 +18,8 @@ from absl import flags
 from etils import epath
 
 from trainer import app, files, tables
-from trainer.data import addresses, build, catalog, columns, fetch, publishing, rejects, shards, staging
+from trainer.data import addresses, build, catalog, columns, fetch, near_duplicates, publishing, rejects, shards, staging
+from trainer.data.near_duplicates import NearDuplicate
 from trainer.data.rejects import Reject
 from trainer.data.shards import Dataset
 from trainer.errors import Stopped, UserError
@@ -71,10 +72,11 @@ def main(arguments: Sequence[str]) -> None:
     settings = build.Settings(_HEIGHT.value, _WIDTH.value, _ENCODING.value, _MIN_EXAMPLES.value, _SHARDS.value)
     cache_dir = _local("--cache_dir", _CACHE_DIR.value) if _CACHE_DIR.value else fetch.default_cache_dir()
     with publishing.published(output, overwrite=_OVERWRITE.value) as place:
-        dataset, rejected = build.build(films, place, settings, images=_IMAGES.value, cache_dir=cache_dir)
+        dataset, rejected, duplicates = build.build(films, place, settings, images=_IMAGES.value, cache_dir=cache_dir)
         rejects.write(rejected, place.folder / staging.REJECTS_FILE)
+        near_duplicates.write(duplicates, place.folder / near_duplicates.FILE)
         (place.folder / shards.DATASET_FILE).write_text(shards.to_text(dataset), encoding="utf-8")
-    print(_summary(films.rows, dataset, rejected))
+    print(_summary(films.rows, dataset, rejected, duplicates))
     for name, split in dataset.splits.items():
         if not split.examples:
             print(f"warning: the split {name!r} has no example: prepare more films", file=sys.stderr)
@@ -90,8 +92,8 @@ def _local(flag: str, value: str) -> Path:
     return Path(epath.Path(value).expanduser())  # pathlib's own fails on `~` and the name of no user.
 
 
-def _summary(rows: int, dataset: Dataset, rejected: Sequence[Reject]) -> str:
-    """Returns the tables of rows, which add up to the CSV's, and of genres."""
+def _summary(rows: int, dataset: Dataset, rejected: Sequence[Reject], duplicates: Sequence[NearDuplicate]) -> str:
+    """Returns the tables of rows, which add up to the CSV's, of genres, and of posters that occur in two splits."""
     by_reason = Counter(reject.reason.value for reject in rejected)
     rows_table = [
         ("rows read", f"{rows:,}"),
@@ -102,7 +104,12 @@ def _summary(rows: int, dataset: Dataset, rejected: Sequence[Reject]) -> str:
     for genre in dataset.genres:
         counts = [split.genre_counts[genre] for split in dataset.splits.values()]
         genres_table.append((genre, *(f"{count:,}" for count in (*counts, sum(counts)))))
-    return f"{tables.aligned(rows_table)}\n\n{tables.aligned(genres_table)}"
+    in_both = near_duplicates.counts(duplicates)
+    duplicates_table = [
+        (f"posters of {split} that also occur in {other}", f"{in_both[split, other]:,}")
+        for split, other in (("test", "train"), ("test", "validation"), ("validation", "train"))
+    ]
+    return "\n\n".join(tables.aligned(table) for table in (rows_table, genres_table, duplicates_table))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import http.server
 import io
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -22,7 +23,7 @@ from PIL import Image
 
 from tests import commands
 from tests.web import serving
-from trainer.data import shards
+from trainer.data import demo_posters, near_duplicates, shards
 
 REAL_POSTERS = commands.REPOSITORY.parent / "shared" / "data" / "originals"
 GENRES = ("Action", "Comedy", "Drama", "War")
@@ -177,7 +178,7 @@ def test_raw_pictures_are_pixels(films: Path, tmp_path: Path):
     assert np.abs(pixels - draw(int(film_id[2:])).getpixel((0, 0))).max() <= 2
 
 
-def test_every_bad_row_is_rejected_by_name(films: Path, tmp_path: Path):
+def test_every_bad_row_is_rejected_by_name_and_a_poster_in_two_splits_is_named(films: Path, tmp_path: Path):
     posters = tmp_path / "posters"
     posters.mkdir()
     good = encoded(draw(7))
@@ -186,6 +187,9 @@ def test_every_bad_row_is_rejected_by_name(films: Path, tmp_path: Path):
     (posters / "empty.jpg").touch()
     (posters / "cut.jpg").write_bytes(good[: len(good) // 2])
     (posters / "page.jpg").write_text("<html>")
+    poster = demo_posters.draw("The Poster", ["Comedy"], random.Random(1))
+    (posters / "poster.jpg").write_bytes(encoded(poster))
+    (posters / "small.jpg").write_bytes(encoded(poster.resize((90, 135))))
     (posters / "link.jpg").symlink_to(films / "posters" / "tt0000001.jpg")
     rows = [
         "good,Drama,good.jpg,train",
@@ -205,6 +209,8 @@ def test_every_bad_row_is_rejected_by_name(films: Path, tmp_path: Path):
         "rare,War,same.jpg,train",
         "parted,Drama,same.jpg,test",
         "long,Drama,good.jpg,train,what",
+        "poster,Drama,poster.jpg,train",
+        "poster again,Drama,small.jpg,test",
     ]
     (tmp_path / "films.csv").write_text("id,genre,poster,split\n" + "\n".join(rows) + "\n")
     flags = ("--split_column=split", "--min_examples=2")
@@ -228,7 +234,12 @@ def test_every_bad_row_is_rejected_by_name(films: Path, tmp_path: Path):
         (17, "", "bad_row"),
     ]
     assert shards.load(tmp_path / "dataset").genres == ("Drama",)
-    assert {film_id for film_id, *_ in examples(tmp_path / "dataset", "train")} == {"good", "again"}
+    assert {film_id for film_id, *_ in examples(tmp_path / "dataset", "train")} == {"good", "again", "poster"}
+    dataset = shards.load(tmp_path / "dataset")
+    leaked = {split: near_duplicates.leaked(dataset, split) for split in shards.SPLITS}
+    assert leaked == {"train": {"poster"}, "validation": set(), "test": {"poster again"}}
+    assert re.search(r"^posters of test that also occur in train +1$", result.stdout, re.MULTILINE)
+    assert re.search(r"^posters of validation that also occur in train +0$", result.stdout, re.MULTILINE)
     assert "'validation' has no example" in result.stderr
     assert str(tmp_path) not in (tmp_path / "dataset" / "rejects.csv").read_text()
 
@@ -296,7 +307,7 @@ def test_a_finished_data_set_is_replaced_only_when_asked(films: Path, prepared: 
     assert tree(output) == before
     prepare(films / "films.csv", output, "--shards=2", "--overwrite", images=films / "posters")
     written = {shard.name for split in shards.load(output).splits.values() for shard in split.shards}
-    assert set(tree(output)) == {"dataset.json", "rejects.csv", "notes.txt", *written}
+    assert set(tree(output)) == {"dataset.json", "rejects.csv", "near_duplicates.csv", "notes.txt", *written}
     assert "train-00001-of-00002.tfrecord" in written
 
 

@@ -15,6 +15,8 @@ from trainer.data.shards import Dataset, Shard, Split
 from trainer.data.staging import staged
 from trainer.errors import UserError
 
+TABLES = ("near_duplicates.csv", "rejects.csv")
+
 
 def fill(stage: Path, mark: str, train_shards: int) -> None:
     """Writes a data set whose files all hold `mark`."""
@@ -23,7 +25,8 @@ def fill(stage: Path, mark: str, train_shards: int) -> None:
         name = shards.shard_name("train", number, train_shards)
         (stage / name).write_text(mark)
         written.append(Shard(name, 1, len(mark), ""))
-    (stage / "rejects.csv").write_text(mark)
+    for name in TABLES:
+        (stage / name).write_text(mark)
     splits = {"train": Split(train_shards, {"Drama": 1}, tuple(written))}
     dataset = Dataset(epath.Path(stage), "", ("Drama",), 48, 32, "jpeg", splits)
     dataset = dataclasses.replace(dataset, fingerprint=shards.fingerprint(dataset))
@@ -40,7 +43,7 @@ def files(folder: Path) -> dict[str, str]:
 
 
 def names(train_shards: int) -> set[str]:
-    return {"dataset.json", "rejects.csv", *(shards.shard_name("train", n, train_shards) for n in range(train_shards))}
+    return {"dataset.json", *TABLES, *(shards.shard_name("train", n, train_shards) for n in range(train_shards))}
 
 
 def test_what_was_built_appears_and_the_stage_goes(tmp_path: Path):

@@ -2,17 +2,18 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from etils import epath
 
-from trainer.data import cells, decoding, fetch, shards, sources, splits, writing
+from trainer.data import cells, decoding, fetch, likeness, near_duplicates, shards, sources, splits, writing
 from trainer.data.catalog import Catalog, Film
 from trainer.data.decoding import Stored
 from trainer.data.images import PictureError
+from trainer.data.near_duplicates import NearDuplicate
 from trainer.data.output import Output
 from trainer.data.pictures import Picture
 from trainer.data.rejects import Reason, Reject
@@ -46,7 +47,7 @@ class Settings:
 
 def build(
     catalog: Catalog, output: Output, settings: Settings, *, images: str | None, cache_dir: Path
-) -> tuple[Dataset, list[Reject]]:
+) -> tuple[Dataset, list[Reject], list[NearDuplicate]]:
     """Finds, decodes and resizes the pictures of films and writes the shards.
 
     The encoded pictures pass through a file in the output's folder: which shard a film belongs to is known only when all of them
@@ -60,7 +61,7 @@ def build(
       cache_dir: keeps the pictures from the web.
 
     Returns:
-      What dataset.json is to say, and all rows that are no example.
+      What dataset.json is to say, all rows that are no example, and the examples whose poster also occurs in another split.
 
     Raises:
       UserError: no film is left, or fewer than the shards that were asked for; or a folder of pictures is needed and there is none.
@@ -78,9 +79,9 @@ def build(
             encoding=settings.encoding,
         )
         pictures = _good([film for film, _ in found], encoded, rejected)
-        dataset = _write(output, pictures, spool, settings, rejected)
+        dataset, duplicates = _write(output, pictures, spool, settings, rejected)
     spool_path.unlink()
-    return dataset, rejected
+    return dataset, rejected, duplicates
 
 
 def _find(films: Sequence[Film], images: str | None, cache_dir: Path) -> list[Picture | PictureError]:
@@ -122,7 +123,7 @@ def _frequent_genres(films: Iterable[Film], min_examples: int) -> tuple[str, ...
 
 def _write(
     output: Output, pictures: Sequence[tuple[Film, Stored]], spool: BinaryIO, settings: Settings, rejected: list[Reject]
-) -> Dataset:
+) -> tuple[Dataset, list[NearDuplicate]]:
     picture_of = {film.id: stored for film, stored in pictures}
     split_of, conflicts = splits.assign(
         [film for film, _ in pictures], {film_id: stored.source_hash for film_id, stored in picture_of.items()}
@@ -140,6 +141,7 @@ def _write(
             rejected.append(Reject(film.row, film.id, Reason.RARE_GENRE_ONLY, detail))
     if not genres:
         raise UserError(_no_film_is_left(rejected))
+    duplicates = _near_duplicates(members, picture_of, spool)
     dataset = Dataset(epath.Path(output.folder), "", genres, settings.height, settings.width, settings.encoding, {})
     for name, films in members.items():
         examples = [writing.Example(film.id, frozenset(film.genres), picture_of[film.id]) for film in films]
@@ -148,7 +150,22 @@ def _write(
         counts = Counter(genre for film in films for genre in film.genres)
         split = Split(len(examples), {genre: counts[genre] for genre in genres}, written)
         dataset = dataclasses.replace(dataset, splits={**dataset.splits, name: split})
-    return dataclasses.replace(dataset, fingerprint=shards.fingerprint(dataset))
+    return dataclasses.replace(dataset, fingerprint=shards.fingerprint(dataset)), duplicates
+
+
+def _near_duplicates(
+    members: Mapping[str, Sequence[Film]], picture_of: Mapping[str, Stored], spool: BinaryIO
+) -> list[NearDuplicate]:
+    def thumbnail_of(film_id: str) -> bytes:
+        spool.seek(picture_of[film_id].offset + picture_of[film_id].size)
+        return spool.read(likeness.THUMBNAIL_BYTES)
+
+    posters = [
+        near_duplicates.Poster(film.id, split, picture_of[film.id].picture_hash)
+        for split, films in members.items()
+        for film in films
+    ]
+    return near_duplicates.find(posters, thumbnail_of)
 
 
 def _shard_count(split: str, examples: Sequence[writing.Example], settings: Settings) -> int:

@@ -13,13 +13,11 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import BinaryIO
 
-from trainer.data import images
+from trainer.data import images, likeness
 from trainer.data.images import PictureError
 from trainer.data.pictures import Picture
 from trainer.data.progress import progress
 from trainer.errors import UserError
-
-_Encoded = tuple[str, bytes]
 
 _BATCH = 16  # Pictures that travel between the processes at once, and are read side by side.
 _BATCHES_IN_FLIGHT = 4  # For each core: enough to keep it busy while the parent writes, and all that is held in memory.
@@ -29,11 +27,27 @@ _LARGE_BYTES = 8 << 20  # Larger pictures are read one by one, so that a batch o
 
 @dataclass(frozen=True)
 class Stored:
-    """Where an encoded picture lies in the spool, in bytes, and the SHA-256 of the file that it was made of, in hexadecimal."""
+    """Where an encoded picture lies in the spool, in bytes, and two hashes.
+
+    Attributes:
+      source_hash: the SHA-256 of the file that the picture was made of, in hexadecimal.
+      picture_hash: `likeness.picture_hash` of the picture.
+      offset: where it begins; `likeness.thumbnail` of it follows it.
+      size: of the picture alone.
+    """
 
     source_hash: str
+    picture_hash: bytes
     offset: int
     size: int
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    source_hash: str
+    picture_hash: bytes
+    picture: bytes
+    thumbnail: bytes
 
 
 def store(pictures: Sequence[Picture], spool: BinaryIO, *, height: int, width: int, encoding: str) -> list[Stored | PictureError]:
@@ -60,10 +74,10 @@ def store(pictures: Sequence[Picture], spool: BinaryIO, *, height: int, width: i
         if isinstance(result, PictureError):
             stored.append(result)
             continue
-        source_hash, encoded = result
-        spool.write(encoded)
-        stored.append(Stored(source_hash, offset, len(encoded)))
-        offset += len(encoded)
+        spool.write(result.picture)
+        spool.write(result.thumbnail)
+        stored.append(Stored(result.source_hash, result.picture_hash, offset, len(result.picture)))
+        offset += len(result.picture) + len(result.thumbnail)
     spool.flush()
     return stored
 
@@ -112,7 +126,13 @@ def _encode_batch(pictures: Sequence[Picture], *, height: int, width: int, encod
 
 def _encode(data: bytes, *, height: int, width: int, encoding: str) -> _Encoded:
     pixels = images.resize(images.decode(data, height=height, width=width), height=height, width=width)
-    return hashlib.sha256(data).hexdigest(), images.encode_jpeg(pixels) if encoding == "jpeg" else pixels.tobytes()
+    thumbnail = likeness.thumbnail(pixels)
+    return _Encoded(
+        source_hash=hashlib.sha256(data).hexdigest(),
+        picture_hash=likeness.picture_hash(thumbnail),
+        picture=images.encode_jpeg(pixels) if encoding == "jpeg" else pixels.tobytes(),
+        thumbnail=thumbnail,
+    )
 
 
 def _read_ahead(picture: Picture) -> bytes | None:

@@ -44,7 +44,7 @@ def published(output: epath.Path, *, overwrite: bool) -> Iterator[Output]:
       overwrite: whether a finished data set there may be replaced.
 
     Yields:
-      Where to put the shards, and then rejects.csv and dataset.json.
+      Where to put the shards, and then `staging.TABLES` and dataset.json.
 
     Raises:
       UserError: there is a finished data set, another process is writing to the folder, or it cannot be one.
@@ -96,7 +96,7 @@ class _Contents:
     """What of a data set is in a folder of a bucket.
 
     Attributes:
-      files: the shards and rejects.csv, by their names.
+      files: the shards and `staging.TABLES`, by their names.
       listed: those of them that a dataset.json lists, None where there is none.
     """
 
@@ -106,11 +106,11 @@ class _Contents:
     @classmethod
     def of(cls, uri: str) -> "_Contents":
         found = {item.uri.removeprefix(f"{uri}/"): item for item in objects.below(uri, deep=False)}
-        files = {name: item for name, item in found.items() if shards.is_shard(name) or name == staging.REJECTS_FILE}
+        files = {name: item for name, item in found.items() if shards.is_shard(name) or name in staging.TABLES}
         if DATASET_FILE not in found:
             return cls(files, None)
         listed = shards.listed_files(objects.read(f"{uri}/{DATASET_FILE}"), files)
-        return cls(files, frozenset({*listed, staging.REJECTS_FILE}))
+        return cls(files, staging.TABLES.union(listed))
 
 
 def _refuse(uri: str, contents: _Contents, *, overwrite: bool, was_killed: bool = False) -> None:
@@ -150,13 +150,14 @@ class _Bucket:
         self._under_way.append(self._pool.submit(self._upload, shard))
 
     def finish(self) -> None:
-        """Waits for the shards, removes what is left of others and writes rejects.csv and dataset.json."""
+        """Waits for the shards, removes what is left of others and writes the tables and dataset.json."""
         self._make_incomplete()
         while self._under_way:
             self._under_way.popleft().result()
         self._lock.check()
-        objects.write(f"{self._uri}/{staging.REJECTS_FILE}", (self.folder / staging.REJECTS_FILE).read_bytes())
-        self._remove(self._there.keys() - self._shards.keys() - {staging.REJECTS_FILE})
+        for name in sorted(staging.TABLES):
+            objects.write(f"{self._uri}/{name}", (self.folder / name).read_bytes())
+        self._remove(self._there.keys() - self._shards.keys() - staging.TABLES)
         arrived = _Contents.of(self._uri).files
         for shard in self._shards.values():
             if not _is_same(arrived.get(shard.name), shard):
@@ -181,7 +182,7 @@ class _Bucket:
             self._lock.check()
             # First, so that there is no moment with a dataset.json and too few shards.
             objects.remove(f"{self._uri}/{DATASET_FILE}")
-            self._remove({*self._there, *self._shards, staging.REJECTS_FILE})
+            self._remove({*self._there, *self._shards, *staging.TABLES})
         except LostPeer:
             return  # Another run goes on from here.
         except BaseException as failure:

@@ -10,11 +10,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from trainer.data import shards
+from trainer.data import near_duplicates, shards
 from trainer.data.shards import DATASET_FILE
 from trainer.errors import UserError
 
 REJECTS_FILE = "rejects.csv"
+TABLES = frozenset({REJECTS_FILE, near_duplicates.FILE})  # What a data set has beside its shards and dataset.json.
 
 _STAGE = ".incomplete"
 _PLAN = "publishing.json"
@@ -35,7 +36,7 @@ def staged(output: Path, *, overwrite: bool) -> Iterator[Path]:
       overwrite: whether a finished data set there may be replaced.
 
     Yields:
-      An empty folder, for the shards, rejects.csv and dataset.json.
+      An empty folder, for the shards, the `TABLES` and dataset.json.
 
     Raises:
       UserError: there is a finished data set, another process is writing to the folder, the folder cannot be one, or other files
@@ -83,7 +84,7 @@ def _publish(output: Path, stage: Path) -> None:
     new = sorted(path.name for path in stage.iterdir() if path.name != DATASET_FILE)
     finished = output / DATASET_FILE
     old = (
-        [*shards.listed_files(finished.read_bytes(), (path.name for path in output.iterdir())), REJECTS_FILE]
+        [*shards.listed_files(finished.read_bytes(), (path.name for path in output.iterdir())), *TABLES]
         if finished.exists()
         else []
     )
@@ -120,6 +121,6 @@ def _planned(plan: Path) -> list[str]:
         names = json.loads(plan.read_text())
     except (ValueError, RecursionError):
         names = None
-    if isinstance(names, list) and all(isinstance(name, str) and (name == REJECTS_FILE or shards.is_shard(name)) for name in names):
+    if isinstance(names, list) and all(isinstance(name, str) and (name in TABLES or shards.is_shard(name)) for name in names):
         return names
     raise UserError(f"{plan} is damaged: remove {plan.parent} and the shards beside it, or choose another --output")
