@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+from absl import flags
 from tensorflow.python.checkpoint import checkpoint_management
 
 from trainer import cluster, heartbeat, serving, state, strategy
@@ -30,8 +31,6 @@ START, EPOCH, BACKUP, VALIDATION, EPOCH_END, TRAINING_END, EVALUATION, PLOTS, EX
     "plots",
     "export",
 )
-
-EPOCHS = 3
 
 # Steps that a process makes before it stands still in an epoch, so that a backup is behind it.
 _STEPS = 5
@@ -125,7 +124,7 @@ def _watch(marks: _Marks) -> None:
     within(evaluator, "epoch_figures", VALIDATION)
     # At training's end the other workers have finished their steps.
     ends = {True: TRAINING_END, False: EPOCH_END}
-    within(state.TrainingState, "save_epoch", lambda training: ends[len(training.progress.history) == EPOCHS])
+    within(state.TrainingState, "save_epoch", lambda training: ends[len(training.progress.history) == flags.FLAGS.epochs])
     for end in ends.values():
         before(checkpoint_management, "update_checkpoint_state_internal", end)
     within(evaluator, "evaluate", EVALUATION)

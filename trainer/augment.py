@@ -44,6 +44,7 @@ class Augment(keras.layers.Layer):
         super().__init__(**kwargs)
         self._strength, self._seed, self._batch_size = strength, seed, batch_size
 
+    @tf.autograph.experimental.do_not_convert
     def call(self, inputs: tuple[tf.Tensor, tf.Tensor], training: bool | None = None) -> tf.Tensor:
         pictures, position = inputs
         if not training:

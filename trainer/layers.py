@@ -20,6 +20,7 @@ class Dropout(keras.layers.Layer):
         super().__init__(**kwargs)
         self._rate, self._seed, self._stream, self._batch_size = rate, seed, stream, batch_size
 
+    @tf.autograph.experimental.do_not_convert
     def call(self, inputs: tuple[tf.Tensor, tf.Tensor], training: bool | None = None) -> tf.Tensor:
         x, position = inputs
         if not training or self._rate == 0:
@@ -54,6 +55,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             kwargs["aggregation"] = tf.VariableAggregation.ONLY_FIRST_REPLICA
         return super().add_weight(*args, **kwargs)
 
+    @tf.autograph.experimental.do_not_convert
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         if not training or not self.trainable:
             return super().call(inputs, training=False)

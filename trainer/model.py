@@ -55,6 +55,7 @@ class Network(keras.Model):
 
     more_figures: Callable[[], dict[str, tf.Tensor]] = dict
 
+    @tf.autograph.experimental.do_not_convert
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """As Keras's."""
         return super().train_step(data) | self.more_figures()

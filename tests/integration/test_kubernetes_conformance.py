@@ -21,6 +21,7 @@ from tests.commands import REPOSITORY, run
 from tests.jobs import assert_equal
 from tests.kubernetes_expander import Manifest
 
+# Of the same job as `pair_dir`.
 OPTIONS = (
     "--model=cnn",
     "--augment=strong",
@@ -85,15 +86,7 @@ def resumed(node: kubernetes_node.Node) -> list[int]:
     return [int(step) for each in node.containers for step in re.findall(rf"resuming at step (\d+) of {STEPS}", each.text())]
 
 
-@pytest.fixture(scope="module")
-def undisturbed(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of the same job, run on this machine by launch."""
-    job_dir = tmp_path_factory.mktemp("undisturbed") / "job"
-    run("launch", "--target=local", "--workers=2", "--", f"--data_dir={data_dir}", f"--job_dir={job_dir}", *OPTIONS)
-    return job_dir
-
-
-def test_a_job_that_loses_pods_ends_as_one_that_nothing_disturbed(undisturbed, data_dir, tmp_path):
+def test_a_job_that_loses_pods_ends_as_one_that_nothing_disturbed(pair_dir, data_dir, tmp_path):
     cache = "--cache=/tmp/$(HOME) 'x' $$"
     manifest = rendered(f"--env=GREETING={GREETING}", arguments=(*PLACES, *OPTIONS, cache))
     with cluster(tmp_path, manifest, data_dir) as node:
@@ -114,11 +107,11 @@ def test_a_job_that_loses_pods_ends_as_one_that_nothing_disturbed(undisturbed, d
         assert [(run.failures, run.ignored) for run in node.controller.runs] == [(0, 0), (0, 0), (1, 0), (1, 1)]
         assert "the worker rejoins the others: attempt 1 of 30" in node.containers[0].text()
         assert [0 < step < STEPS for step in resumed(node)] == [True, True], node.logs()
-    assert_equal(undisturbed, job_dir)
+    assert_equal(pair_dir, job_dir)
 
 
 @pytest.mark.skipif("POSTER_LONG" not in os.environ, reason="part of make chaos")
-def test_a_chief_that_is_evicted_in_an_epoch_goes_on_where_it_stopped(undisturbed, data_dir, tmp_path):
+def test_a_chief_that_is_evicted_in_an_epoch_goes_on_where_it_stopped(pair_dir, data_dir, tmp_path):
     with cluster(tmp_path, rendered(), data_dir) as node:
         job_dir = node.buckets / "films/jobs/first"
         node.wait(lambda: saved(job_dir), 240)
@@ -128,7 +121,7 @@ def test_a_chief_that_is_evicted_in_an_epoch_goes_on_where_it_stopped(undisturbe
         assert node.story() == [(0, 143, True), (1, 0, False), (0, 0, False)], node.logs()
         step = re.findall(r"the state is saved at step (\d+)", node.containers[0].text())
         assert [f"{step}" for step in resumed(node)] == step * 2, node.logs()
-    assert_equal(undisturbed, job_dir)
+    assert_equal(pair_dir, job_dir)
 
 
 def test_a_data_set_that_is_missing_fails_the_job_at_once(tmp_path):
@@ -286,7 +279,7 @@ patches:
 
 
 @pytest.mark.skipif("POSTER_LONG" not in os.environ, reason="part of make chaos")
-def test_a_jobset_restarts_both_workers_where_one_crashes_and_ends_as_one_that_nothing_disturbed(undisturbed, data_dir, tmp_path):
+def test_a_jobset_restarts_both_workers_where_one_crashes_and_ends_as_one_that_nothing_disturbed(pair_dir, data_dir, tmp_path):
     with cluster(tmp_path, rendered("--jobset"), data_dir) as node:
         job_dir = node.buckets / "films/jobs/first"
         node.wait(lambda: saved(job_dir), 240)
@@ -296,4 +289,4 @@ def test_a_jobset_restarts_both_workers_where_one_crashes_and_ends_as_one_that_n
         assert node.controller.restarts == 1
         assert [(index, code) for index, code, _ in node.story()][1:] == [(1, 137), (0, 0), (1, 0)], node.logs()
         assert 0 < resumed(node)[0] < STEPS
-    assert_equal(undisturbed, job_dir)
+    assert_equal(pair_dir, job_dir)

@@ -173,7 +173,8 @@ def test_workers_with_different_commands_are_refused(data_dir, tmp_path):
 def test_a_job_directory_is_one_jobs_and_a_restart_takes_it_over_at_once(data_dir, tmp_path):
     folder = tmp_path / "job"
     first = {**ENVIRONMENT, "POSTER_JOB_ID": "first"}
-    running = start(*train(data_dir, folder, "--epochs=50"), env=first)
+    command = train(data_dir, folder, "--model=cnn", "--epochs=50")
+    running = start(*command, env=first)
 
     def backed_up() -> bool:
         return (folder / "backup" / "checkpoint").exists()
@@ -182,14 +183,14 @@ def test_a_job_directory_is_one_jobs_and_a_restart_takes_it_over_at_once(data_di
         while not backed_up():
             assert running.poll() is None
             time.sleep(0.05)
-        second = start(*train(data_dir, folder, "--epochs=50"), env={**ENVIRONMENT, "POSTER_JOB_ID": "second"})
+        second = start(*command, env={**ENVIRONMENT, "POSTER_JOB_ID": "second"})
         _, err = second.communicate(timeout=60)
         assert second.returncode == 2
         assert "belongs to job first" in err
     finally:
         running.kill()
         running.communicate(timeout=60)
-    again = start(*train(data_dir, folder, "--epochs=50"), env=first)
+    again = start(*command, env=first)
     assert again.stderr is not None
     began = time.monotonic()
     for line in again.stderr:

@@ -20,7 +20,9 @@ def test_another_seed_gives_another_job(job_dir, data_dir, tmp_path):
 
 
 def test_killed_at_any_moment_a_job_ends_as_if_nothing_had_happened(job_dir, data_dir, tmp_path):
-    folder = tmp_path / "killed"
+    """Started again by a launcher it does not begin anew, either; a person's restarts are in the other tests."""
+    folder, environment = tmp_path / "killed", {**ENVIRONMENT, "POSTER_JOB_ID": "launch-1"}
+    command = train(data_dir, folder, "--fresh")
 
     def backed_up(step):
         return lambda: (folder / "backup" / f"ckpt-{step}.index").exists()
@@ -31,10 +33,11 @@ def test_killed_at_any_moment_a_job_ends_as_if_nothing_had_happened(job_dir, dat
         "while exporting": lambda: (folder / "model").exists(),
     }
     for when in moments.values():
-        assert interrupt(start(*train(data_dir, folder)), signal.SIGKILL, when=when) == -signal.SIGKILL
+        assert interrupt(start(*command, env=environment), signal.SIGKILL, when=when) == -signal.SIGKILL
         assert not (folder / "DONE.json").exists()
-    ended = run(*train(data_dir, folder))
+    ended = run(*command, env=environment)
     assert "nothing is left to train" in ended.stderr
+    assert not (folder / "old-1").exists()
     assert_equal(job_dir, folder)
 
 
@@ -50,7 +53,7 @@ def test_asked_to_stop_a_job_saves_its_step_and_goes_on_there(job_dir, data_dir,
 
 def test_asked_to_stop_while_it_validates_a_job_stops_at_once(data_dir, tmp_path):
     folder = tmp_path / "job"
-    process = start(*train(data_dir, folder, "--epochs=1"))
+    process = start(*train(data_dir, folder, "--model=cnn", "--epochs=1"))
     assert interrupt(process, signal.SIGTERM, when=(folder / "backup" / f"ckpt-{STEPS_PER_EPOCH}.index").exists) == 143
     assert not (folder / "evaluation").exists()
 
@@ -67,20 +70,12 @@ def test_three_replicas_in_half_precision_go_on_exactly(data_dir, tmp_path):
     assert_equal(tmp_path / "whole", killed)
 
 
-def test_a_restart_by_a_launcher_does_not_begin_anew(job_dir, data_dir, tmp_path):
-    folder, environment = tmp_path / "fresh", {**ENVIRONMENT, "POSTER_JOB_ID": "launch-1"}
-    command = train(data_dir, folder, "--fresh")
-    interrupt(start(*command, env=environment), signal.SIGKILL, when=(folder / "backup" / "ckpt-6.index").exists)
-    assert "resuming at step" in run(*command, env=environment).stderr
-    assert not (folder / "old-1").exists()
-    assert_equal(job_dir, folder)
-
-
 def test_where_no_backup_can_be_read_the_job_does_not_begin_anew(data_dir, tmp_path):
-    interrupt(start(*train(data_dir, tmp_path)), signal.SIGKILL, when=(tmp_path / "backup" / "ckpt-6.index").exists)
+    command = train(data_dir, tmp_path, "--model=cnn")
+    interrupt(start(*command), signal.SIGKILL, when=(tmp_path / "backup" / "ckpt-6.index").exists)
     for path in tmp_path.rglob("ckpt-*.data-*"):
         path.write_bytes(path.read_bytes()[:100])
-    assert "no checkpoint can be read" in refusal(*train(data_dir, tmp_path))
+    assert "no checkpoint can be read" in refusal(*command)
 
 
 def test_a_damaged_backup_is_named_and_the_one_before_it_used(job_dir, data_dir, tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos import Chaos, Strike, one_a_phase, struck
+from tests.chaos import SHORT, Chaos, Strike, one_a_phase, struck
 from tests.chaos_worker import BACKUP
 from tests.commands import ENVIRONMENT, interrupt, refusal, run, start
 from tests.jobs import OPTIONS, assert_equal
@@ -47,19 +47,17 @@ def _no_faults(stored: Storage):
     stored.clear()
 
 
-def test_two_workers_survive_kills_and_faults_and_end_as_on_a_disk(stored, environment, data_dir, tmp_path):
-    whole = Chaos(tmp_path / "whole", workers=2)
-    struck(whole, data_dir, (), "--model=cnn", "--epochs=2", "--backup_steps=7")
+def test_two_workers_survive_kills_and_faults_and_end_as_on_a_disk(stored, environment, pair_dir, tmp_path):
     # The backup's data are there, and the pointer to them is not.
-    job = struck_in_bucket(stored, tmp_path, "cnn", (Strike(BACKUP, ("worker 0", "worker 1")),), "--epochs=2", "--backup_steps=7")
-    assert_equal(whole.job_dir, job.job_dir)
+    job = struck_in_bucket(stored, tmp_path, "cnn", (Strike(BACKUP, ("worker 0", "worker 1")),), *SHORT, "--backup_steps=7")
+    assert_equal(pair_dir, job.job_dir)
     assert not {"LOCK.json", "backup/checkpoint"} & set(stored.names(job.place))
 
     picture = _picture(tmp_path)
     stored.put("gs://posters/pictures/poster.png", Path(picture).read_bytes())
     on_disk, in_bucket = (
         run("trainer.predict", f"--job_dir={place}", "--json", poster, env=environment).stdout
-        for place, poster in ((whole.job_dir, picture), (job.place, "gs://posters/pictures/poster.png"))
+        for place, poster in ((pair_dir, picture), (job.place, "gs://posters/pictures/poster.png"))
     )
     assert json.loads(on_disk)["scores"] == json.loads(in_bucket)["scores"]
 
@@ -98,7 +96,7 @@ def test_killed_once_in_each_phase_with_faults(stored, data_dir, tmp_path, model
 @pytest.mark.parametrize("part", ["index", pytest.param("_temp%2Fpart", marks=LONG)])
 def test_a_checkpoint_that_did_not_arrive_replaces_none(stored, environment, part):
     place = f"gs://posters/jobs/swallowed-{part}"
-    command = job(place)
+    command = job(place, "--model=cnn")
     stored.inject(Plan(kinds=("swallowed",), match=rf"backup%2Fckpt-6[^&]*{part}", count=1))
     ended = run(*command, code=75, env=environment)
     assert stored.counts() == {"swallowed": 1}
@@ -174,7 +172,8 @@ def test_two_jobs_do_not_share_a_directory(stored, environment):
 def test_what_goes_wrong_while_a_shard_is_read_is_said_in_one_line(stored, environment, kind, code, said):
     # Not when it is described, which the job does first.
     stored.inject(Plan(kinds=(kind,), match=r"GET storage.googleapis.com /posters/data%2Ftrain"))
-    ended = run(*job(f"gs://posters/jobs/shard-{kind}"), code=code, env=environment | {"GCS_RETRY_CONFIG_MAX_RETRIES": "2"})
+    command = job(f"gs://posters/jobs/shard-{kind}", "--model=cnn")
+    ended = run(*command, code=code, env=environment | {"GCS_RETRY_CONFIG_MAX_RETRIES": "2"})
     lines = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
     assert re.match(said, lines[0]), lines[0]

@@ -50,7 +50,7 @@ def test_a_finished_job_is_left_as_it_is(job_dir, data_dir):
 
 
 def test_a_short_traced_job_for_a_log_collector(data_dir, tmp_path):
-    options = ("--max_steps=4", "--steps_per_execution=2", "--profile_steps=3,4", "--log_format=json")
+    options = ("--model=cnn", "--max_steps=4", "--steps_per_execution=2", "--profile_steps=3,4", "--log_format=json")
     ended = run(*train(data_dir, tmp_path, *options))
     lines = [json.loads(line) for line in ended.stderr.splitlines() if line.startswith("{")]
     assert all({"severity", "message", "worker", "step"} <= line.keys() for line in lines)

@@ -83,6 +83,7 @@ def training_order(dataset: shards.Dataset, *, batch_size: int, open_shards: int
     return order
 
 
+@tf.autograph.experimental.do_not_convert
 def training_dataset(
     dataset: shards.Dataset,
     order: TrainingOrder,
@@ -206,6 +207,7 @@ class LabelledSplit:
     labels: np.ndarray
 
 
+@tf.autograph.experimental.do_not_convert
 def read_labels(dataset: shards.Dataset, split: str) -> LabelledSplit:
     """Reads the ids and labels of a split, without decoding a picture.
 
@@ -237,6 +239,7 @@ def read_pictures(dataset: shards.Dataset, split: str, rows: Sequence[int]) -> d
     return {int(row[0]): parsed["image"][0] for parsed, row in batches}
 
 
+@tf.autograph.experimental.do_not_convert
 def evaluation_dataset(
     dataset: shards.Dataset,
     split: str,

@@ -51,6 +51,7 @@ class SplitPredictor:
         )
 
         @tf.function
+        @tf.autograph.experimental.do_not_convert
         def forward(images: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             results = strategy.run(lambda *batch: (model.logits(network, batch[0]), batch[1]), args=(images, rows))
             return tuple(strategy.gather(result, axis=0) for result in results)
