@@ -28,6 +28,7 @@ def test_killed_at_any_moment_a_job_ends_as_if_nothing_had_happened(job_dir, dat
         return lambda: (folder / "backup" / f"ckpt-{step}.index").exists()
 
     moments = {
+        "within an epoch": backed_up(6),
         "at an epoch's end": backed_up(STEPS_PER_EPOCH),
         "after an epoch": lambda: (folder / "checkpoints" / "last" / f"ckpt-{2 * STEPS_PER_EPOCH}.index").exists(),
         "while exporting": lambda: (folder / "model").exists(),
