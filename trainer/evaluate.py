@@ -10,7 +10,7 @@ from trainer import app, config, diagnosis, files, model, reporting
 from trainer import strategy as strategies
 from trainer.data import shards
 from trainer.errors import UserError
-from trainer.evaluation import evaluator, metrics
+from trainer.evaluation import evaluator, summary
 from trainer.evaluation.inference import SplitPredictor
 from trainer.state import restore_best
 
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> None:
     if not files.exists(job_dir / "DONE.json"):
         raise UserError(f"--job_dir={job_dir} holds no finished job: run trainer.task there to its end")
     description = _read(job_dir / "config.json")
-    thresholds = _read(job_dir / "evaluation" / "metrics.json")["tuned"]["thresholds"]
+    chosen = _read(job_dir / "evaluation" / "metrics.json")
     dataset = shards.load(_DATA_DIR.value)
     _check_fits(dataset, description["data"])
 
@@ -52,12 +52,14 @@ def main(arguments: list[str]) -> None:
             dataset,
             output,
             split=split,
-            thresholds=thresholds,
+            thresholds=chosen["tuned"]["thresholds"],
+            # A job of before there were temperatures has none: it chose its thresholds at 1.
+            temperature=chosen.get("calibration", {"temperature": 1.0})["temperature"],
             train=description["data"]["train"],
             config=description,
             history=[],
         )
-    print(metrics.table(figures))
+    print(summary.table(figures))
     _log.info("the report is %s", output / "report.html")
 
 

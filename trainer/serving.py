@@ -15,6 +15,7 @@ def export(
     genres: Sequence[str],
     height: int,
     width: int,
+    temperature: float,
 ) -> None:
     """Writes a SavedModel that decodes and resizes pictures itself, with TensorFlow's own ops alone.
 
@@ -29,6 +30,7 @@ def export(
       genres: the G genres in the order of the logits.
       height: the height of the model's pictures in pixels.
       width: their width in pixels.
+      temperature: what the logits are divided by before they become scores.
     """
 
     def picture(data: tf.Tensor) -> tf.Tensor:
@@ -42,7 +44,7 @@ def export(
         count = tf.size(image_bytes)
         # TensorFlow's fusion of convolution and batch normalization fails on an empty batch: it gets a black picture.
         at_least_one = tf.pad(pictures, [[0, tf.cast(count == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
-        scores = tf.sigmoid(model(at_least_one))[:count]
+        scores = tf.sigmoid(model(at_least_one) / temperature)[:count]
         return {"scores": scores, "genres": tf.tile([list(genres)], [count, 1])}
 
     signature = tf.function(serve).get_concrete_function(tf.TensorSpec([None], tf.string, name="image_bytes"))

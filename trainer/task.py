@@ -39,7 +39,7 @@ from trainer.cluster import Cluster
 from trainer.config import TrainConfig
 from trainer.data import shards
 from trainer.errors import LostPeer, UserError
-from trainer.evaluation import evaluator, metrics
+from trainer.evaluation import calibration, evaluator, metrics, summary
 from trainer.evaluation.inference import SplitPredictor
 from trainer.job_dir import JobDir
 from trainer.run_record import RunRecord
@@ -139,7 +139,7 @@ def _run(job: TrainConfig, dataset: shards.Dataset, directory: JobDir, place: Cl
     run.mark("finished")
     directory.finish({"step": state.read_progress(directory.path).step})
     state.delete_backups(directory.path)
-    print(metrics.table(figures))
+    print(summary.table(figures))
     _log.info("the report is %s, the model %s", directory.evaluation / "report.html", directory.path / "model")
 
 
@@ -177,7 +177,7 @@ def _evaluate(
     *,
     batch_size: int,
 ) -> dict:
-    """Evaluates the best weights, on thresholds chosen on the validation split, and exports them."""
+    """Evaluates the best weights, at the temperature and thresholds chosen on the validation split, and exports them."""
     epochs = state.read_progress(directory.path).history
     _log.info("evaluating the weights of epoch %d", history.best(epochs)["epoch"])
     with strategy.scope():
@@ -186,7 +186,9 @@ def _evaluate(
     validation, test = (
         SplitPredictor(strategy, network, dataset, split, batch_size=batch_size) for split in ("validation", "test")
     )
-    thresholds = metrics.tune_thresholds(validation.predictions(validation.logits()))
+    logits = validation.logits()
+    temperature = calibration.fit_temperature(validation.labels, logits)
+    thresholds = metrics.tune_thresholds(validation.predictions(logits, temperature))
     owned.check()
     figures = evaluator.evaluate(
         test,
@@ -194,6 +196,7 @@ def _evaluate(
         directory.evaluation,
         split="test",
         thresholds=thresholds,
+        temperature=temperature,
         train=directory.description["data"]["train"],
         config=directory.description,
         history=epochs,
@@ -206,6 +209,7 @@ def _evaluate(
             genres=dataset.genres,
             height=dataset.height,
             width=dataset.width,
+            temperature=temperature,
         )
         owned.check()
     return figures

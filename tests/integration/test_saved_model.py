@@ -33,7 +33,7 @@ def mean_colour(images: tf.Tensor) -> tf.Tensor:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("job") / "model"
-    serving.export(mean_colour, path, genres=("Red", "Green", "Blue"), height=12, width=8)
+    serving.export(mean_colour, path, genres=("Red", "Green", "Blue"), height=12, width=8, temperature=1.0)
     return path
 
 

@@ -16,7 +16,7 @@ from tests.jobs import RESULTS, STEPS_PER_EPOCH, history, mirrored, train
 def test_a_job_leaves_everything_that_the_contract_names(job_dir):
     names = {path.name for path in job_dir.iterdir()}
     assert names == {"config.json", "run.json", "history.csv", "DONE.json", "checkpoints", "logs", "model", "evaluation"}
-    plots = {"loss.png", "confusion_matrix.png", "pr_curves.png", "posters.png", "report.html"}
+    plots = {"loss.png", "confusion_matrix.png", "pr_curves.png", "posters.png", "extremes.png", "calibration.png", "report.html"}
     assert {"metrics.json", "predictions.csv"} | plots <= {path.name for path in (job_dir / "evaluation").iterdir()}
     assert (job_dir / "model" / "saved_model.pb").exists()
     rows = history(job_dir)
@@ -112,6 +112,7 @@ def test_the_same_film_counts_once_however_evaluation_is_batched(job_dir, data_d
         assert figures["examples"] == 37
         assert figures["loss"] == pytest.approx(task_figures["loss"], rel=1e-5)
         assert figures["tuned"]["thresholds"] == task_figures["tuned"]["thresholds"]
+        assert figures["calibration"]["temperature"] == task_figures["calibration"]["temperature"]
 
 
 def test_evaluation_on_another_split_goes_to_its_own_folder(job_dir, data_dir):

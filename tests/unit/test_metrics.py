@@ -176,7 +176,6 @@ def test_degenerate_splits_give_json_without_nan(labels, scores, genres):
     given = predictions(labels, scores, genres)
     figures = evaluate(given, thresholds=metrics.tune_thresholds(given))
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
-    assert metrics.table(figures)
 
 
 def test_what_is_undefined_is_none():
@@ -270,35 +269,6 @@ def test_a_score_on_the_threshold_counts_as_predicted_and_no_rounding_moves_one_
 def test_predictions_that_do_not_fit_are_refused(labels, scores, message):
     with pytest.raises(ValueError, match=message):
         Predictions(tuple("ab"[: len(labels)]), ("Drama", "War"), labels, scores)
-
-
-def test_the_table_shows_the_model_beside_the_baselines(four_films):
-    lines = metrics.table(evaluate(four_films)).splitlines()
-    assert lines[0].startswith("test split, 4 films: loss 0.")
-    assert any(line.startswith("model, threshold 0.5") and "0.600" in line for line in lines)
-    assert any(line.startswith("baseline, always Drama and Comedy") for line in lines)
-    assert [line.split()[0] for line in lines[-3:]] == ["Drama", "Comedy", "War"]
-
-
-def test_the_table_says_plainly_when_the_model_loses():
-    given = predictions([[1, 1, 0], [1, 0, 1]], [[0.1, 0.2, 0.9], [0.2, 0.9, 0.1]])
-    figures = evaluate(given, counts={"Drama": 9, "Comedy": 2, "War": 1})
-    (won, sentence), _ = metrics.verdicts(figures)
-    assert not won
-    assert "does NOT beat the baselines in micro F1 0.000 (best baseline 0.750)" in sentence
-    assert sentence in metrics.table(figures)
-
-
-def test_the_table_says_when_the_model_wins():
-    given = predictions([[1, 0, 0], [0, 1, 0], [0, 0, 1]], np.eye(3))
-    for won, sentence in metrics.verdicts(evaluate(given)):
-        assert won
-        assert "beats both baselines in micro F1 1.000 (best baseline" in sentence
-
-
-def test_a_draw_is_not_a_win():
-    given = predictions([[1, 1, 0]], [[0.9, 0.9, 0.1]])
-    assert [won for won, _ in metrics.verdicts(evaluate(given))] == [False, False]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainer.evaluation import examples, metrics, plots, style
+from trainer.evaluation import assessment, examples, extremes, metrics, plots, style
 from trainer.evaluation.metrics import Predictions
 
 HISTORY = [
@@ -29,21 +29,28 @@ def make(*, films=40, genres=("Drama", "Comedy", "War"), seed=0):
     labels = random.random((films, len(genres))) < 0.4
     scores = (0.3 * labels + 0.7 * random.random(labels.shape)).astype(np.float32)
     predictions = Predictions(tuple(f"film{row}" for row in range(films)), tuple(genres), labels, scores)
-    thresholds = metrics.tune_thresholds(predictions)
-    counts = dict.fromkeys(genres, 5)
-    return predictions, metrics.compute(predictions, split="test", thresholds=thresholds, train_genre_counts=counts)
+    return predictions, assess(predictions, metrics.tune_thresholds(predictions))
+
+
+def assess(predictions, thresholds, *, temperature=1.5):
+    counts = dict.fromkeys(predictions.genres, 5)
+    chosen = {"thresholds": thresholds, "temperature": temperature}
+    return assessment.assess(predictions, split="test", **chosen, train_genre_counts=counts)
 
 
 def draw_all(predictions, figures):
     random = np.random.default_rng(1)
-    pictures = {film: random.integers(0, 255, (48, 32, 3), np.uint8) for film in predictions.ids[:8]}
+    pictures = {film: random.integers(0, 255, (48, 32, 3), np.uint8) for film in predictions.ids}
+    sample = {film: pictures[film] for film in predictions.ids[:8]}
     return {
         "loss": plots.loss(HISTORY),
         "confusion": plots.confusion(predictions, figures),
         "outcomes": plots.outcomes(figures),
         "pr_curves": plots.pr_curves(predictions, figures),
         "frequencies": plots.frequencies(figures, {"Drama": 7}, 10),
-        "posters": examples.posters(predictions, figures, pictures),
+        "posters": examples.posters(predictions, figures, sample),
+        "extremes": extremes.posters(predictions, figures, pictures),
+        "calibration": plots.calibration(figures),
     }
 
 
@@ -71,7 +78,7 @@ def test_charts_of_any_genres_are_not_cut_off(genres):
 
 def test_charts_of_one_film_without_any_prediction_can_be_drawn():
     predictions = Predictions(("a",), ("Drama", "War"), np.array([[True, False]]), np.zeros((1, 2), np.float32))
-    figures = metrics.compute(predictions, split="test", thresholds={"Drama": 0.5, "War": 0.5}, train_genre_counts={"Drama": 1})
+    figures = assess(predictions, {"Drama": 0.5, "War": 0.5}, temperature=1.0)
     for figure in draw_all(predictions, figures).values():
         assert_nothing_touches_the_border(style.png(figure))
 
@@ -165,3 +172,46 @@ def test_examples_depend_on_the_ids_alone():
     assert len(set(picked)) == 10
     assert picked != list(predictions.ids[:10])
     assert sorted(examples.pick_examples(predictions, 99)) == list(range(50))
+
+
+def test_the_extremes_of_a_genre_are_the_surest_films_and_the_worst_mistakes():
+    scores = np.array([[0.9], [0.8], [0.7], [0.6], [0.5], [0.4], [0.3]], np.float32)
+    labels = np.array([[1], [0], [1], [0], [0], [1], [1]], bool)
+    predictions = Predictions(tuple("abcdefg"), ("Drama",), labels, scores)
+    figures = assess(predictions, {"Drama": 0.5})
+    (drama,) = extremes.pick(predictions, figures)
+    assert drama.surest == (0, 1, 2, 3)
+    assert drama.added == (1, 3)
+    assert drama.missed == (6, 5)
+    figure = extremes.posters(predictions, figures, {film: np.zeros((6, 4, 3), np.uint8) for film in predictions.ids})
+    marks = [word for word in words(figure) if word[:1] in "✓✗" and word[2:3] == "0"]
+    assert marks == ["✓ 0.90", "✗ 0.80", "✓ 0.70", "✗ 0.60", "✗ 0.80", "✗ 0.60", "✓ 0.30", "✓ 0.40"]
+
+
+@pytest.mark.parametrize("has_it", [False, True])
+def test_a_genre_that_no_film_has_or_every_film_has_shows_what_there_is(has_it):
+    predictions = Predictions(("a", "b"), ("Drama",), np.full((2, 1), has_it), np.array([[0.2], [0.3]], np.float32))
+    figures = assess(predictions, {"Drama": 0.5})
+    (drama,) = extremes.pick(predictions, figures)
+    assert (drama.surest, drama.added, drama.missed) == ((1, 0), *(((), (0, 1)) if has_it else ((1, 0), ())))
+    figure = extremes.posters(predictions, figures, {film: np.zeros((6, 4, 3), np.uint8) for film in predictions.ids})
+    assert words(figure).count("no such film") == 1
+
+
+def test_posters_of_the_extremes_are_of_the_commonest_genres_alone():
+    predictions, figures = make(genres=[f"genre {g}" for g in range(20)])
+    supports = [figures["per_genre"][found.genre]["support"] for found in extremes.pick(predictions, figures)]
+    assert supports == sorted((own["support"] for own in figures["per_genre"].values()), reverse=True)[:12]
+
+
+def test_the_calibration_chart_has_a_mark_for_each_bin_with_decisions_and_every_count():
+    predictions, figures = make()
+    figure = plots.calibration(figures)
+    share, count = figure.axes
+    _, after, before = share.lines
+    assert after.get_marker() != before.get_marker()
+    bins = figures["calibration"]["after"]["bins"]
+    np.testing.assert_array_equal(after.get_ydata(), [cell["actual"] for cell in bins if cell["decisions"]])
+    assert [text.get_text() for text in count.texts] == [str(cell["decisions"]) for cell in bins]
+    cold = plots.calibration(assess(predictions, dict.fromkeys(predictions.genres, 0.5), temperature=1.0))
+    assert len(cold.axes[0].lines) == 2, "without a temperature there is nothing to compare with"

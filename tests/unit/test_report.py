@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from trainer.evaluation import metrics, report
+from trainer.evaluation import assessment, metrics, report, summary
 from trainer.evaluation.metrics import Predictions
 
 HISTORY = [{"epoch": 1, "step": 12345, "learning_rate": 1e-3, "loss": 0.5, "val_mean_average_precision": None}]
@@ -24,7 +24,8 @@ def make(*, films=12, genres=("Drama", "Comedy", "War"), ids=None, split="test")
     predictions = Predictions(tuple(ids), tuple(genres), labels, scores)
     thresholds = metrics.tune_thresholds(predictions)
     counts = dict.fromkeys(genres, 5)
-    return predictions, metrics.compute(predictions, split=split, thresholds=thresholds, train_genre_counts=counts)
+    chosen = {"thresholds": thresholds, "temperature": 1.25}
+    return predictions, assessment.assess(predictions, split=split, **chosen, train_genre_counts=counts)
 
 
 def write(folder, *, made=None, history=HISTORY, config=None, posters=3):
@@ -35,7 +36,8 @@ def write(folder, *, made=None, history=HISTORY, config=None, posters=3):
         predictions=predictions,
         history=history,
         config={"model": "resnet", "seed": 0} if config is None else config,
-        pictures={film: np.full((24, 16, 3), 90, np.uint8) for film in predictions.ids[:posters]},
+        sample=predictions.ids[:posters],
+        pictures={film: np.full((24, 16, 3), 90, np.uint8) for film in predictions.ids},
         train_genre_counts=dict.fromkeys(predictions.genres, 5),
         train_examples=20,
     )
@@ -61,12 +63,14 @@ def test_the_folder_holds_everything(folder, page):
         "loss.png",
         "confusion_matrix.png",
         "outcomes.png",
+        "calibration.png",
         "pr_curves.png",
+        "extremes.png",
         "posters.png",
         "frequencies.png",
         "report.html",
     }
-    assert page.count('src="data:image/png;base64,') == 6
+    assert page.count('src="data:image/png;base64,') == 8
     assert json.loads((folder / "metrics.json").read_text()) == make()[1]
 
 
@@ -78,12 +82,13 @@ def test_equal_arguments_give_equal_bytes_without_the_drawing_programs_name(fold
 
 
 def test_without_a_history_or_posters_their_parts_are_left_out_and_old_ones_go(tmp_path):
-    for name in ("loss.png", "posters.png"):
+    for name in ("loss.png", "posters.png", "extremes.png"):
         (tmp_path / name).write_bytes(b"of an earlier evaluation")
     page = write(tmp_path, history=[], config={}, posters=0)
     assert not (tmp_path / "loss.png").exists()
     assert not (tmp_path / "posters.png").exists()
-    for anchor in ("training", "posters", "settings"):
+    assert not (tmp_path / "extremes.png").exists()
+    for anchor in ("training", "posters", "extremes", "settings"):
         assert f'href="#{anchor}"' not in page
         assert f'id="{anchor}"' not in page
 
@@ -103,7 +108,8 @@ def test_names_in_the_page_are_escaped(tmp_path):
     page = write(tmp_path, made=made, config={nasty: nasty})
     assert "<script" not in page
     assert 'onload="' not in page
-    assert page.count("&lt;script&gt;alert(") == 2 + 2 + 2 + 3  # Settings, baselines, a genre's row, the posters' ids.
+    # Settings, verdicts, baselines, the genres not judged, a genre's row, the posters' ids.
+    assert page.count("&lt;script&gt;alert(") == 2 + 2 + 2 + 1 + 2 + 3
 
 
 class Outline(html.parser.HTMLParser):
@@ -129,18 +135,42 @@ def test_the_page_is_well_formed_and_every_image_has_an_alternative_text(page):
     outline = Outline()
     outline.feed(page)
     assert outline.open == []
-    assert len(outline.images) == 6
+    assert len(outline.images) == 8
     assert all(len(image["alt"]) > 40 for image in outline.images)
 
 
-def test_the_page_holds_the_figures_and_says_whether_the_baselines_are_beaten(page):
+def test_the_page_holds_the_figures_with_their_intervals(page):
     _, figures = make()
     for point in ("at_0.5", "tuned"):
-        assert f"<td>{figures[point]['f1_micro']:.3f}</td>" in page
-    for _, sentence in metrics.verdicts(figures):
-        assert sentence in page
+        low, high = figures["intervals"][point]["f1_micro"]
+        assert f"<td>{figures[point]['f1_micro']:.3f}<small>[{low:.3f}, {high:.3f}]</small></td>" in page
+    low, high = figures["intervals"]["per_genre"]["War"]["average_precision"]
+    assert f"{figures['per_genre']['War']['average_precision']:.3f}<small>[{low:.3f}, {high:.3f}]</small>" in page
+    assert "a temperature of 1.25" in page
     assert "<td>12345</td>" in page
     assert "resnet" in page
+
+
+def test_a_warning_stands_before_everything_and_only_where_it_is_due(page, tmp_path):
+    verdicts = summary.verdicts(make()[1])
+    assert not any(verdict.clear for verdict in verdicts)
+    assert page.count("WARNING.") == 2
+    top = page[page.index("</h1>") : page.index("<nav")]
+    assert all(verdict.sentence in html.unescape(top) for verdict in verdicts)
+
+    sure = make(films=60)[0]
+    sure = Predictions(sure.ids, sure.genres, sure.labels, np.where(sure.labels, 0.9, 0.1).astype(np.float32))
+    chosen = {"thresholds": dict.fromkeys(sure.genres, 0.5), "temperature": 1.0}
+    figures = assessment.assess(sure, split="test", **chosen, train_genre_counts=dict.fromkeys(sure.genres, 5))
+    page = write(tmp_path, made=(sure, figures), posters=0)
+    assert "WARNING" not in page
+    assert "the model is clearly better than" in page
+
+
+def test_genres_with_too_few_films_are_greyed_and_named(page, tmp_path):
+    assert page.count('<tr class="few">') == len(make()[1]["unjudged"]["genres"]) == 2
+    assert page.count("Not to be judged") == 1
+    assert "Not to be judged" not in write(tmp_path, made=make(films=80), posters=0)
 
 
 def test_the_page_warns_of_a_split_that_flatters(page, tmp_path):

@@ -12,6 +12,7 @@ from trainer import serving
 
 GENRES = ("Red", "Green", "Blue")
 HEIGHT, WIDTH = 12, 8
+TEMPERATURE = 0.25
 
 
 def jpeg(colour: str) -> bytes:
@@ -37,7 +38,7 @@ def network() -> keras.Model:
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("job") / "model"
-    serving.export(network(), path, genres=GENRES, height=HEIGHT, width=WIDTH)
+    serving.export(network(), path, genres=GENRES, height=HEIGHT, width=WIDTH, temperature=TEMPERATURE)
     return path
 
 
@@ -54,11 +55,11 @@ def test_any_number_of_pictures_is_served(serve: Callable[..., dict[str, tf.Tens
     assert output["genres"].numpy().tolist() == [[b"Red", b"Green", b"Blue"]] * count
 
 
-def test_scores_are_the_sigmoid_of_the_models_logits(serve: Callable[..., dict[str, tf.Tensor]]) -> None:
+def test_scores_are_the_sigmoid_of_the_models_logits_at_the_temperature(serve: Callable[..., dict[str, tf.Tensor]]) -> None:
     colours = ["red", "gray", "white"]
     pixels = np.stack([np.asarray(Image.new("RGB", (WIDTH, HEIGHT), colour)) for colour in colours])
     output = serve(image_bytes=tf.constant([jpeg(colour) for colour in colours]))
-    np.testing.assert_allclose(output["scores"], tf.sigmoid(network()(pixels)), atol=2e-3)
+    np.testing.assert_allclose(output["scores"], tf.sigmoid(network()(pixels) / TEMPERATURE), atol=5e-3)
 
 
 def test_one_unreadable_picture_fails_the_request(serve: Callable[..., dict[str, tf.Tensor]]) -> None:
@@ -80,7 +81,7 @@ def test_a_model_is_any_function_and_its_weights_are_written_in_a_fixed_order(tm
     def brightness(images: tf.Tensor) -> tf.Tensor:
         return tf.add_n(gains) * (tf.reduce_mean(tf.cast(images, tf.float32), axis=[1, 2]) - 127)
 
-    serving.export(brightness, tmp_path / "model", genres=GENRES, height=HEIGHT, width=WIDTH)
+    serving.export(brightness, tmp_path / "model", genres=GENRES, height=HEIGHT, width=WIDTH, temperature=1.0)
 
     weights = tf.train.load_checkpoint(str(tmp_path / "model" / "variables" / "variables"))
     for place, gain in enumerate(gains):

@@ -1,5 +1,6 @@
 """Evaluates a network: quickly after each epoch, and with a report at a job's end or on other data."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,8 +9,10 @@ import tf_keras as keras
 from etils import epath
 
 from trainer.data import pipeline, shards
-from trainer.evaluation import examples, metrics, report
+from trainer.evaluation import assessment, examples, extremes, metrics, report, summary
 from trainer.evaluation.inference import SplitPredictor
+
+_log = logging.getLogger(__name__)
 
 _POSTERS_SHOWN = 30
 
@@ -40,6 +43,7 @@ def evaluate(
     *,
     split: str,
     thresholds: Mapping[str, float],
+    temperature: float,
     train: Mapping[str, Any],
     config: Mapping[str, Any],
     history: Sequence[Mapping[str, Any]],
@@ -52,6 +56,7 @@ def evaluate(
       output: the folder to write.
       split: the split's name.
       thresholds: by genre, chosen on the validation split of the data that the network was trained with.
+      temperature: fitted there, before the thresholds were chosen.
       train: `examples` and `genre_counts` of the training split that the network was trained with.
       config: the job's settings, for the report.
       history: its epochs; empty leaves the curves out.
@@ -59,17 +64,23 @@ def evaluate(
     Returns:
       What metrics.json holds.
     """
-    predictions = predictor.predictions(predictor.logits())
-    figures = metrics.compute(predictions, split=split, thresholds=thresholds, train_genre_counts=train["genre_counts"])
-    shown = examples.pick_examples(predictions, _POSTERS_SHOWN)
-    pictures = pipeline.read_pictures(dataset, split, shown)
+    predictions = predictor.predictions(predictor.logits(), temperature)
+    figures = assessment.assess(
+        predictions, split=split, thresholds=thresholds, temperature=temperature, train_genre_counts=train["genre_counts"]
+    )
+    for verdict in summary.verdicts(figures):
+        _log.log(logging.INFO if verdict.clear else logging.WARNING, "%s", verdict.sentence)
+    sample = examples.pick_examples(predictions, _POSTERS_SHOWN)
+    rows = {*sample, *(row for genre in extremes.pick(predictions, figures) for row in genre.rows)}
+    pictures = pipeline.read_pictures(dataset, split, sorted(rows))
     report.write(
         output,
         metrics=figures,
         predictions=predictions,
         history=history,
         config=config,
-        pictures={predictions.ids[row]: pictures[row] for row in shown},
+        sample=[predictions.ids[row] for row in sample],
+        pictures={predictions.ids[row]: picture for row, picture in pictures.items()},
         train_genre_counts=train["genre_counts"],
         train_examples=train["examples"],
     )

@@ -79,6 +79,7 @@ class SplitPredictor:
             raise UserError("the network's outputs are not finite: lower --learning_rate, or lengthen --warmup_epochs")
         return logits
 
-    def predictions(self, logits: np.ndarray) -> Predictions:
-        """The scores that belong to what `logits` returned."""
-        return Predictions(ids=self._labelled.ids, genres=self._genres, labels=self.labels, scores=tf.sigmoid(logits).numpy())
+    def predictions(self, logits: np.ndarray, temperature: float = 1.0) -> Predictions:
+        """The scores that belong to what `logits` returned, at a temperature of `calibration.fit_temperature`."""
+        scores = tf.sigmoid(logits / np.float32(temperature)).numpy()
+        return Predictions(ids=self._labelled.ids, genres=self._genres, labels=self.labels, scores=scores)

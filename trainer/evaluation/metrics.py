@@ -1,4 +1,4 @@
-"""The figures of an evaluation: thresholds, scores at two operating points, baselines, and a printed table of them.
+"""The plain figures of an evaluation: thresholds, scores at two operating points, and baselines.
 
 scikit-learn computes what it has a function for. It takes a single column of labels for a binary problem, not for a
 multi-label one with a single genre, so its functions are given one genre, or all decisions in a row, at a time.
@@ -20,9 +20,8 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from trainer.tables import aligned
-
 POINTS = {"at_0.5": "threshold 0.5", "tuned": "tuned thresholds"}  # The operating points, by their key in metrics.json.
+F1 = {"f1_micro": "micro F1", "f1_macro": "macro F1", "f1_samples": "F1 per film"}  # The three averages of F1, likewise.
 
 # A float32 sigmoid reaches 0 and 1 exactly; this is also where Keras's binary cross-entropy clips.
 _CLIP = 1e-7
@@ -36,7 +35,7 @@ class Predictions:
       ids: N names of films.
       genres: G names, in the data set's order.
       labels: bool [N, G], True where the film has the genre.
-      scores: float32 [N, G], the sigmoid outputs, in [0, 1].
+      scores: float32 [N, G], in [0, 1]: the sigmoid of the logits, divided by the temperature where there is one.
 
     Raises:
       ValueError: the shapes do not fit together, there is no film or no genre, or a score is not in [0, 1].
@@ -132,7 +131,7 @@ def mean_average_precision(predictions: Predictions) -> float | None:
 def compute(
     predictions: Predictions, *, split: str, thresholds: Mapping[str, float], train_genre_counts: Mapping[str, int]
 ) -> dict[str, Any]:
-    """Computes everything that metrics.json holds.
+    """Computes the figures of metrics.json, without what `assessment.assess` adds on how far they can be trusted.
 
     `loss` is the mean binary cross-entropy (natural logarithm) over films and genres, of scores clipped to
     [1e-7, 1 - 1e-7], without label smoothing or weights. `accuracy` is categorical: the share of films whose likeliest
@@ -153,13 +152,11 @@ def compute(
     labels, scores = predictions.labels, predictions.scores.astype(np.float64)
     predicted = {"at_0.5": predictions.predicted(0.5), "tuned": predictions.predicted(thresholds)}
     points = {point: _figures(labels, decisions) for point, decisions in predicted.items()}
-    has_first = labels[np.arange(len(labels)), labels.argmax(axis=1)]
-    right = has_first & (scores.argmax(axis=1) == labels.argmax(axis=1))
     return {
         "split": split,
         "examples": len(labels),
         "loss": float(log_loss(labels.ravel(), scores.clip(_CLIP, 1 - _CLIP).ravel(), labels=[False, True])),
-        "accuracy": float(right.mean()),
+        "accuracy": float(first_genre_hits(predictions).mean()),
         "mean_average_precision": mean_average_precision(predictions),
         "roc_auc": _mean(_roc_auc(*column) for column in _columns(predictions)),
         "at_0.5": points["at_0.5"],
@@ -175,6 +172,18 @@ def compute(
             for g, genre in enumerate(predictions.genres)
         },
     }
+
+
+def film_losses(predictions: Predictions) -> np.ndarray:
+    """Returns what each film adds to `loss`, float64 [N]: its mean over genres."""
+    scores = predictions.scores.astype(np.float64).clip(_CLIP, 1 - _CLIP)
+    return -np.log(np.where(predictions.labels, scores, 1 - scores)).mean(axis=1)
+
+
+def first_genre_hits(predictions: Predictions) -> np.ndarray:
+    """Returns what `accuracy` counts, bool [N]: whether the likeliest genre is the film's first true one."""
+    labels, first = predictions.labels, predictions.labels.argmax(axis=1)
+    return labels[np.arange(len(labels)), first] & (predictions.scores.argmax(axis=1) == first)
 
 
 def _figures(labels: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
@@ -224,63 +233,3 @@ def _columns(predictions: Predictions) -> Iterable[tuple[np.ndarray, np.ndarray]
 def _mean(figures: Iterable[float | None]) -> float | None:
     defined = [figure for figure in figures if figure is not None]
     return float(np.mean(defined)) if defined else None
-
-
-def by_support(metrics: Mapping[str, Any]) -> list[str]:
-    """Returns the genres, those with most films in the split first; equals in the data set's order."""
-    return sorted(metrics["per_genre"], key=lambda genre: -metrics["per_genre"][genre]["support"])
-
-
-def baseline_name(baseline: Mapping[str, Any]) -> str:
-    """Returns what a baseline of metrics.json does, such as "always Drama and Comedy"."""
-    return "always " + " and ".join(baseline["genres"])
-
-
-def verdicts(metrics: Mapping[str, Any]) -> list[tuple[bool, str]]:
-    """Returns for each operating point whether the model beats the baselines in every F1, and a sentence saying so."""
-    names = {"f1_micro": "micro F1", "f1_macro": "macro F1", "f1_samples": "F1 per film"}
-    sentences = []
-    for point, point_name in POINTS.items():
-        won: list[str] = []
-        lost: list[str] = []
-        for figure, name in names.items():
-            ours = metrics[point][figure]
-            theirs = max(baseline[figure] for baseline in metrics["baselines"].values())
-            (won if ours > theirs else lost).append(f"{name} {ours:.3f} (best baseline {theirs:.3f})")
-        parts = [f"does NOT beat the baselines in {', '.join(lost)}"] * bool(lost)
-        parts += [f"beats both baselines in {', '.join(won)}"] * bool(won)
-        sentences.append((not lost, f"At {point_name} the model {', but '.join(parts)}."))
-    return sentences
-
-
-def table(metrics: Mapping[str, Any]) -> str:
-    """Returns the figures as text: the model beside the baselines, whether it beats them, and each genre."""
-    head = (
-        f"{metrics['split']} split, {metrics['examples']} films: loss {metrics['loss']:.4f},"
-        f" accuracy {metrics['accuracy']:.3f}, mean average precision {text(metrics['mean_average_precision'])},"
-        f" ROC AUC {text(metrics['roc_auc'])}"
-    )
-    names = ("precision", "recall", "f1_micro", "f1_macro", "f1_samples", "subset_accuracy", "hamming_loss")
-    contenders = [(f"model, {name}", metrics[point]) for point, name in POINTS.items()]
-    contenders += [(f"baseline, {baseline_name(figures)}", figures) for figures in metrics["baselines"].values()]
-    overall = [[name, *(text(figures[key]) for key in names)] for name, figures in contenders]
-    genres = []
-    for genre in by_support(metrics):
-        figures = metrics["per_genre"][genre]
-        row = [genre, str(figures["support"]), text(figures["average_precision"]), text(figures["roc_auc"])]
-        row += [text(figures[point][key]) for point in POINTS for key in ("precision", "recall", "f1")]
-        genres.append([*row, text(metrics["tuned"]["thresholds"][genre])])
-    columns = ["films", "AP", "ROC AUC", *(f"{key} {mark}" for mark in (".5", "tuned") for key in ("P", "R", "F1"))]
-    return "\n\n".join(
-        [
-            head,
-            aligned([["", *names], *overall]),
-            "\n".join(sentence for _, sentence in verdicts(metrics)),
-            aligned([["genre", *columns, "threshold"], *genres]),
-        ]
-    )
-
-
-def text(figure: float | None) -> str:
-    """Returns a figure with three decimals, or a dash for one that is undefined."""
-    return "–" if figure is None else f"{figure:.3f}"

@@ -17,10 +17,10 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from sklearn.metrics import precision_recall_curve
 
 from trainer import history as epoch_history
-from trainer.evaluation import metrics as figures_of
 from trainer.evaluation.confusion import mlcm
-from trainer.evaluation.metrics import Predictions
+from trainer.evaluation.metrics import POINTS, Predictions
 from trainer.evaluation.style import BLUE, GREEN, GREY, INK, ORANGE, PALE, short, styled
+from trainer.evaluation.summary import by_support
 
 _TITLES = {
     "learning_rate": "Learning rate",
@@ -77,7 +77,7 @@ def _values(history: Sequence[Mapping[str, float | None]], key: str) -> np.ndarr
 @styled
 def confusion(predictions: Predictions, metrics: Mapping[str, Any]) -> Figure:
     """Draws `confusion.mlcm` at the tuned thresholds: counts, coloured by the cell's share of its row."""
-    genres = figures_of.by_support(metrics)
+    genres = by_support(metrics)
     order = [predictions.genres.index(genre) for genre in genres]
     predicted = predictions.predicted(metrics["tuned"]["thresholds"])
     counts = mlcm(predictions.labels[:, order], predicted[:, order])
@@ -121,7 +121,7 @@ def confusion(predictions: Predictions, metrics: Mapping[str, Any]) -> Figure:
 @styled
 def outcomes(metrics: Mapping[str, Any]) -> Figure:
     """Draws each genre's true and false positives and negatives at the tuned thresholds: as shares, then counted."""
-    genres = figures_of.by_support(metrics)
+    genres = by_support(metrics)
     rows = range(len(genres))
     counts = {key: np.array([metrics["per_genre"][g]["tuned"][key] for g in genres]) for key in ("tp", "fp", "fn", "tn")}
     figure = Figure(figsize=(10.5, 0.27 * len(genres) + 1.7))
@@ -159,7 +159,7 @@ def outcomes(metrics: Mapping[str, Any]) -> Figure:
 @styled
 def pr_curves(predictions: Predictions, metrics: Mapping[str, Any]) -> Figure:
     """Draws precision over recall, a panel a genre, on lines of equal F1, with chance and both operating points."""
-    genres = figures_of.by_support(metrics)
+    genres = by_support(metrics)
     columns = min(5, len(genres))
     figure, panels = _panels(len(genres), columns=columns, width=2.1, height=2.0)
     recalls = np.linspace(0.01, 1, 100)
@@ -189,7 +189,7 @@ def pr_curves(predictions: Predictions, metrics: Mapping[str, Any]) -> Figure:
         axes.tick_params(labelleft=place % columns == 0, labelbottom=place + columns >= len(panels))
     figure.supxlabel("recall: share of the genre's films that are found", fontsize=9)
     figure.supylabel("precision: share of the films named that have the genre", fontsize=9)
-    points = [Line2D([], [], linestyle="", label=figures_of.POINTS[point], **mark) for point, mark in marks.items()]
+    points = [Line2D([], [], linestyle="", label=POINTS[point], **mark) for point, mark in marks.items()]
     _key(
         figure,
         [
@@ -205,7 +205,7 @@ def pr_curves(predictions: Predictions, metrics: Mapping[str, Any]) -> Figure:
 @styled
 def frequencies(metrics: Mapping[str, Any], train_genre_counts: Mapping[str, int], train_examples: int) -> Figure:
     """Draws the share of films with each genre: in training, in this split, and predicted at the tuned thresholds."""
-    genres = figures_of.by_support(metrics)
+    genres = by_support(metrics)
     rows = range(len(genres))
     split, films, own = metrics["split"], metrics["examples"], metrics["per_genre"]
     actual = [own[genre]["support"] / films for genre in genres]
@@ -224,6 +224,44 @@ def frequencies(metrics: Mapping[str, Any], train_genre_counts: Mapping[str, int
     axes.set_xlabel("share of the films")
     axes.grid(axis="x")
     figure.legend(loc="outside upper left", ncols=3, fontsize=8)
+    return figure
+
+
+@styled
+def calibration(metrics: Mapping[str, Any]) -> Figure:
+    """Draws how often decisions come true over their score, a mark a bin, with and without the temperature, above their counts."""
+    own = metrics["calibration"]
+    figure = Figure(figsize=(7.5, 6))
+    share, count = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.1))
+    share.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1.2, label="scores that mean what they say")
+    looks: list[tuple[str, str, dict[str, Any]]] = [
+        ("after", "scores as given", {"color": BLUE, "marker": "o", "linewidth": 1.5, "zorder": 3}),
+    ]
+    if own["temperature"] != 1:
+        without: dict[str, Any] = {"color": ORANGE, "marker": "s", "linewidth": 1.1, "linestyle": "--", "markerfacecolor": "white"}
+        looks.append(("before", f"without the temperature of {own['temperature']:.3g}", without))
+    for when, name, look in looks:
+        bins = [cell for cell in own[when]["bins"] if cell["decisions"]]
+        error = own[when]["expected_calibration_error"]
+        points = [cell["score"] for cell in bins], [cell["actual"] for cell in bins]
+        share.plot(*points, markersize=5, label=f"{name}: error {error:.3f}", clip_on=False, **look)
+    share.set(xlim=(0, 1), ylim=(0, 1))
+    share.set_ylabel("share that is true")
+    share.grid()
+    bins = own["after"]["bins"]
+    heights = [cell["decisions"] for cell in bins]
+    middles = (np.arange(len(bins)) + 0.5) / len(bins)
+    count.bar(middles, heights, 0.9 / len(bins), color=PALE)
+    above: dict[str, Any] = {"xytext": (0, 2), "textcoords": "offset points", "ha": "center", "va": "bottom", "fontsize": 6.5}
+    for middle, height in zip(middles, heights, strict=True):
+        count.annotate(f"{height:,}", (middle, max(height, 1)), **above)
+    count.set_yscale("log")
+    count.set_ylim(1, 4 * max(heights))
+    count.tick_params(axis="y", which="both", left=False, labelleft=False)
+    count.spines["left"].set_visible(False)
+    count.set_ylabel("decisions\n(log scale)")
+    count.set_xlabel("score")
+    figure.legend(*share.get_legend_handles_labels(), loc="outside upper left", ncols=1 if len(looks) > 1 else 2, fontsize=8)
     return figure
 
 

@@ -12,11 +12,10 @@ from etils import epath
 
 from trainer import files, heartbeat
 from trainer import history as epoch_history
-from trainer.evaluation import examples, plots, style
-from trainer.evaluation import metrics as figures_of
-from trainer.evaluation.metrics import Predictions
+from trainer.evaluation import examples, extremes, plots, style, summary
+from trainer.evaluation.metrics import F1, POINTS, Predictions
 
-_OPTIONAL_CHARTS = ("loss.png", "posters.png")
+_OPTIONAL_CHARTS = ("loss.png", "posters.png", "extremes.png")
 
 
 def write(
@@ -26,6 +25,7 @@ def write(
     predictions: Predictions,
     history: Sequence[Mapping[str, float | None]],
     config: Mapping[str, Any],
+    sample: Sequence[str],
     pictures: Mapping[str, np.ndarray],
     train_genre_counts: Mapping[str, int],
     train_examples: int,
@@ -36,26 +36,28 @@ def write(
 
     Args:
       directory: is made where it is missing.
-      metrics: from `metrics.compute`.
+      metrics: from `assessment.assess`.
       predictions: what they were computed from.
       history: a row an epoch, keyed as history.csv's columns; empty leaves the training curves out.
       config: the settings to show, by name: none that names a host, a time or a place.
-      pictures: uint8 [height, width, 3] by film id, best of the films of `examples.pick_examples`; empty leaves the
-        posters out.
+      sample: ids of films to show, from `examples.pick_examples`; empty leaves all posters out.
+      pictures: uint8 [height, width, 3] by film id, of these films and those of `extremes.pick`.
       train_genre_counts: films by genre in the training split.
       train_examples: films in the training split.
     """
     figures = {
-        "posters.png": examples.posters(predictions, metrics, pictures) if pictures else None,
+        "posters.png": examples.posters(predictions, metrics, {film: pictures[film] for film in sample}) if sample else None,
+        "extremes.png": extremes.posters(predictions, metrics, pictures) if sample else None,
         "loss.png": plots.loss(history) if history else None,
         "outcomes.png": plots.outcomes(metrics),
+        "calibration.png": plots.calibration(metrics),
         "pr_curves.png": plots.pr_curves(predictions, metrics),
         "confusion_matrix.png": plots.confusion(predictions, metrics),
         "frequencies.png": plots.frequencies(metrics, train_genre_counts, train_examples),
     }
     heartbeat.beat()
     charts = {name: style.png(figure) for name, figure in figures.items() if figure is not None}
-    page = _page(metrics=metrics, charts=charts, history=history, config=config, films=list(pictures))
+    page = _page(metrics=metrics, charts=charts, history=history, config=config, films=sample)
 
     files.make_folder(directory)
     files.write_json(directory / "metrics.json", metrics)
@@ -102,7 +104,7 @@ def _page(
     films: Sequence[str],
 ) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["figure"] = figures_of.text
+    environment.filters["figure"] = summary.text
     environment.filters["number"] = _number
     environment.filters["data_uri"] = lambda png: f"data:image/png;base64,{base64.b64encode(png).decode()}"
     template = importlib.resources.files(__package__).joinpath("report.html.j2").read_text("utf-8")
@@ -115,10 +117,14 @@ def _page(
         best_epoch=epoch_history.best(history)["epoch"] if history else None,
         config=config,
         films=films,
-        genres=figures_of.by_support(metrics),
-        points=figures_of.POINTS,
-        verdicts=figures_of.verdicts(metrics),
-        baseline_name=figures_of.baseline_name,
+        genres=summary.by_support(metrics),
+        points=POINTS,
+        f1=F1,
+        overall=summary.OVERALL,
+        verdicts=summary.verdicts(metrics),
+        unjudged=summary.unjudged(metrics),
+        baseline_name=summary.baseline_name,
+        level=f"{100 * metrics['intervals']['level']:g} %",
         chance=sum(chance) / len(chance) if chance else None,
     )
 

@@ -1,0 +1,51 @@
+"""Everything that metrics.json holds: the plain figures, how far each can be trusted, and which genres cannot be judged at all."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from trainer.evaluation import calibration, metrics, uncertainty
+from trainer.evaluation.metrics import Predictions
+
+# Of ten films half of which are found, the 95 % interval of the recall (Wilson's) is 0.24 to 0.76: more than half of all that a
+# recall can be. With fewer it tells less still.
+LEAST_FILMS = 10
+
+
+def assess(
+    predictions: Predictions,
+    *,
+    split: str,
+    thresholds: Mapping[str, float],
+    temperature: float,
+    train_genre_counts: Mapping[str, int],
+) -> dict[str, Any]:
+    """Returns what metrics.json holds.
+
+    Args:
+      predictions: of the split that is evaluated, with scores made with the temperature.
+      split: its name.
+      thresholds: by genre, from `metrics.tune_thresholds` on the validation split.
+      temperature: from `calibration.fit_temperature` on the validation split.
+      train_genre_counts: films by genre in the TRAINING split.
+
+    Returns:
+      `metrics.compute`'s figures; `intervals`, from `uncertainty.intervals`; `calibration`, from `calibration.describe`; and
+      `unjudged`: `least_films`, and the `genres` with fewer films than that here, or with none in training, each with its
+      `films` and `train_films`. Those count in every mean as all others do.
+    """
+    figures = metrics.compute(predictions, split=split, thresholds=thresholds, train_genre_counts=train_genre_counts)
+    baselines = {key: figures["baselines"][key]["genres"] for key in figures["baselines"]}
+    films = {genre: figures["per_genre"][genre]["support"] for genre in predictions.genres}
+    trained = {genre: train_genre_counts.get(genre, 0) for genre in predictions.genres}
+    return figures | {
+        "intervals": uncertainty.intervals(predictions, thresholds=thresholds, baselines=baselines),
+        "calibration": calibration.describe(predictions.labels, predictions.scores, temperature),
+        "unjudged": {
+            "least_films": LEAST_FILMS,
+            "genres": {
+                genre: {"films": films[genre], "train_films": trained[genre]}
+                for genre in predictions.genres
+                if films[genre] < LEAST_FILMS or not trained[genre]
+            },
+        },
+    }
