@@ -24,7 +24,7 @@ from typing import Any
 from absl import app, flags
 
 from trainer import tables
-from trainer.evaluation.metrics import baseline_name
+from trainer.evaluation.summary import baseline_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +73,7 @@ FIGURES: dict[str, Callable[[Mapping[str, Any]], float]] = {
     "micro F1 tuned": lambda metrics: metrics["tuned"]["f1_micro"],
     "macro F1 tuned": lambda metrics: metrics["tuned"]["f1_macro"],
     "mAP": lambda metrics: metrics["mean_average_precision"],
-    "ECE": lambda metrics: metrics["calibration"]["expected_calibration_error"],
+    "ECE": lambda metrics: metrics["calibration"]["after"]["expected_calibration_error"],
 }
 
 _CSV = flags.DEFINE_string("csv", None, "The CSV of films, as trainer.prepare takes it.", required=True)

@@ -24,8 +24,10 @@ def make(*, films=12, genres=("Drama", "Comedy", "War"), ids=None, split="test")
     predictions = Predictions(tuple(ids), tuple(genres), labels, scores)
     thresholds = metrics.tune_thresholds(predictions)
     counts = dict.fromkeys(genres, 5)
-    chosen = {"thresholds": thresholds, "temperature": 1.25}
-    return predictions, assessment.assess(predictions, split=split, **chosen, train_genre_counts=counts)
+    figures = assessment.assess(
+        predictions, split=split, thresholds=thresholds, temperature=1.25, train_genre_counts=counts, leaked=frozenset()
+    )
+    return predictions, figures
 
 
 def write(folder, *, made=None, history=HISTORY, config=None, posters=3):
@@ -160,8 +162,8 @@ def test_a_warning_stands_before_everything_and_only_where_it_is_due(page, tmp_p
 
     sure = make(films=60)[0]
     sure = Predictions(sure.ids, sure.genres, sure.labels, np.where(sure.labels, 0.9, 0.1).astype(np.float32))
-    chosen = {"thresholds": dict.fromkeys(sure.genres, 0.5), "temperature": 1.0}
-    figures = assessment.assess(sure, split="test", **chosen, train_genre_counts=dict.fromkeys(sure.genres, 5))
+    half, counts = dict.fromkeys(sure.genres, 0.5), dict.fromkeys(sure.genres, 5)
+    figures = assessment.assess(sure, split="test", thresholds=half, temperature=1.0, train_genre_counts=counts)
     page = write(tmp_path, made=(sure, figures), posters=0)
     assert "WARNING" not in page
     assert "the model is clearly better than" in page

@@ -1,4 +1,4 @@
-"""Verdicts, unjudged genres and the printed table."""
+"""Verdicts, unjudged genres, films that leaked and the printed table."""
 
 import json
 
@@ -12,12 +12,14 @@ GENRES = ("Drama", "Comedy", "War")
 COUNTS = {"Drama": 90, "Comedy": 20, "War": 10}
 
 
-def assess(labels, scores, *, counts=COUNTS, temperature=1.0, thresholds=None):
+def assess(labels, scores, *, counts=COUNTS, temperature=1.0, thresholds=None, leaked=None):
     labels = np.array(labels, bool)
     genres = GENRES[: labels.shape[1]]
     given = Predictions(tuple(map(str, range(len(labels)))), genres, labels, np.array(scores, np.float32))
     thresholds = thresholds or dict.fromkeys(genres, 0.5)
-    return assessment.assess(given, split="test", thresholds=thresholds, temperature=temperature, train_genre_counts=counts)
+    return assessment.assess(
+        given, split="test", thresholds=thresholds, temperature=temperature, train_genre_counts=counts, leaked=leaked
+    )
 
 
 def labels(films=60):
@@ -76,6 +78,29 @@ def test_genres_with_few_films_or_none_in_training_are_not_judged_but_count():
     assert sentence in summary.table(figures)
     assert figures["mean_average_precision"] == pytest.approx((1 + 1 + 3 / 60) / 3)
     assert summary.unjudged(assess(labels(), labels())) == ""
+
+
+def test_figures_stand_again_without_films_whose_poster_is_also_in_another_split():
+    scores = labels()
+    scores[:6] = 1 - scores[:6]  # All wrong: those that are left are all right.
+    figures = assess(labels(), scores, leaked=frozenset(map(str, range(6))))
+    assert figures["near_duplicates"]["films"] == 6
+    assert figures["near_duplicates"]["without"]["examples"] == 54
+    assert figures["near_duplicates"]["without"]["tuned"]["f1_micro"] == 1 > figures["tuned"]["f1_micro"]
+    assert "another one: 6. Without them, on 54 films: micro F1 1.000," in summary.table(figures)
+
+
+@pytest.mark.parametrize(
+    ("leaked", "said"),
+    [
+        (None, "Not known: whether posters"),
+        (frozenset(), "No poster of this split also occurs"),
+        (frozenset({"elsewhere"}), "No poster of this split also occurs"),
+        (frozenset(map(str, range(60))), "60, which is all of them"),
+    ],
+)
+def test_it_is_said_whether_posters_are_also_in_another_split(leaked, said):
+    assert said in summary.table(assess(labels(), labels(), leaked=leaked))
 
 
 def test_the_table_has_figures_with_intervals_beside_the_baselines():

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from trainer.evaluation import calibration, metrics, uncertainty
 from trainer.evaluation.metrics import Predictions
 
@@ -18,6 +20,7 @@ def assess(
     thresholds: Mapping[str, float],
     temperature: float,
     train_genre_counts: Mapping[str, int],
+    leaked: frozenset[str] | None = None,
 ) -> dict[str, Any]:
     """Returns what metrics.json holds.
 
@@ -27,11 +30,13 @@ def assess(
       thresholds: by genre, from `metrics.tune_thresholds` on the validation split.
       temperature: from `calibration.fit_temperature` on the validation split.
       train_genre_counts: films by genre in the TRAINING split.
+      leaked: the ids of films whose poster also occurs in another split, from `near_duplicates.leaked`; None: not known.
 
     Returns:
-      `metrics.compute`'s figures; `intervals`, from `uncertainty.intervals`; `calibration`, from `calibration.describe`; and
+      `metrics.compute`'s figures; `intervals`, from `uncertainty.intervals`; `calibration`, from `calibration.describe`;
       `unjudged`: `least_films`, and the `genres` with fewer films than that here, or with none in training, each with its
-      `films` and `train_films`. Those count in every mean as all others do.
+      `films` and `train_films`, which count in every mean as all others do; and `near_duplicates`: None where it is not known,
+      else how many `films` are such, and `without` them `examples` and some of the figures, if there are such and others.
     """
     figures = metrics.compute(predictions, split=split, thresholds=thresholds, train_genre_counts=train_genre_counts)
     baselines = {key: figures["baselines"][key]["genres"] for key in figures["baselines"]}
@@ -48,4 +53,24 @@ def assess(
                 if films[genre] < LEAST_FILMS or not trained[genre]
             },
         },
+        "near_duplicates": None if leaked is None else _without(predictions, leaked, figures, thresholds, train_genre_counts),
     }
+
+
+def _without(
+    predictions: Predictions,
+    leaked: frozenset[str],
+    figures: Mapping[str, Any],
+    thresholds: Mapping[str, float],
+    train_genre_counts: Mapping[str, int],
+) -> dict[str, Any]:
+    """Counts the films that leaked, and computes the figures of the others."""
+    others = np.array([film not in leaked for film in predictions.ids])
+    without = None
+    if others.any() and not others.all():
+        ids = tuple(film for film in predictions.ids if film not in leaked)
+        rest = Predictions(ids, predictions.genres, predictions.labels[others], predictions.scores[others])
+        every = metrics.compute(rest, split=figures["split"], thresholds=thresholds, train_genre_counts=train_genre_counts)
+        without = {key: every[key] for key in ("examples", "loss", "accuracy", "mean_average_precision")}
+        without |= {point: {key: every[point][key] for key in metrics.F1} for point in metrics.POINTS}
+    return {"films": int((~others).sum()), "without": without}

@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 from etils import epath
 
-from trainer.data import pipeline, shards
+from trainer.data import near_duplicates, pipeline, shards
 from trainer.evaluation import assessment, examples, extremes, metrics, report, summary
 from trainer.evaluation.inference import SplitPredictor
 
@@ -66,7 +66,12 @@ def evaluate(
     """
     predictions = predictor.predictions(predictor.logits(), temperature)
     figures = assessment.assess(
-        predictions, split=split, thresholds=thresholds, temperature=temperature, train_genre_counts=train["genre_counts"]
+        predictions,
+        split=split,
+        thresholds=thresholds,
+        temperature=temperature,
+        train_genre_counts=train["genre_counts"],
+        leaked=near_duplicates.leaked(dataset, split),
     )
     for verdict in summary.verdicts(figures):
         _log.log(logging.INFO if verdict.clear else logging.WARNING, "%s", verdict.sentence)

@@ -123,6 +123,7 @@ def _page(
         overall=summary.OVERALL,
         verdicts=summary.verdicts(metrics),
         unjudged=summary.unjudged(metrics),
+        near_duplicates=summary.near_duplicates(metrics),
         baseline_name=summary.baseline_name,
         level=f"{100 * metrics['intervals']['level']:g} %",
         chance=sum(chance) / len(chance) if chance else None,

@@ -78,12 +78,31 @@ def unjudged(metrics: Mapping[str, Any]) -> str:
     )
 
 
+def near_duplicates(metrics: Mapping[str, Any]) -> str:
+    """Returns how many posters also occur in another split, and the figures without them."""
+    own = metrics["near_duplicates"]
+    if own is None:
+        return "Not known: whether posters of this split also occur in another one. Prepare the data set again to find out."
+    if not own["films"]:
+        return "No poster of this split also occurs, or nearly so, in another one."
+    counted = f"Posters of this split that also occur, or nearly so, in another one: {own['films']}"
+    if own["without"] is None:
+        return f"{counted}, which is all of them: the figures say nothing of new posters."
+    rest = own["without"]
+    figures = [f"{name} {text(rest['tuned'][key])}" for key, name in F1.items()]
+    return (
+        f"{counted}. Without them, on {rest['examples']} films: {', '.join(figures)} at tuned thresholds, mean average precision"
+        f" {text(rest['mean_average_precision'])}."
+    )
+
+
 def table(metrics: Mapping[str, Any]) -> str:
     """Returns the figures as text: the verdicts, the model beside the baselines, and each genre."""
     lines = [f"{'' if verdict.clear else 'WARNING: '}{verdict.sentence}" for verdict in verdicts(metrics)]
     level = f"{100 * metrics['intervals']['level']:g} %"
     head = f"{metrics['split']} split, {metrics['examples']} films; [low, high] is the {level} interval"
     parts = ["\n".join(lines), head, _split_figures(metrics), _comparison(metrics), _genre_figures(metrics), unjudged(metrics)]
+    parts.append(near_duplicates(metrics))
     return "\n\n".join(part for part in parts if part)
 
 
