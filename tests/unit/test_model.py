@@ -67,6 +67,16 @@ def test_augmentation_and_dropout_change_with_step_and_place_and_only_in_trainin
     np.testing.assert_allclose(still, np.repeat(still[:1], BATCH, 0), atol=1e-6)
 
 
+def test_a_picture_and_its_mirror_image_mean_the_same_where_training_shows_both():
+    image = batch()["image"]
+    mirrored = image[:, :, ::-1]
+    network = build(model="cnn", augment="light")
+    np.testing.assert_allclose(model.logits(network, image), model.logits(network, mirrored), atol=1e-6)
+    network = build(model="cnn", augment="none")
+    assert not np.allclose(model.logits(network, image), model.logits(network, mirrored))
+    np.testing.assert_array_equal(model.logits(network, image), network(batch(), training=False))
+
+
 def test_dropout_drops_its_share_and_keeps_the_mean():
     layer = layers.Dropout(0.25, seed=0, stream=1, batch_size=BATCH)
     dropped = layer((tf.ones([BATCH, 4, 4, 4096]), batch()["position"]), training=True).numpy()
