@@ -98,7 +98,8 @@ def child(workload: dict[str, Any]) -> dict[str, Any]:
 
 
 def _components(job: Job) -> list[str]:
-    folders = (job.training.data_dir, job.training.job_dir, job.training.cache)
+    training = job.training
+    folders = (training.data_dir, training.job_dir, training.cache, training.weights)
     wanted = {
         "gpu": job.device is not None and not job.device.is_tpu,
         "tpu": job.device is not None and job.device.is_tpu,

@@ -1,8 +1,10 @@
 """What the workers of a job agree on, so that all of them do the same after the same step."""
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from trainer.config import fingerprint
@@ -65,12 +67,9 @@ def check_same_job(strategy: tf.distribute.Strategy, description: dict[str, Any]
     Raises:
       UserError: they were told different things.
     """
-    marks = _gathered(strategy, _mark(description))
-    strangers = sorted({replica * workers // len(marks) for replica, mark in enumerate(marks) if mark != marks[0]})
-    if strangers:
+    if strangers := _strangers(strategy, _mark(description), workers=workers):
         raise UserError(
-            f"worker(s) {', '.join(map(str, strangers))} have other flags or another data set than the chief: "
-            "give all workers the same command"
+            f"worker(s) {strangers} have other flags or another data set than the chief: give all workers the same command"
         )
 
 
@@ -84,6 +83,24 @@ def check_same_state(strategy: tf.distribute.Strategy, progress: Progress) -> No
     if len(set(_gathered(strategy, _mark(progress.serialize())))) > 1:
         steps = ", ".join(map(str, _gathered(strategy, progress.step)))
         raise LostPeer(f"the workers have read different states (of steps {steps}): they must share one --job_dir")
+
+
+def check_same_weights(strategy: tf.distribute.Strategy, weights: list[np.ndarray], *, workers: int) -> None:
+    """Compares the weights of others with which the workers begin; all of them call it.
+
+    Raises:
+      UserError: they have read different ones.
+    """
+    digest = hashlib.sha256(b"".join(array.tobytes() for array in weights)).hexdigest()
+    if strangers := _strangers(strategy, _mark(digest), workers=workers):
+        raise UserError(f"worker(s) {strangers} have read other weights than the chief: give all workers the same --weights")
+
+
+def _strangers(strategy: tf.distribute.Strategy, mark: int, *, workers: int) -> str:
+    """The workers that have another mark than the chief."""
+    marks = _gathered(strategy, mark)
+    found = {replica * workers // len(marks) for replica, other in enumerate(marks) if other != marks[0]}
+    return ", ".join(map(str, sorted(found)))
 
 
 def _mark(description: Any) -> int:

@@ -27,21 +27,25 @@ Logs = dict[str, Any]
 class LearningRate(keras.callbacks.LearningRateScheduler):
     """Sets the learning rate before every step, where Keras's own does it once an epoch, and reports the last that was used."""
 
-    def __init__(self, rate: Callable[[int], float], state: TrainingState) -> None:
+    def __init__(self, rate: Callable[[int], float], state: TrainingState, *, share: Callable[[int], float]) -> None:
         """Args:
         rate: the learning rate as a function of the global step.
         state: holds the global step.
+        share: what of it the network's pretrained part gets, if there is one, likewise.
         """
         super().__init__(rate)
         self._supports_tf_logs = True
-        self._state = state
+        self._state, self._share = state, share
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         """Does nothing: the rate is a matter of steps."""
 
     def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
         """Sets the rate of the coming step, or steps: --steps_per_execution runs several in one call."""
-        self.model.optimizer.learning_rate = self.schedule(self._state.progress.step)
+        step = self._state.progress.step
+        self.model.optimizer.learning_rate = self.schedule(step)
+        if self.model.pretrained is not None:
+            self.model.pretrained.share.assign(self._share(step))
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """Adds the rate of the epoch's last step."""

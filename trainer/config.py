@@ -14,6 +14,11 @@ from absl import flags
 
 from trainer.errors import UserError
 
+_OWN_NETWORKS = ("cnn", "resnet")
+# For these nobody offers a download.
+_LITE = ("efficientnet_lite0", "efficientnet_lite2")
+_BACKBONES = (*_LITE, "efficientnet_v2_b0", "resnet50_v2")
+
 
 def _option(
     default: Any,
@@ -45,7 +50,16 @@ class TrainConfig:
     data_dir: str = _option("", "The data set: a folder that trainer.prepare made.", free=True)
     job_dir: str = _option("", "Where everything about the job goes; the job resumes from there by itself.", free=True)
 
-    model: str = _option("resnet", "The network.", choices=("cnn", "resnet"))
+    model: str = _option("resnet", "The network.", choices=(*_OWN_NETWORKS, *_BACKBONES))
+    weights: str = _option(
+        "none",
+        "What the network begins with, but for its head: none, which is random weights; imagenet, which downloads them; or a "
+        "file NAME.weights.h5.",
+    )
+    freeze_epochs: float = _option(1.0, "With --weights: epochs in which the head alone learns.", minimum=0.0)
+    backbone_rate: float = _option(
+        0.1, "With --weights: the share of the learning rate that the rest gets afterwards.", minimum=0.0, maximum=1.0
+    )
     precision: str = _option(
         "float32",
         "What the network computes in; its head and its weights stay float32.",
@@ -155,6 +169,26 @@ class TrainConfig:
             if not getattr(self, name):
                 raise UserError(f"--{name} is missing: name a folder")
         _ = self.profile_range
+        self._check_weights()
+
+    def _check_weights(self) -> None:
+        if not self.is_pretrained:
+            return
+        if self.model in _OWN_NETWORKS:
+            raise UserError(f"--weights={self.weights} is not for --model={self.model}: choose one of {', '.join(_BACKBONES)}")
+        if self.weights == "imagenet":
+            if self.model in _LITE:
+                raise UserError(
+                    f"--weights=imagenet: nobody offers those of {self.model} for download: make a file of them with "
+                    "benchmarks/convert_efficientnet_lite.py and name it"
+                )
+        elif not self.weights.endswith(".weights.h5"):
+            raise UserError(f"--weights={self.weights} is none of none, imagenet and a file NAME.weights.h5")
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether a part of the network begins with weights of others."""
+        return self.weights != "none"
 
     def check_divides(self, count: int, what: str) -> None:
         """Raises UserError if so many of what ("workers", "replicas") cannot share the batch."""
@@ -176,7 +210,9 @@ class TrainConfig:
 
     def result_fields(self) -> dict[str, Any]:
         """The fields that decide what is learnt: a job is resumed only where they are the same."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if not f.metadata["free"]}
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if not f.metadata["free"]}
+        # Its name: once a job has begun the file is not read again, and may be elsewhere, or gone.
+        return fields | {"weights": self.weights.rpartition("/")[2]}
 
 
 def fingerprint(description: Any) -> str:

@@ -6,7 +6,8 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from trainer import augment
+from trainer import augment, fine_tuning
+from trainer.backbones import BACKBONES
 from trainer.config import TrainConfig
 from trainer.layers import BatchNormalization, Dropout
 
@@ -17,7 +18,8 @@ def build(config: TrainConfig, *, genres: int, height: int, width: int) -> "Netw
     """The network that a job trains.
 
     Args:
-      config: the job; `model`, `augment`, `dropout`, `precision`, `seed` and `batch_size` count.
+      config: the job; `model`, `augment`, `dropout`, `precision`, `seed` and `batch_size` count, and of `weights` whether there
+        are any: they are not read here.
       genres: how many genres there are, G.
       height: of the pictures, in pixels.
       width: of the pictures, in pixels.
@@ -37,32 +39,45 @@ def build(config: TrainConfig, *, genres: int, height: int, width: int) -> "Netw
         strength = augment.STRENGTHS[config.augment]
         changes = augment.Augment(strength, seed=config.seed, batch_size=config.batch_size, dtype="float32", name="augment")
         x = changes((x, position))
-    x = layers.Rescaling(2, offset=-1, name="centre")(x)
 
-    body = {"cnn": _cnn, "resnet": _resnet}[config.model]
+    body = {"cnn": _cnn, "resnet": _resnet}.get(config.model, _with_backbone)
     x = body(x, position, config)
     # Losses and thresholds need the range of float32, whatever the network computes in.
     logits = layers.Dense(genres, dtype="float32", name="genres")(x)
     network = Network({"image": image, "position": position}, logits, name=config.model)
     network.is_mirrored = config.augment != "none"
+    if config.is_pretrained:
+        share = tf.Variable(0.0, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA, name="share")
+        network.pretrained = fine_tuning.Pretrained(network.get_layer("backbone"), share)
     return network
 
 
 class Network(keras.Model):
-    """A Keras model whose training step can tell more than its metrics.
+    """A Keras model whose training step can tell more than its metrics, and leave a part of it as it is.
 
     Attributes:
       more_figures: what a training step adds to its figures; called on a replica.
       is_mirrored: whether training shows it pictures and their mirror images alike.
+      pretrained: the part that begins with weights of others, if there is one.
     """
 
     more_figures: Callable[[], dict[str, tf.Tensor]] = dict
     is_mirrored: bool = False
+    pretrained: fine_tuning.Pretrained | None = None
 
     @tf.autograph.experimental.do_not_convert
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """As Keras's."""
-        return super().train_step(data) | self.more_figures()
+        figures = super().train_step(data) if self.pretrained is None else self._fine_tuning_step(*data)
+        return figures | self.more_figures()
+
+    def _fine_tuning_step(self, features: dict[str, tf.Tensor], labels: tf.Tensor) -> dict[str, tf.Tensor]:
+        # Keras's step, but for the tape: the optimizer asks it once in each of two branches.
+        with tf.GradientTape(persistent=True) as tape:
+            logits = self(features, training=True)
+            loss = self.compute_loss(features, labels, logits)
+        self.optimizer.minimize(loss, self.trainable_variables, tape=tape)
+        return self.compute_metrics(features, labels, logits, None)
 
 
 def logits(network: "Network", images: tf.Tensor) -> tf.Tensor:
@@ -83,6 +98,7 @@ def _cnn(x: tf.Tensor, position: tf.Tensor, config: TrainConfig) -> tf.Tensor:
     def dropout(rate: float, stream: int) -> Dropout:
         return Dropout(rate, seed=config.seed, stream=stream, batch_size=config.batch_size, name=f"dropout_{stream}")
 
+    x = _centred(x)
     for block, channels in enumerate((32, 64, 96, 128), start=1):
         x = layers.Conv2D(channels, 3, padding="same", activation="relu", name=f"convolution_{block}")(x)
         x = layers.MaxPooling2D(name=f"pool_{block}")(x)
@@ -95,10 +111,30 @@ def _cnn(x: tf.Tensor, position: tf.Tensor, config: TrainConfig) -> tf.Tensor:
 
 def _resnet(x: tf.Tensor, position: tf.Tensor, config: TrainConfig) -> tf.Tensor:
     """A compact residual network with 1.2 million weights (He et al. 2016, "Identity Mappings in Deep Residual Networks")."""
+    x = _centred(x)
     x = layers.Conv2D(32, 3, strides=2, padding="same", use_bias=False, name="stem")(x)
     for stage, channels in enumerate((32, 64, 128, 256), start=1):
         x = _residual(x, channels, strides=1 if stage == 1 else 2, name=f"stage_{stage}")
     x = _normalized(x, name="final")
+    return _pooled(x, position, config)
+
+
+def _with_backbone(x: tf.Tensor, position: tf.Tensor, config: TrainConfig) -> tf.Tensor:
+    """A network of `trainer.backbones`, on pictures as it was trained on."""
+    backbone = BACKBONES[config.model]
+    height, width = x.shape[1:3]
+    x = layers.Rescaling(backbone.scale, offset=backbone.offset, name="centre")(x)
+    # Statistics of a few posters would be worse than those of a million pictures; scales and offsets learn with the rest.
+    x = backbone.build(height, width)(x, training=False if config.is_pretrained else None)
+    return _pooled(x, position, config)
+
+
+def _centred(x: tf.Tensor) -> tf.Tensor:
+    """Values in [-1, 1] of those in [0, 1]."""
+    return layers.Rescaling(2, offset=-1, name="centre")(x)
+
+
+def _pooled(x: tf.Tensor, position: tf.Tensor, config: TrainConfig) -> tf.Tensor:
     x = layers.GlobalAveragePooling2D(name="average")(x)
     return Dropout(config.dropout, seed=config.seed, stream=1, batch_size=config.batch_size, name="dropout")((x, position))
 

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
+from trainer import fine_tuning
 from trainer.config import TrainConfig
 
 
@@ -87,11 +88,20 @@ def learning_rate(config: TrainConfig, *, steps_per_epoch: int) -> Callable[[int
     return rate
 
 
-def optimizer(config: TrainConfig) -> keras.optimizers.Optimizer:
-    """The job's optimizer; a callback sets its learning rate before every step."""
-    if config.optimizer == "adam":
+def optimizer(config: TrainConfig, pretrained: fine_tuning.Pretrained | None = None) -> keras.optimizers.Optimizer:
+    """The job's optimizer; a callback sets its learning rate before every step, and the share of the pretrained part."""
+    made = _optimizer(config, pretrained)
+    # Decay is for the weights that multiply the input; a pull on offsets and scales only costs fit. Those of others begin nearer to
+    # where they should end than 0 is (Li, Grandvalet and Davoine 2018, "Explicit Inductive Bias for Transfer Learning").
+    begun = pretrained.backbone.trainable_variables if pretrained else None
+    made.exclude_from_weight_decay(var_list=begun, var_names=["bias", "gamma", "beta"])
+    return made
+
+
+def _optimizer(config: TrainConfig, pretrained: fine_tuning.Pretrained | None) -> keras.optimizers.Optimizer:
+    decay = config.weight_decay if config.optimizer == "adamw" else None
+    if pretrained is not None:
+        return fine_tuning.Adam(pretrained, learning_rate=config.learning_rate, weight_decay=decay)
+    if decay is None:
         return keras.optimizers.Adam(config.learning_rate)
-    adamw = keras.optimizers.AdamW(config.learning_rate, weight_decay=config.weight_decay)
-    # Decay is for the weights that multiply the input; a pull on offsets and scales only costs fit.
-    adamw.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return adamw
+    return keras.optimizers.AdamW(config.learning_rate, weight_decay=decay)

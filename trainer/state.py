@@ -191,6 +191,11 @@ class _RunningMetrics:
         self._write(tf.constant(rows, tf.float32))
 
 
+def is_begun(job_dir: epath.Path) -> bool:
+    """Whether there is a state to resume from; needs no model."""
+    return any(_latest(job_dir / folder) for folder in (_BACKUP, _LAST))
+
+
 def read_progress(job_dir: epath.Path) -> Progress:
     """Reads how far a job had come at the end of its last finished epoch; needs no model.
 

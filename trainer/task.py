@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+import numpy as np
 import tensorflow as tf
 from absl import flags
 
@@ -28,6 +29,7 @@ from trainer import (
     lock,
     model,
     peers,
+    pretrained,
     reporting,
     serving,
     standby,
@@ -111,7 +113,10 @@ def _assist(job: TrainConfig, dataset: shards.Dataset, directory: JobDir, place:
 
             strategy = _form(job, place, directory, stop, beat=beat)
             chief = lock.read(directory.lock_path)
-            training.train(job, dataset, order, directory.path, strategy, cluster=place, stop=stop, check=lambda: None)
+            weights = _initial_weights(job, directory)
+            training.train(
+                job, dataset, order, directory.path, strategy, cluster=place, stop=stop, check=lambda: None, weights=weights
+            )
     standby.wait_for_chief(directory, chief=chief, is_saved=is_trained, timeout=job.peer_timeout)
 
 
@@ -122,6 +127,7 @@ def _run(job: TrainConfig, dataset: shards.Dataset, directory: JobDir, place: Cl
     trained = training.is_complete(job, order, directory.path)
     # Evaluation is the chief's alone: it needs no peers then, and ends the same however many there were.
     strategy = strategies.create("auto") if trained and place.workers > 1 else _form(job, place, directory, stop)
+    weights = None if trained else _initial_weights(job, directory)
     # What can be refused has been by now: only then is anything of an earlier, shorter job taken away.
     directory.begin()
     run = RunRecord(directory.path / "run.json", data_dir=job.data_dir, check=owned.check)
@@ -129,7 +135,7 @@ def _run(job: TrainConfig, dataset: shards.Dataset, directory: JobDir, place: Cl
     if trained:
         _log.info("nothing is left to train")
     else:
-        training.train(job, dataset, order, directory.path, strategy, cluster=place, stop=stop, check=owned.check)
+        training.train(job, dataset, order, directory.path, strategy, cluster=place, stop=stop, check=owned.check, weights=weights)
         run.mark("trained")
         if place.workers > 1:
             _begin_anew()
@@ -159,6 +165,13 @@ def _form(
         agreement.check_same_job(strategy, directory.description | {"backup_steps": job.backup_steps}, workers=place.workers)
     job.check_divides(strategy.num_replicas_in_sync, "replicas")
     return strategy
+
+
+def _initial_weights(job: TrainConfig, directory: JobDir) -> list[np.ndarray] | None:
+    """The weights of others with which a job begins, if it does: one that resumes has its own."""
+    if not job.is_pretrained or state.is_begun(directory.path):
+        return None
+    return pretrained.load(job)
 
 
 def _begin_anew() -> NoReturn:

@@ -4,12 +4,13 @@ import logging
 import sys
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 from etils import epath
 
-from trainer import callbacks, model, objective, state
-from trainer.agreement import StopVote, check_same_state
+from trainer import callbacks, fine_tuning, model, objective, state
+from trainer.agreement import StopVote, check_same_state, check_same_weights
 from trainer.cluster import Cluster
 from trainer.config import TrainConfig
 from trainer.data import pipeline, shards
@@ -76,6 +77,7 @@ def train(
     cluster: Cluster,
     stop: StopRequest,
     check: Callable[[], None],
+    weights: list[np.ndarray] | None = None,
 ) -> None:
     """Trains from the newest backup, or from the start, to the job's last step.
 
@@ -88,6 +90,7 @@ def train(
       cluster: this worker's place among its peers; the chief alone writes.
       stop: tells when someone asks the process to stop.
       check: raises before a write if the directory is no longer this process's.
+      weights: those of others with which the pretrained part begins, where the job does.
 
     Raises:
       UserError: the loss is not finite, or no backup can be read.
@@ -111,8 +114,12 @@ def train(
         before, now = len(training_state.progress.metrics), strategy.num_replicas_in_sync
         if before != now:
             _log.info("it was saved by %d replica(s) and goes on on %d, with the same films in every step", before, now)
+    elif network.pretrained is not None and weights is not None:
+        network.pretrained.backbone.set_weights(weights)
     if cluster.workers > 1:
         check_same_state(strategy, training_state.progress)
+        if weights is not None:
+            check_same_weights(strategy, weights, workers=cluster.workers)
     cache = ShardCache(dataset, job.cache) if job.cache else None
     validation = SplitPredictor(strategy, network, dataset, "validation", batch_size=job.batch_size, cache=cache)
 
@@ -123,7 +130,11 @@ def train(
     on_terminal = cluster.is_chief and sys.stdout.isatty() and job.log_format != "json"
     # At an epoch's end each adds to its figures, or keeps them, in this order.
     in_order: list[keras.callbacks.Callback] = [
-        callbacks.LearningRate(objective.learning_rate(job, steps_per_epoch=steps_per_epoch), training_state),
+        callbacks.LearningRate(
+            objective.learning_rate(job, steps_per_epoch=steps_per_epoch),
+            training_state,
+            share=fine_tuning.share(job, steps_per_epoch=steps_per_epoch),
+        ),
         callbacks.BackupAndRestore(
             training_state,
             every=job.backup_steps,
@@ -159,10 +170,10 @@ def train(
     stop.check()
 
 
-def compile_network(network: keras.Model, job: TrainConfig, loss: keras.losses.Loss) -> None:
+def compile_network(network: model.Network, job: TrainConfig, loss: keras.losses.Loss) -> None:
     """Gives a network its loss, figures and optimizer, with all the variables that a checkpoint of them holds."""
     network.compile(
-        optimizer=objective.optimizer(job),
+        optimizer=objective.optimizer(job, network.pretrained),
         loss=loss,
         metrics=objective.training_metrics(),
         run_eagerly=job.run_eagerly,

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tests.commands import ENVIRONMENT, interrupt, refusal, run, start
 from tests.jobs import STEPS_PER_EPOCH, assert_equal, history, mirrored, train
+from trainer import backbones
 
 
 def test_another_seed_gives_another_job(job_dir, data_dir, tmp_path):
@@ -68,6 +69,21 @@ def test_three_replicas_in_half_precision_go_on_exactly(data_dir, tmp_path):
         start(*mirrored(data_dir, killed, *command, replicas=3)), signal.SIGKILL, when=(killed / "backup" / "ckpt-6.index").exists
     )
     assert "resuming at step" in run(*mirrored(data_dir, killed, *command, replicas=3)).stderr
+    assert_equal(tmp_path / "whole", killed)
+
+
+@pytest.mark.skipif("POSTER_LONG" not in os.environ, reason="part of make chaos")
+def test_a_pretrained_job_goes_on_exactly_and_needs_its_file_no_more(data_dir, tmp_path):
+    weights, killed = tmp_path / "lite.weights.h5", tmp_path / "killed"
+    command = ("--model=efficientnet_lite0", f"--weights={weights}", "--freeze_epochs=0.5", "--epochs=1")
+    assert "no such file" in refusal(*train(data_dir, killed, *command))
+    assert not (killed / "config.json").exists()
+    backbones.BACKBONES["efficientnet_lite0"].build(32, 32).save_weights(weights)
+    run(*train(data_dir, tmp_path / "whole", *command))
+    # It goes on at step 3, where the backbone is frozen until step 5, or at step 6.
+    interrupt(start(*train(data_dir, killed, *command)), signal.SIGKILL, when=(killed / "backup" / "ckpt-6.index").exists)
+    weights.unlink()
+    assert "resuming at step" in run(*train(data_dir, killed, *command)).stderr
     assert_equal(tmp_path / "whole", killed)
 
 

@@ -40,11 +40,33 @@ def test_flags_become_fields():
         ("job_dir", ""),
         ("seed", 2**32),
         ("warmup_epochs", float("inf")),
+        ("freeze_epochs", -1.0),
+        ("backbone_rate", 1.5),
     ],
 )
 def test_a_wrong_value_is_named_with_its_flag(field, value):
     with pytest.raises(UserError, match=f"--{field}"):
         TrainConfig(**({"data_dir": "d", "job_dir": "j"} | {field: value}))
+
+
+@pytest.mark.parametrize(
+    ("model", "weights", "remedy"),
+    [
+        ("resnet", "imagenet", "resnet50_v2"),
+        ("cnn", "a.weights.h5", "choose one of"),
+        ("efficientnet_lite2", "imagenet", "convert_efficientnet_lite"),
+        ("resnet50_v2", "a.keras", "weights.h5"),
+    ],
+)
+def test_weights_that_a_network_cannot_begin_with_are_refused(model, weights, remedy):
+    with pytest.raises(UserError, match=f"^--weights={weights}.*{remedy}"):
+        TrainConfig(data_dir="d", job_dir="j", model=model, weights=weights)
+
+
+def test_a_jobs_description_has_the_name_of_its_weights_and_not_their_place():
+    job = parse("--model=efficientnet_lite0", "--weights=gs://bucket/films/a.weights.h5")
+    assert job.result_fields()["weights"] == "a.weights.h5"
+    assert config.from_description(job.result_fields()).is_pretrained
 
 
 def test_what_does_not_change_the_result_may_change_on_resuming():

@@ -1,0 +1,79 @@
+"""Training on from weights that others have trained: the head learns first, then all of the network, its backbone more slowly."""
+
+import dataclasses
+from collections.abc import Callable
+
+import tensorflow as tf
+import tf_keras as keras
+
+from trainer.config import TrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """The part of a network that begins with weights of others.
+
+    Attributes:
+      backbone: that part.
+      share: of the learning rate, which it gets; a variable, float32, that a callback sets before every step. At 0 it is frozen.
+    """
+
+    backbone: keras.Model
+    share: tf.Variable
+
+
+def share(config: TrainConfig, *, steps_per_epoch: int) -> Callable[[int], float]:
+    """What share of the learning rate the backbone gets, as a function of the global step alone.
+
+    It rises to `backbone_rate` over an epoch: the optimizer's averages have not seen the backbone's gradients before, and its first
+    steps are too long for weights that are good already.
+    """
+    frozen = round(config.freeze_epochs * steps_per_epoch)
+
+    def at(step: int) -> float:
+        return config.backbone_rate * min(max(step + 1 - frozen, 0) / steps_per_epoch, 1.0)
+
+    return at
+
+
+class Adam(keras.optimizers.Adam):
+    """Adam, or AdamW where it is given a decay, of which the backbone's weights get a share of the learning rate.
+
+    While the share is 0 their gradients are not computed.
+    """
+
+    def __init__(self, pretrained: Pretrained, *, learning_rate: float, weight_decay: float | None) -> None:
+        super().__init__(learning_rate, weight_decay=weight_decay)
+        self._share = pretrained.share
+        self._of_backbone = frozenset(self._var_key(variable) for variable in pretrained.backbone.trainable_variables)
+
+    def compute_gradients(
+        self, loss: tf.Tensor, var_list: list[tf.Variable], tape: tf.GradientTape
+    ) -> list[tuple[tf.Tensor, tf.Variable]]:
+        """As Keras's; the tape must be a persistent one."""
+        in_backbone = [self._is_of_backbone(variable) for variable in var_list]
+
+        def all_of_them() -> list[tf.Tensor]:
+            return tape.gradient(loss, var_list)
+
+        def those_of_the_head() -> list[tf.Tensor]:
+            head = [variable for variable, inside in zip(var_list, in_backbone, strict=True) if not inside]
+            gradients = iter(tape.gradient(loss, head))
+            return [
+                tf.zeros(variable.shape, variable.dtype) if inside else next(gradients)
+                for variable, inside in zip(var_list, in_backbone, strict=True)
+            ]
+
+        return list(zip(tf.cond(self._share > 0, all_of_them, those_of_the_head), var_list, strict=True))
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
+        """As Keras's, then takes back of a backbone's weight what is beyond its share."""
+        if not self._is_of_backbone(variable):
+            super().update_step(gradient, variable)
+            return
+        before = tf.identity(variable)
+        super().update_step(gradient, variable)
+        variable.assign(before + self._share * (variable - before))
+
+    def _is_of_backbone(self, variable: tf.Variable) -> bool:
+        return self._var_key(variable) in self._of_backbone
