@@ -248,4 +248,5 @@ def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> TrainConfig:
 def from_description(description: Mapping[str, Any]) -> TrainConfig:
     """The job that a config.json describes, as far as it decides what is learnt."""
     known = {field.name for field in dataclasses.fields(TrainConfig) if not field.metadata["free"]}
-    return TrainConfig(data_dir="-", job_dir="-", **{name: description[name] for name in known})
+    # One of an earlier version lacks what did not exist then, which is at its default.
+    return TrainConfig(data_dir="-", job_dir="-", **{name: description[name] for name in known & description.keys()})
