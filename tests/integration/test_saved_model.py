@@ -1,6 +1,7 @@
 """The exported model in a process that knows TensorFlow alone, as a TensorFlow server does."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -39,7 +40,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def scores_from_stock_tensorflow(model: Path, pictures: list[Path]) -> list[list[float]]:
     command = [sys.executable, "-I", "-c", STOCK_TENSORFLOW, str(model), *map(str, pictures)]
-    done = subprocess.run(command, cwd=model, capture_output=True, text=True, check=True)
+    # This project makes TensorFlow leave out Keras 3.
+    environment = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}
+    done = subprocess.run(command, cwd=model, capture_output=True, text=True, check=True, env=environment)
     answer = json.loads(done.stdout)
     assert answer["strangers"] == []
     return answer["scores"]
