@@ -73,7 +73,7 @@ def _write_shard(path: Path, films: range, encoding: str) -> shards.Shard:
                 "image/id": _bytes(film_id(film).encode()),
                 "image/label": tf.train.Feature(int64_list=tf.train.Int64List(value=label_of(film))),
             }
-            writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
+            writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString(deterministic=True))
     return shards.Shard(path.name, len(films), path.stat().st_size, shards.checksum(epath.Path(path)))
 
 
