@@ -32,6 +32,19 @@ class GenreLoss(keras.losses.Loss):
         missed, added = tf.math.softplus(-logits), tf.math.softplus(logits)
         return tf.reduce_mean(weights * targets * missed + (1 - targets) * added, axis=-1)
 
+    def best_constant(self, genre_counts: Mapping[str, int], examples: int) -> np.ndarray:
+        """The logits with the lowest loss of those that are the same for every film, float32 [G].
+
+        Args:
+          genre_counts: films of each genre among the training examples, in the data set's order.
+          examples: how many training examples there are.
+        """
+        # A half more of either kind, so that a genre of none or of all has an end.
+        share = (np.array(list(genre_counts.values())) + 0.5) / (examples + 1)
+        targets = share * (1 - self._label_smoothing) + self._label_smoothing / 2
+        weights = 1.0 if self._positive_weights is None else np.maximum(self._positive_weights, np.finfo(np.float32).tiny)
+        return np.log(weights * targets / (1 - targets)).astype(np.float32)
+
 
 def loss(config: TrainConfig, genre_counts: Mapping[str, int], examples: int) -> GenreLoss:
     """The loss that a job's flags describe.

@@ -114,8 +114,11 @@ def train(
         before, now = len(training_state.progress.metrics), strategy.num_replicas_in_sync
         if before != now:
             _log.info("it was saved by %d replica(s) and goes on on %d, with the same films in every step", before, now)
-    elif network.pretrained is not None and weights is not None:
-        network.pretrained.backbone.set_weights(weights)
+    else:
+        # Else the first epochs go into learning how rare the genres are (Lin et al. 2017, "Focal Loss for Dense Object Detection").
+        network.get_layer("genres").bias.assign(loss.best_constant(split.genre_counts, split.examples))
+        if network.pretrained is not None and weights is not None:
+            network.pretrained.backbone.set_weights(weights)
     if cluster.workers > 1:
         check_same_state(strategy, training_state.progress)
         if weights is not None:

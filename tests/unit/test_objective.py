@@ -41,6 +41,25 @@ def test_positive_weights_follow_the_genres_frequencies(how, power):
     assert loss_of(positive_weights=how) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("changes", [{}, {"label_smoothing": 0.2}, {"positive_weights": "sqrt"}, {"positive_weights": "balanced"}])
+def test_no_other_constant_has_a_lower_loss(changes):
+    loss = objective.loss(config(**changes), COUNTS, 100)
+    labels = np.arange(100)[:, np.newaxis] < list(COUNTS.values())
+    constant = loss.best_constant(COUNTS, 100)
+
+    def value(logits):
+        return float(loss(labels.astype(np.float32), np.tile(logits.astype(np.float32), (100, 1))))
+
+    for genre in np.eye(3):
+        assert value(constant) < min(value(constant + 0.1 * genre), value(constant - 0.1 * genre))
+
+
+def test_of_a_genre_of_no_film_and_one_of_all_a_constant_is_finite_too():
+    counts = {"News": 0, "Drama": 100}
+    for weights in ("none", "sqrt", "balanced"):
+        assert np.isfinite(objective.loss(config(positive_weights=weights), counts, 100).best_constant(counts, 100)).all()
+
+
 def test_training_metrics_take_logits():
     results = {}
     for metric in objective.training_metrics():
