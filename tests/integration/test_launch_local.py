@@ -354,7 +354,8 @@ def test_a_worker_that_was_killed_leaves_nothing_behind(desk):
     text = f"""
 import os, pathlib, signal, subprocess, sys, time
 subprocess.Popen({child!r})
-while not pathlib.Path(sys.argv[1]).exists(): time.sleep(0.01)
+started = pathlib.Path(sys.argv[1])
+while not (started.exists() and started.read_text()): time.sleep(0.01)  # It is there before its line is.
 os.kill(os.getpid(), signal.SIGKILL)
 """
     desk.run(script(text, desk.folder / "child.started"), desk.worker("a", 0), code=137)
