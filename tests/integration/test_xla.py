@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tests import drawn
+from tests.graphs import operations
 from trainer import model, objective, randomness, training
 from trainer.config import TrainConfig
 from trainer.data import pipeline
@@ -44,7 +45,7 @@ def network_of(**choices):
 def open_shapes(graph):
     """The operations of a graph, and of the functions that it calls, whose outputs have a size that is only known at run time."""
     definition = graph.as_graph_def(add_shapes=True)
-    nodes = [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
+    nodes = operations(definition)
     assert len(nodes) > 50
     return [
         f"{node.op} {node.name}"

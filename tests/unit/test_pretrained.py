@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
+from tests.graphs import operations
 from trainer import backbones, fine_tuning, model, objective, pretrained, training
 from trainer.config import TrainConfig
 from trainer.errors import UserError
@@ -113,7 +114,7 @@ def test_first_the_head_alone_learns_then_the_rest_more_slowly_and_statistics_st
 def test_no_gradient_is_a_sum_of_more_than_two(begun):
     """See test_layers.py."""
     graph = begun.step.get_concrete_function().graph.as_graph_def()
-    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    nodes = operations(graph)
     sums = [len(node.input) for node in nodes if node.op == "AddN"]
     assert sums
     assert max(sums) <= 2
