@@ -1,5 +1,6 @@
 """What the workers of a job agree on, so that all of them do the same after the same step."""
 
+import contextlib
 import hashlib
 from collections.abc import Callable
 from typing import Any
@@ -99,6 +100,11 @@ def check_same_weights(strategy: tf.distribute.Strategy, weights: list[np.ndarra
 def _strangers(strategy: tf.distribute.Strategy, mark: int, *, workers: int) -> str:
     """The workers that have another mark than the chief."""
     marks = _gathered(strategy, mark)
+    if len(set(marks)) > 1:
+        # Who leaves at once may cut off a worker to which the last of the marks is still under way. When this second round begins
+        # everybody has them, so that what becomes of it does not matter.
+        with contextlib.suppress(tf.errors.OpError):
+            _gathered(strategy, mark)
     found = {replica * workers // len(marks) for replica, other in enumerate(marks) if other != marks[0]}
     return ", ".join(map(str, sorted(found)))
 
