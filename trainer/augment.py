@@ -17,18 +17,20 @@ class Strength:
       aspect: the crop's width to height changes by up to this factor, either way.
       brightness: what is added to every value, up to this share of the range, either way.
       contrast: the distance to the picture's mean changes by up to this share, either way.
+      mixed: the share of films that the input mixes with another one, see `data.mixing`.
     """
 
     smallest_area: float
     aspect: float
     brightness: float
     contrast: float
+    mixed: float = 0.0
 
 
 # Posters carry their title and faces at the edges: crops stay large, and light is what a camera would do.
 STRENGTHS = {
     "light": Strength(smallest_area=0.7, aspect=1.1, brightness=0.1, contrast=0.1),
-    "strong": Strength(smallest_area=0.35, aspect=1.33, brightness=0.3, contrast=0.4),
+    "strong": Strength(smallest_area=0.5, aspect=1.2, brightness=0.2, contrast=0.25, mixed=0.5),
 }
 
 

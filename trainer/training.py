@@ -9,7 +9,7 @@ import tensorflow as tf
 import tf_keras as keras
 from etils import epath
 
-from trainer import callbacks, fine_tuning, model, objective, state
+from trainer import augment, callbacks, fine_tuning, model, objective, state
 from trainer.agreement import StopVote, check_same_state, check_same_weights
 from trainer.cluster import Cluster
 from trainer.config import TrainConfig
@@ -210,6 +210,7 @@ def _input(
             epochs=job.epochs,
             worker=context.input_pipeline_id,
             workers=context.num_input_pipelines,
+            mixed=augment.STRENGTHS[job.augment].mixed if job.augment != "none" else 0.0,
             cache=cache,
         )
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from trainer.data import shards
+from trainer.data import mixing, shards
 from trainer.data.cache import ShardCache
 from trainer.errors import UserError
 
@@ -93,6 +93,7 @@ def training_dataset(
     epochs: int,
     worker: int = 0,
     workers: int = 1,
+    mixed: float = 0.0,
     cache: ShardCache | None = None,
 ) -> tf.data.Dataset:
     """One worker's share of every global batch from `first_step` to the end of the last epoch.
@@ -105,6 +106,7 @@ def training_dataset(
       epochs: where training ends.
       worker: this worker's index.
       workers: how many workers there are; divides the global batch.
+      mixed: the share of films that `mixing` mixes with another.
       cache: keeps the shards that are read.
 
     Returns:
@@ -112,11 +114,20 @@ def training_dataset(
       A film's position is its place counted from the start of training: position // batch_size is the step, the rest
       the place in it.
     """
+    steps = epochs * order.steps_per_epoch
+    if mixed:  # The last step's films need partners too.
+        steps, epochs = steps + 1, epochs + 1
     records = _training_records(order, first_step=first_step, epochs=epochs, worker=worker, workers=workers, cache=cache)
-    positions = tf.data.Dataset.range(
-        first_step * order.batch_size + worker, epochs * order.steps_per_epoch * order.batch_size, workers
-    )
+    positions = tf.data.Dataset.range(first_step * order.batch_size + worker, steps * order.batch_size, workers)
     pictures = _decoded(tf.data.Dataset.zip(records, positions), dataset, replica_batch)
+    if mixed:
+        pictures = mixing.mixed(
+            pictures,
+            share=mixed,
+            batches_a_step=order.batch_size // workers // replica_batch,
+            seed=order.seed,
+            batch_size=order.batch_size,
+        )
     return _with_options(pictures.map(lambda parsed, position: ({"image": parsed["image"], "position": position}, parsed["label"])))
 
 
