@@ -6,7 +6,7 @@ from typing import Any
 from absl import flags
 from etils import epath
 
-from trainer import app, config, diagnosis, files, model, reporting
+from trainer import app, config, diagnosis, files, job_dir, model, reporting
 from trainer import strategy as strategies
 from trainer.data import shards
 from trainer.errors import UserError
@@ -19,7 +19,12 @@ _log = logging.getLogger("trainer.evaluate")
 _JOB_DIR = flags.DEFINE_string("job_dir", None, "The directory of a finished job.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "A data set that trainer.prepare made.")
 _SPLIT = flags.DEFINE_enum("split", "test", shards.SPLITS, "The split to evaluate on.")
-_OUTPUT = flags.DEFINE_string("output", None, "Where the figures and the report go; default: JOB_DIR/evaluation-SPLIT.")
+_OUTPUT = flags.DEFINE_string(
+    "output",
+    None,
+    "Where the figures and the report go; default: JOB_DIR/evaluation-SPLIT, and for another data set than the job's"
+    " JOB_DIR/evaluation-SPLIT-FINGERPRINT.",
+)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Pictures at a time, over all replicas together.", lower_bound=1)
 _STRATEGY = flags.DEFINE_enum("strategy", "auto", ("auto", "one_device", "mirrored"), "The tf.distribute strategy.")
 
@@ -32,20 +37,21 @@ def main(arguments: list[str]) -> None:
     if arguments:
         raise UserError(f"{arguments[0]!r} is no flag of trainer.evaluate: options are written --name=value")
     reporting.configure("text")
-    job_dir, split = files.place("--job_dir", _JOB_DIR.value), _SPLIT.value
-    if not files.exists(job_dir / "DONE.json"):
-        raise UserError(f"--job_dir={job_dir} holds no finished job: run trainer.task there to its end")
-    description = _read(job_dir / "config.json")
-    chosen = _read(job_dir / "evaluation" / "metrics.json")
+    directory, split = files.place("--job_dir", _JOB_DIR.value), _SPLIT.value
+    if not files.exists(directory / "DONE.json"):
+        raise UserError(f"--job_dir={directory} holds no finished job: run trainer.task there to its end")
+    description = _read(directory / "config.json")
+    chosen = _read(directory / "evaluation" / "metrics.json")
     dataset = shards.load(_DATA_DIR.value)
     _check_fits(dataset, description["data"])
+    other = None if dataset.fingerprint == description["data"]["fingerprint"] else dataset.fingerprint
+    output = job_dir.place_evaluation(directory, split, other_data=other, output=_OUTPUT.value)
 
     job = config.from_description(description)
     strategy = strategies.create(_STRATEGY.value)
     with strategy.scope():
         network = model.build(job, genres=len(dataset.genres), height=dataset.height, width=dataset.width)
-    restore_best(network, job_dir)
-    output = files.place("--output", _OUTPUT.value) if _OUTPUT.value else job_dir / f"evaluation-{split}"
+    restore_best(network, directory)
     with diagnosis.explained(dataset, batch_size=_BATCH_SIZE.value):
         figures = evaluator.evaluate(
             SplitPredictor(strategy, network, dataset, split, batch_size=_BATCH_SIZE.value),
@@ -55,7 +61,6 @@ def main(arguments: list[str]) -> None:
             thresholds=chosen["tuned"]["thresholds"],
             # A job of before there were temperatures has none: it chose its thresholds at 1.
             temperature=chosen.get("calibration", {"temperature": 1.0})["temperature"],
-            train=description["data"]["train"],
             config=description,
             history=[],
         )

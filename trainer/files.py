@@ -87,7 +87,7 @@ def remove_folder(folder: epath.Path) -> None:
     """Removes a folder with all that is in it, if there is one."""
     if objects.is_uri(folder):
         _side_by_side([(objects.remove, found.uri) for found in objects.below(str(folder))])
-    elif folder.exists():
+    elif folder.is_dir():
         folder.rmtree()
 
 

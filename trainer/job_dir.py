@@ -92,8 +92,8 @@ class JobDir:
             files.write_json(self.path / "config.json", self.description)
 
     def clear_results(self) -> None:
-        """Removes model/ and evaluation/, which an attempt may have left half-written."""
-        for path in (self.path / "model", self.evaluation):
+        """Removes model/ and evaluation/, which an attempt may have left half-written, and what other weights gave elsewhere."""
+        for path in (self.path / "model", self.evaluation, *self._other_evaluations()):
             files.remove_folder(path)
 
     def finish(self, summary: dict[str, Any]) -> None:
@@ -147,8 +147,11 @@ class JobDir:
     def _contents(self) -> list[epath.Path]:
         """What of a job is there, config.json last."""
         found = {path.name: path for path in files.children(self.path)}
-        evaluations = [path for name, path in found.items() if name.startswith("evaluation-")]
-        return [*evaluations, *(found[name] for name in _OWN if name in found)]
+        return [*self._other_evaluations(), *(found[name] for name in _OWN if name in found)]
+
+    def _other_evaluations(self) -> list[epath.Path]:
+        """What trainer.evaluate has made of the job, on other splits and data sets."""
+        return [path for path in files.children(self.path) if path.name.startswith("evaluation-")]
 
     @property
     def _fingerprint(self) -> str:
@@ -172,6 +175,26 @@ def describe(config: TrainConfig, dataset: Dataset) -> JobDir:
         "train": {"examples": train.examples, "genre_counts": dict(train.genre_counts)},
     }
     return JobDir(path, config.result_fields() | {"epochs": config.epochs, "data": data})
+
+
+def place_evaluation(job_dir: epath.Path, split: str, *, other_data: str | None, output: str | None) -> epath.Path:
+    """Returns the folder that trainer.evaluate writes.
+
+    Args:
+      job_dir: a finished job's directory.
+      split: the split's name.
+      other_data: the fingerprint of its data set, where that is not the one that the job was trained on.
+      output: the folder that the user asks for, if any.
+
+    Raises:
+      UserError: the user asks for that of the job's own figures, which hold its thresholds.
+    """
+    if not output:
+        return job_dir / (f"evaluation-{split}-{other_data[:12]}" if other_data else f"evaluation-{split}")
+    asked = files.place("--output", output)
+    if asked.resolve() == (job_dir / "evaluation").resolve():
+        raise UserError(f"--output={output} holds the job's own figures and thresholds: name another folder, or leave it out")
+    return asked
 
 
 def launched_as() -> str | None:

@@ -210,7 +210,6 @@ def _evaluate(
         split="test",
         thresholds=thresholds,
         temperature=temperature,
-        train=directory.description["data"]["train"],
         config=directory.description,
         history=epochs,
     )

@@ -11,6 +11,7 @@ import tensorflow as tf
 from tests import drawn
 from tests.commands import refusal, run
 from tests.jobs import RESULTS, STEPS_PER_EPOCH, history, mirrored, train
+from trainer.data import near_duplicates
 
 
 def test_a_job_leaves_everything_that_the_contract_names(job_dir):
@@ -120,3 +121,21 @@ def test_evaluation_on_another_split_goes_to_its_own_folder(job_dir, data_dir):
     figures = json.loads((job_dir / "evaluation-validation" / "metrics.json").read_text())
     assert (figures["split"], figures["examples"]) == ("validation", 30)
     shutil.rmtree(job_dir / "evaluation-validation")
+
+
+def test_evaluation_on_another_data_set_is_kept_apart_and_claims_nothing_of_the_job(job_dir, tmp_path):
+    made = drawn.dataset(tmp_path, train=12, validation=1, test=1, shard_count=1)
+    # Of its own splits. The job was trained on all of these films, which this file cannot know.
+    (tmp_path / near_duplicates.FILE).write_text("id,split,other_id,other_split,distance\ntt0000000,train,tt0000012,validation,3\n")
+    own = {path: path.read_bytes() for path in (job_dir / "evaluation").iterdir()}
+    folder = job_dir / f"evaluation-train-{made.fingerprint[:12]}"
+    ended = run("trainer.evaluate", f"--job_dir={job_dir}", f"--data_dir={tmp_path}", "--split=train")
+    figures, page = json.loads((folder / "metrics.json").read_text()), (folder / "report.html").read_text()
+    shutil.rmtree(folder)
+    assert figures["data"] == {"fingerprint": made.fingerprint, "is_the_jobs": False}
+    assert figures["near_duplicates"] is None
+    for text in (ended.stdout, page):
+        assert f"train split of another data set ({made.fingerprint[:12]})" in text
+        assert "of another data set than the job" in text
+        assert "these very films" not in text
+    assert own == {path: path.read_bytes() for path in (job_dir / "evaluation").iterdir()}

@@ -114,6 +114,39 @@ def test_finished_is_finished_until_more_is_asked_for(describe):
     assert not describe(epochs=2).is_finished()
 
 
+def test_results_are_cleared_with_what_was_evaluated_beside_them(describe):
+    job = describe()
+    kept = ("evaluation-notes.txt", "history.csv")
+    for name in kept:
+        (job.path / name).write_text("x")
+    for name in ("model", "evaluation", "evaluation-train", "evaluation-test-0123456789ab", "checkpoints"):
+        (job.path / name / "below").mkdir(parents=True)
+    job.clear_results()
+    assert {path.name for path in job.path.iterdir()} == {"checkpoints", *kept}
+
+
+def test_an_evaluation_of_another_split_or_data_set_has_a_folder_of_its_own(tmp_path):
+    job = epath.Path(tmp_path / "job")
+    folders = [
+        job_dir.place_evaluation(job, split, other_data=other, output=None)
+        for split, other in (("test", None), ("train", None), ("test", "0123456789abcdef"), ("test", "1123456789abcdef"))
+    ]
+    names = ["evaluation-test", "evaluation-train", "evaluation-test-0123456789ab", "evaluation-test-1123456789ab"]
+    assert folders == [job / name for name in names]
+
+
+def test_an_evaluation_does_not_replace_the_jobs_own(tmp_path, monkeypatch):
+    job = epath.Path(tmp_path / "job")
+    monkeypatch.chdir(tmp_path)
+    for output in ("job/evaluation", f"{job}/evaluation/", f"{job}/model/../evaluation"):
+        with pytest.raises(UserError, match=r"--output=.*/evaluation.* holds the job's own figures and thresholds: name another"):
+            job_dir.place_evaluation(job, "test", other_data=None, output=output)
+    with pytest.raises(UserError, match="holds the job's own"):
+        job_dir.place_evaluation(epath.Path("gs://posters/job"), "test", other_data=None, output="gs://posters/job/evaluation")
+    asked = job_dir.place_evaluation(job, "test", other_data="0123", output=f"{job}/evaluation-mine")
+    assert asked == job / "evaluation-mine"
+
+
 def test_a_restart_by_the_launcher_fails_as_before_and_a_person_may_try_again(describe, monkeypatch):
     job = describe()
     monkeypatch.setenv("POSTER_JOB_ID", "launch-1")

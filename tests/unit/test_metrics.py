@@ -146,6 +146,7 @@ def test_the_keys_are_those_other_programs_read(four_films):
         "loss",
         "accuracy",
         "mean_average_precision",
+        "mean_average_precision_by_chance",
         "roc_auc",
         "at_0.5",
         "tuned",
@@ -155,7 +156,8 @@ def test_the_keys_are_those_other_programs_read(four_films):
     assert list(figures["at_0.5"]) == overall
     assert list(figures["tuned"]) == [*overall, "thresholds"]
     assert list(figures["per_genre"]) == list(figures["tuned"]["thresholds"]) == ["Drama", "Comedy", "War"]
-    assert list(figures["per_genre"]["War"]) == ["support", "average_precision", "roc_auc", "at_0.5", "tuned"]
+    ranked = ["average_precision", "average_precision_by_chance", "roc_auc"]
+    assert list(figures["per_genre"]["War"]) == ["support", *ranked, "at_0.5", "tuned"]
     assert list(figures["per_genre"]["War"]["tuned"]) == ["precision", "recall", "f1", "tp", "fp", "fn", "tn"]
 
 
@@ -247,9 +249,35 @@ def test_one_film_alone_does_not_place_the_threshold_of_a_rare_genre():
     assert 0 < given.predicted(metrics.tune_thresholds(given))[:, 1].sum() < 40
 
 
-def test_a_genre_that_no_validation_film_has_is_given_to_none():
-    given = predictions([[1, 0, 0]], [[0.9, 0.1, 0.1]])
-    assert given.predicted(metrics.tune_thresholds(given)).tolist() == [[True, False, False]]
+@pytest.mark.parametrize("score", [0.0, 0.1, 1.0])
+def test_a_genre_that_no_validation_film_has_is_given_to_none_however_sure_the_model_is(score):
+    given = predictions([[1, 0, 0]], [[0.9, score, score]])
+    sure = predictions([[1, 1, 1]], [[1.0, 1.0, 1.0]])
+    for films in (given, sure):
+        assert films.predicted(metrics.tune_thresholds(given)).tolist() == [[True, False, False]]
+
+
+@pytest.mark.parametrize(("films", "having"), [(1, 1), (12, 1), (12, 4), (12, 12), (40, 3)])
+def test_average_precision_by_chance_is_the_mean_over_random_rankings(films, having):
+    random = np.random.default_rng(0)
+    places = np.sort(random.random((20_000, films)).argsort(axis=1)[:, :having], axis=1) + 1
+    precision = np.arange(1, having + 1) / places
+    assert metrics.chance_average_precision(films, having) == pytest.approx(precision.mean(), rel=0.02)
+
+
+def test_of_one_film_among_few_chance_is_far_more_than_its_share():
+    assert metrics.chance_average_precision(4, 1) == pytest.approx((1 + 1 / 2 + 1 / 3 + 1 / 4) / 4)
+    assert metrics.chance_average_precision(4, 0) is None
+
+
+def test_chance_is_a_mean_over_the_genres_that_the_mean_average_precision_is_of(four_films):
+    figures = evaluate(four_films)
+    assert figures["per_genre"]["War"]["average_precision_by_chance"] == metrics.chance_average_precision(4, 1)
+    chance = np.array([metrics.chance_average_precision(4, having) for having in (2, 2, 1)], np.float64)
+    assert figures["mean_average_precision_by_chance"] == pytest.approx(chance.mean())
+    without = evaluate(predictions([[1, 0, 0], [0, 0, 1]], [[0.9, 0.1, 0.1], [0.9, 0.1, 0.1]]))
+    assert without["per_genre"]["Comedy"]["average_precision_by_chance"] is None
+    assert without["mean_average_precision_by_chance"] == pytest.approx(metrics.chance_average_precision(2, 1))
 
 
 def test_a_score_on_the_threshold_counts_as_predicted_and_no_rounding_moves_one_there():

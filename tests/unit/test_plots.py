@@ -33,9 +33,15 @@ def make(*, films=40, genres=("Drama", "Comedy", "War"), seed=0):
 
 
 def assess(predictions, thresholds, *, temperature=1.5):
-    counts = dict.fromkeys(predictions.genres, 5)
-    chosen = {"thresholds": thresholds, "temperature": temperature}
-    return assessment.assess(predictions, split="test", **chosen, train_genre_counts=counts)
+    train = {"examples": 10, "genre_counts": dict.fromkeys(predictions.genres, 5)}
+    return assessment.assess(
+        predictions,
+        split="test",
+        fingerprint="f1",
+        trained_on={"fingerprint": "f1", "train": train},
+        thresholds=thresholds,
+        temperature=temperature,
+    )
 
 
 def draw_all(predictions, figures):

@@ -16,18 +16,26 @@ from trainer.evaluation.metrics import Predictions
 HISTORY = [{"epoch": 1, "step": 12345, "learning_rate": 1e-3, "loss": 0.5, "val_mean_average_precision": None}]
 
 
-def make(*, films=12, genres=("Drama", "Comedy", "War"), ids=None, split="test"):
+def assess(predictions, thresholds, *, split="test", fingerprint="f1", **options):
+    train = {"examples": 20, "genre_counts": dict.fromkeys(predictions.genres, 5)}
+    return assessment.assess(
+        predictions,
+        split=split,
+        fingerprint=fingerprint,
+        trained_on={"fingerprint": "f1", "train": train},
+        thresholds=thresholds,
+        temperature=1.25,
+        **options,
+    )
+
+
+def make(*, films=12, genres=("Drama", "Comedy", "War"), ids=None, **options):
     random = np.random.default_rng(3)
     labels = random.random((films, len(genres))) < 0.4
     scores = random.random(labels.shape).astype(np.float32)
     ids = ids or tuple(f"film{films - row:02}" for row in range(films))
     predictions = Predictions(tuple(ids), tuple(genres), labels, scores)
-    thresholds = metrics.tune_thresholds(predictions)
-    counts = dict.fromkeys(genres, 5)
-    figures = assessment.assess(
-        predictions, split=split, thresholds=thresholds, temperature=1.25, train_genre_counts=counts, leaked=frozenset()
-    )
-    return predictions, figures
+    return predictions, assess(predictions, metrics.tune_thresholds(predictions), **{"leaked": frozenset()} | options)
 
 
 def write(folder, *, made=None, history=HISTORY, config=None, posters=3):
@@ -146,8 +154,11 @@ def test_the_page_holds_the_figures_with_their_intervals(page):
     for point in ("at_0.5", "tuned"):
         low, high = figures["intervals"][point]["f1_micro"]
         assert f"<td>{figures[point]['f1_micro']:.3f}<small>[{low:.3f}, {high:.3f}]</small></td>" in page
-    low, high = figures["intervals"]["per_genre"]["War"]["average_precision"]
-    assert f"{figures['per_genre']['War']['average_precision']:.3f}<small>[{low:.3f}, {high:.3f}]</small>" in page
+    low, high = figures["intervals"]["mean_average_precision"]
+    assert f"{figures['mean_average_precision']:.3f}<small>[{low:.3f}, {high:.3f}]</small>" in page
+    assert f"by chance {figures['mean_average_precision_by_chance']:.3f}" in page
+    assert f"of a constant {figures['calibration']['constant']['loss']:.4f}" in page
+    assert f"of a constant {figures['calibration']['constant']['expected_calibration_error']:.3f}" in page
     assert "a temperature of 1.25" in page
     assert "<td>12345</td>" in page
     assert "resnet" in page
@@ -162,22 +173,30 @@ def test_a_warning_stands_before_everything_and_only_where_it_is_due(page, tmp_p
 
     sure = make(films=60)[0]
     sure = Predictions(sure.ids, sure.genres, sure.labels, np.where(sure.labels, 0.9, 0.1).astype(np.float32))
-    half, counts = dict.fromkeys(sure.genres, 0.5), dict.fromkeys(sure.genres, 5)
-    figures = assessment.assess(sure, split="test", thresholds=half, temperature=1.0, train_genre_counts=counts)
-    page = write(tmp_path, made=(sure, figures), posters=0)
+    page = write(tmp_path, made=(sure, assess(sure, dict.fromkeys(sure.genres, 0.5))), posters=0)
     assert "WARNING" not in page
     assert "the model is clearly better than" in page
 
 
-def test_genres_with_too_few_films_are_greyed_and_named(page, tmp_path):
-    assert page.count('<tr class="few">') == len(make()[1]["unjudged"]["genres"]) == 2
+def test_genres_with_too_few_films_are_greyed_and_named_and_have_no_interval(page, tmp_path):
+    _, figures = make()
+    few = figures["unjudged"]["genres"]
+    assert page.count('<tr class="few">') == len(few) == 2
+    for genre, own in figures["per_genre"].items():
+        shown = f">{genre}</th><td>{own['support']}</td><td>{own['average_precision']:.3f}"
+        assert f"{shown}{'</td>' if genre in few else '<small>['}" in page
     assert page.count("Not to be judged") == 1
     assert "Not to be judged" not in write(tmp_path, made=make(films=80), posters=0)
 
 
-def test_the_page_warns_of_a_split_that_flatters(page, tmp_path):
-    assert "Mind the split" in write(tmp_path, made=make(split="validation"))
-    assert "Mind the split" not in page
+def test_the_page_claims_nothing_of_the_job_for_the_films_of_another_data_set(page, tmp_path):
+    assert "the test split of the job&#39;s own data set (f1)" in page
+    assert "Mind the films" not in page
+    assert "The films of this report had no part in the choice" in page
+    other = write(tmp_path, made=make(fingerprint="f2", leaked=None), posters=0, history=[])
+    assert "the test split of another data set (f2)" in other
+    assert "Mind the films" in other
+    assert "had no part in the choice" not in other
 
 
 def test_predictions_are_sorted_by_id_and_bring_every_score_back_exactly():

@@ -12,13 +12,21 @@ GENRES = ("Drama", "Comedy", "War")
 COUNTS = {"Drama": 90, "Comedy": 20, "War": 10}
 
 
-def assess(labels, scores, *, counts=COUNTS, temperature=1.0, thresholds=None, leaked=None):
+def assess(
+    labels, scores, *, counts=COUNTS, temperature=1.0, thresholds=None, leaked=None, split="test", fingerprint="0123456789abcdef"
+):
     labels = np.array(labels, bool)
     genres = GENRES[: labels.shape[1]]
     given = Predictions(tuple(map(str, range(len(labels)))), genres, labels, np.array(scores, np.float32))
     thresholds = thresholds or dict.fromkeys(genres, 0.5)
     return assessment.assess(
-        given, split="test", thresholds=thresholds, temperature=temperature, train_genre_counts=counts, leaked=leaked
+        given,
+        split=split,
+        fingerprint=fingerprint,
+        trained_on={"fingerprint": "0123456789abcdef", "train": {"examples": 100, "genre_counts": counts}},
+        thresholds=thresholds,
+        temperature=temperature,
+        leaked=leaked,
     )
 
 
@@ -30,7 +38,7 @@ def test_without_doubt_there_is_no_warning():
     figures = assess(labels(), 0.1 + 0.8 * labels())
     verdicts = summary.verdicts(figures)
     assert [verdict.clear for verdict in verdicts] == [True, True]
-    assert "clearly better than a rule that never looks at a poster, “always Drama and Comedy”" in verdicts[0].sentence
+    assert "is clearly better than a rule that never looks at a poster, “always Drama and Comedy”" in verdicts[0].sentence
     assert "its micro F1 is 1.000, the rule's 0.444" in verdicts[0].sentence
     assert "WARNING" not in summary.table(figures)
 
@@ -53,7 +61,7 @@ def test_a_lead_that_may_be_chance_is_no_lead():
     assert low <= 0 < high
     for verdict in summary.verdicts(figures):
         assert not verdict.clear
-        assert "NOT clearly better" in verdict.sentence
+        assert "has NOT been shown to beat" in verdict.sentence
         assert "may be chance" in verdict.sentence
 
 
@@ -87,7 +95,80 @@ def test_figures_stand_again_without_films_whose_poster_is_also_in_another_split
     assert figures["near_duplicates"]["films"] == 6
     assert figures["near_duplicates"]["without"]["examples"] == 54
     assert figures["near_duplicates"]["without"]["tuned"]["f1_micro"] == 1 > figures["tuned"]["f1_micro"]
-    assert "another one: 6. Without them, on 54 films: micro F1 1.000," in summary.table(figures)
+    assert "another one: 6. Without them, on 54 films: micro F1 1.000 [1.000, 1.000]," in summary.table(figures)
+
+
+def test_a_lead_that_rests_on_films_that_leaked_is_no_lead():
+    # It knows the 30 films that leaked by heart, and gives the others what the better constant does.
+    scores = np.tile([0.9, 0.9, 0.1], (60, 1))
+    scores[:30] = 0.1 + 0.8 * labels(30)
+    leaked = frozenset(map(str, range(30)))
+    figures = assess(labels(), scores, leaked=leaked)
+    assert figures["intervals"]["differences"]["tuned"]["always_top_2"]["f1_micro"][0] > 0
+    assert figures["near_duplicates"]["without"]["intervals"]["differences"]["tuned"]["always_top_2"]["f1_micro"] == [0, 0]
+    for verdict in summary.verdicts(figures):
+        assert not verdict.clear
+        assert "on the 30 films whose poster is in no other split, the model has NOT been shown to beat" in verdict.sentence
+    assert all(verdict.clear for verdict in summary.verdicts(assess(labels(), scores)))
+
+
+@pytest.mark.parametrize(("leaked", "said"), [(54, "too few films whose poster is in no other split (6)"), (60, "every poster")])
+def test_of_a_split_that_leaked_nothing_is_said(leaked, said):
+    figures = assess(labels(), labels(), leaked=frozenset(map(str, range(leaked))))
+    for verdict in summary.verdicts(figures):
+        assert not verdict.clear
+        assert said in verdict.sentence
+
+
+def test_it_is_said_which_data_set_it_is_and_what_part_its_films_had_in_making_the_model():
+    own = {split: assess(labels(), labels(), split=split) for split in ("train", "validation", "test")}
+    assert {split: bool(summary.caution(figures)) for split, figures in own.items()} == {
+        "train": True,
+        "validation": True,
+        "test": False,
+    }
+    assert "trained on these very films" in summary.caution(own["train"])
+    assert "best epoch were chosen on these very films" in summary.table(own["validation"])
+    assert "test split of the job's own data set (0123456789ab), 60 films" in summary.table(own["test"])
+    assert own["test"]["data"] == {"fingerprint": "0123456789abcdef", "is_the_jobs": True}
+    for split in own:
+        other = assess(labels(), labels(), split=split, fingerprint="fedcba9876543210")
+        table = summary.table(other)
+        assert f"{split} split of another data set (fedcba987654), 60 films" in table
+        assert "of another data set than the job's. Whether the model was trained on some of them" in table
+        assert "were among those that the model was trained on" in table
+        assert "these very films" not in table
+        assert "Prepare the data set again" not in table
+        assert other["data"] == {"fingerprint": "fedcba9876543210", "is_the_jobs": False}
+
+
+def test_a_constant_that_is_calibrated_for_nothing_stands_beside_the_model():
+    given = np.zeros((100, 3))
+    given[:90, 0] = given[:20, 1] = given[:10, 2] = 1
+    figures = assess(given, np.full((100, 3), 0.5))
+    constant = figures["calibration"]["constant"]
+    entropy = [-(p * np.log(p) + (1 - p) * np.log(1 - p)) for p in (0.9, 0.2, 0.1)]
+    assert constant == {
+        "loss": pytest.approx(np.mean(entropy), rel=1e-6),
+        "expected_calibration_error": pytest.approx(0, abs=1e-6),
+    }
+    lines = summary.table(figures).splitlines()
+    (loss,) = [line for line in lines if line.startswith("loss  ")]
+    assert f"(of a constant: {constant['loss']:.4f})" in loss
+    (error,) = [line for line in lines if line.startswith("expected calibration error")]
+    assert error.endswith("of a constant: 0.000)")
+
+
+def test_a_genre_that_cannot_be_judged_has_no_interval():
+    rare = np.tile([1, 0, 0], (60, 1))
+    rare[:30, 1] = rare[:3, 2] = 1
+    figures = assess(rare, np.random.default_rng(0).random((60, 3)))
+    assert figures["intervals"]["per_genre"]["War"]["average_precision"]
+    lines = summary.table(figures).splitlines()
+    rows = {
+        line.split()[0]: line for line in lines[lines.index(next(line for line in lines if line.startswith("genre "))) + 1 :][:3]
+    }
+    assert {genre: "[" in row for genre, row in rows.items()} == {"Drama": True, "Comedy": True, "War": False}
 
 
 @pytest.mark.parametrize(
@@ -112,6 +193,8 @@ def test_the_table_has_figures_with_intervals_beside_the_baselines():
     (row,) = [line for line in lines if line.startswith("micro F1  ")]
     assert f"{figures['at_0.5']['f1_micro']:.3f} [{low:.3f}, {high:.3f}]" in row
     assert any("always Drama and Comedy" in line and "model, threshold 0.5" in line for line in lines)
+    (ranking,) = [line for line in lines if line.startswith("mean average precision  ")]
+    assert ranking.endswith(f"(by chance: {figures['mean_average_precision_by_chance']:.3f})")
     low, high = figures["intervals"]["loss"]
     assert any(line.startswith("loss  ") and f"[{low:.4f}, {high:.4f}]" in line for line in lines)
     (lead,) = [line for line in lines if line.startswith("micro F1, lead over always Drama and Comedy")]

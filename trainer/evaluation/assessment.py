@@ -1,6 +1,7 @@
 """Everything that metrics.json holds: the plain figures, how far each can be trusted, and which genres cannot be judged at all."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,10 @@ def assess(
     predictions: Predictions,
     *,
     split: str,
+    fingerprint: str,
+    trained_on: Mapping[str, Any],
     thresholds: Mapping[str, float],
     temperature: float,
-    train_genre_counts: Mapping[str, int],
     leaked: frozenset[str] | None = None,
 ) -> dict[str, Any]:
     """Returns what metrics.json holds.
@@ -27,24 +29,35 @@ def assess(
     Args:
       predictions: of the split that is evaluated, with scores made with the temperature.
       split: its name.
+      fingerprint: that of its data set.
+      trained_on: of the data set that the network was trained on the `fingerprint`, and `examples` and `genre_counts` of its
+        training split as `train`: `data` of the job's config.json.
       thresholds: by genre, from `metrics.tune_thresholds` on the validation split.
       temperature: from `calibration.fit_temperature` on the validation split.
-      train_genre_counts: films by genre in the TRAINING split.
       leaked: the ids of films whose poster also occurs in another split, from `near_duplicates.leaked`; None: not known.
 
     Returns:
-      `metrics.compute`'s figures; `intervals`, from `uncertainty.intervals`; `calibration`, from `calibration.describe`;
-      `unjudged`: `least_films`, and the `genres` with fewer films than that here, or with none in training, each with its
-      `films` and `train_films`, which count in every mean as all others do; and `near_duplicates`: None where it is not known,
-      else how many `films` are such, and `without` them `examples` and some of the figures, if there are such and others.
+      `metrics.compute`'s figures, and `intervals`, from `uncertainty.intervals`; `data`: the `fingerprint`, and whether it
+      `is_the_jobs` own; `calibration`, from `calibration.describe`, and what a `constant`, which gives every film each genre's
+      frequency in training, has for its `loss` and `expected_calibration_error`; `unjudged`: `least_films`, and the `genres` with
+      fewer films than that here, or with none in training, each with its `films` and `train_films`, which count in every mean as
+      all others do; and `near_duplicates`: None where it is not known, else how many `films` are such, and figures and intervals
+      `without` them, if there are such and others.
     """
-    figures = metrics.compute(predictions, split=split, thresholds=thresholds, train_genre_counts=train_genre_counts)
-    baselines = {key: figures["baselines"][key]["genres"] for key in figures["baselines"]}
+    train = trained_on["train"]
+
+    def measure(films: Predictions) -> dict[str, Any]:
+        figures = metrics.compute(films, split=split, thresholds=thresholds, train_genre_counts=train["genre_counts"])
+        baselines = {key: baseline["genres"] for key, baseline in figures["baselines"].items()}
+        return figures | {"intervals": uncertainty.intervals(films, thresholds=thresholds, baselines=baselines)}
+
+    figures = measure(predictions)
     films = {genre: figures["per_genre"][genre]["support"] for genre in predictions.genres}
-    trained = {genre: train_genre_counts.get(genre, 0) for genre in predictions.genres}
+    trained = {genre: train["genre_counts"].get(genre, 0) for genre in predictions.genres}
     return figures | {
-        "intervals": uncertainty.intervals(predictions, thresholds=thresholds, baselines=baselines),
-        "calibration": calibration.describe(predictions.labels, predictions.scores, temperature),
+        "data": {"fingerprint": fingerprint, "is_the_jobs": fingerprint == trained_on["fingerprint"]},
+        "calibration": calibration.describe(predictions.labels, predictions.scores, temperature)
+        | {"constant": _constant(predictions, [count / train["examples"] for count in trained.values()])},
         "unjudged": {
             "least_films": LEAST_FILMS,
             "genres": {
@@ -53,24 +66,24 @@ def assess(
                 if films[genre] < LEAST_FILMS or not trained[genre]
             },
         },
-        "near_duplicates": None if leaked is None else _without(predictions, leaked, figures, thresholds, train_genre_counts),
+        "near_duplicates": None if leaked is None else _without(predictions, leaked, measure),
     }
 
 
-def _without(
-    predictions: Predictions,
-    leaked: frozenset[str],
-    figures: Mapping[str, Any],
-    thresholds: Mapping[str, float],
-    train_genre_counts: Mapping[str, int],
-) -> dict[str, Any]:
-    """Counts the films that leaked, and computes the figures of the others."""
+def _constant(predictions: Predictions, frequencies: Sequence[float]) -> dict[str, float]:
+    """Returns the loss and the calibration error of one score a genre for every film."""
+    scores = np.tile(np.array(frequencies, np.float32), (len(predictions.ids), 1))
+    return {
+        "loss": float(metrics.film_losses(dataclasses.replace(predictions, scores=scores)).mean()),
+        "expected_calibration_error": calibration.reliability(predictions.labels, scores)["expected_calibration_error"],
+    }
+
+
+def _without(predictions: Predictions, leaked: frozenset[str], measure: Callable[[Predictions], dict[str, Any]]) -> dict[str, Any]:
+    """Counts the films that leaked, and measures the others."""
     others = np.array([film not in leaked for film in predictions.ids])
     without = None
     if others.any() and not others.all():
         ids = tuple(film for film in predictions.ids if film not in leaked)
-        rest = Predictions(ids, predictions.genres, predictions.labels[others], predictions.scores[others])
-        every = metrics.compute(rest, split=figures["split"], thresholds=thresholds, train_genre_counts=train_genre_counts)
-        without = {key: every[key] for key in ("examples", "loss", "accuracy", "mean_average_precision")}
-        without |= {point: {key: every[point][key] for key in metrics.F1} for point in metrics.POINTS}
+        without = measure(Predictions(ids, predictions.genres, predictions.labels[others], predictions.scores[others]))
     return {"films": int((~others).sum()), "without": without}

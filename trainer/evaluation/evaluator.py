@@ -44,7 +44,6 @@ def evaluate(
     split: str,
     thresholds: Mapping[str, float],
     temperature: float,
-    train: Mapping[str, Any],
     config: Mapping[str, Any],
     history: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
@@ -55,23 +54,26 @@ def evaluate(
       dataset: the data set.
       output: the folder to write.
       split: the split's name.
-      thresholds: by genre, chosen on the validation split of the data that the network was trained with.
+      thresholds: by genre, chosen on the validation split of the data that the network was trained on.
       temperature: fitted there, before the thresholds were chosen.
-      train: `examples` and `genre_counts` of the training split that the network was trained with.
-      config: the job's settings, for the report.
+      config: what the job's config.json says: its settings, for the report, and `data`, which it was trained on.
       history: its epochs; empty leaves the curves out.
 
     Returns:
       What metrics.json holds.
     """
     predictions = predictor.predictions(predictor.logits(), temperature)
+    trained_on = config["data"]
+    # Of another data set, near_duplicates.csv says nothing of the films that the job was trained on.
+    leaked = near_duplicates.leaked(dataset, split) if dataset.fingerprint == trained_on["fingerprint"] else None
     figures = assessment.assess(
         predictions,
         split=split,
+        fingerprint=dataset.fingerprint,
+        trained_on=trained_on,
         thresholds=thresholds,
         temperature=temperature,
-        train_genre_counts=train["genre_counts"],
-        leaked=near_duplicates.leaked(dataset, split),
+        leaked=leaked,
     )
     for verdict in summary.verdicts(figures):
         _log.log(logging.INFO if verdict.clear else logging.WARNING, "%s", verdict.sentence)
@@ -86,7 +88,7 @@ def evaluate(
         config=config,
         sample=[predictions.ids[row] for row in sample],
         pictures={predictions.ids[row]: picture for row, picture in pictures.items()},
-        train_genre_counts=train["genre_counts"],
-        train_examples=train["examples"],
+        train_genre_counts=trained_on["train"]["genre_counts"],
+        train_examples=trained_on["train"]["examples"],
     )
     return figures

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+from scipy import special
 from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
     confusion_matrix,
     f1_score,
     hamming_loss,
-    log_loss,
     precision_recall_fscore_support,
     roc_auc_score,
 )
@@ -25,6 +25,9 @@ F1 = {"f1_micro": "micro F1", "f1_macro": "macro F1", "f1_samples": "F1 per film
 
 # A float32 sigmoid reaches 0 and 1 exactly; this is also where Keras's binary cross-entropy clips.
 _CLIP = 1e-7
+
+# Midway between this and any score lies a number above 1, which no score is.
+_ABOVE = 3.0
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,10 @@ class Predictions:
         # In float64: NumPy would round a Python float to the scores' float32 first, perhaps onto a score.
         return self.scores.astype(np.float64) >= np.array(limits, np.float64)
 
+    def at_points(self, thresholds: Mapping[str, float]) -> dict[str, np.ndarray]:
+        """Returns what is predicted at each of `POINTS`, bool [N, G]; `thresholds` are the tuned ones, by genre."""
+        return {"at_0.5": self.predicted(0.5), "tuned": self.predicted(thresholds)}
+
     def names(self, decisions: np.ndarray) -> list[str]:
         """Returns the genres that are True in bool [G], in the data set's order."""
         return [genre for genre, decision in zip(self.genres, decisions, strict=True) if decision]
@@ -82,8 +89,8 @@ def tune_thresholds(predictions: Predictions) -> dict[str, float]:
     A Tale of Two Approaches", compare the two).
 
     Every cut between two different scores is tried, and naming no film. Of equally good ones the highest is taken. A threshold lies
-    midway between the scores on either side of its cut, so that it does not sit on one film's score. A genre that no film here has
-    gets one above all scores.
+    midway between the scores on either side of its cut, so that it does not sit on one film's score. A genre that is best given to
+    none, as one that no film here has, gets one above 1, which no score of any film reaches.
     """
     columns = zip(predictions.labels.T, predictions.scores.T.astype(np.float64), strict=True)
     cuts = [_Cuts.of((labels + _expected(labels, scores)) / 2, scores) for labels, scores in columns]
@@ -121,7 +128,7 @@ class _Cuts:
     @classmethod
     def of(cls, labels: np.ndarray, scores: np.ndarray) -> Self:
         levels, level_of = np.unique(-scores, return_inverse=True)  # Ascending in -score: the likeliest films come first.
-        bounds = np.concatenate([[1.0], -levels, [0.0]])
+        bounds = np.concatenate([[_ABOVE], -levels, [0.0]])
         return cls(
             actual=float(labels.sum()),
             thresholds=(bounds[:-1] + bounds[1:]) / 2,
@@ -139,6 +146,23 @@ def mean_average_precision(predictions: Predictions) -> float | None:
     return _mean(_average_precision(*column) for column in _columns(predictions))
 
 
+def chance_average_precision(films: int, having: int) -> float | None:
+    """Returns the average precision to be expected of a random ranking, in which no two films share a score.
+
+    It is more than the genre's share of the films, and the more so the fewer they are: the first film with the genre is sometimes
+    near the top (Y. Bestgen, "Exact Expected Average Precision of the Random Baseline for System Evaluation", The Prague Bulletin
+    of Mathematical Linguistics 103, 2015).
+
+    Args:
+      films: how many are ranked.
+      having: how many of them have the genre; with none it is undefined, None.
+    """
+    if not having:
+        return None
+    first = (special.digamma(films + 1) + np.euler_gamma) / films  # The mean of 1, 1/2, … 1/films: what one film alone gets.
+    return float(first + (having - 1) / max(films - 1, 1) * (1 - first))
+
+
 def compute(
     predictions: Predictions, *, split: str, thresholds: Mapping[str, float], train_genre_counts: Mapping[str, int]
 ) -> dict[str, Any]:
@@ -148,8 +172,8 @@ def compute(
     [1e-7, 1 - 1e-7], without label smoothing or weights. `accuracy` is categorical: the share of films whose likeliest
     genre is the first true one in the data set's order; a film without genres counts as wrong. The figures of an
     operating point count what is undefined as 0, also within an average, as scikit-learn's `zero_division=0` does. The
-    mean average precision and ROC AUC are means over the genres for which they are defined. A figure of one genre that
-    is undefined is None.
+    mean average precision, what it would be by chance, and ROC AUC are means over the genres for which they are defined.
+    A figure of one genre that is undefined is None.
 
     Args:
       predictions: of the split that is evaluated.
@@ -161,14 +185,16 @@ def compute(
       Plain dicts, lists, strings, ints, finite floats and None, keyed as in metrics.json.
     """
     labels, scores = predictions.labels, predictions.scores.astype(np.float64)
-    predicted = {"at_0.5": predictions.predicted(0.5), "tuned": predictions.predicted(thresholds)}
+    chance = [chance_average_precision(len(labels), int(support)) for support in labels.sum(axis=0)]
+    predicted = predictions.at_points(thresholds)
     points = {point: _figures(labels, decisions) for point, decisions in predicted.items()}
     return {
         "split": split,
         "examples": len(labels),
-        "loss": float(log_loss(labels.ravel(), scores.clip(_CLIP, 1 - _CLIP).ravel(), labels=[False, True])),
+        "loss": float(film_losses(predictions).mean()),
         "accuracy": float(first_genre_hits(predictions).mean()),
         "mean_average_precision": mean_average_precision(predictions),
+        "mean_average_precision_by_chance": _mean(chance),
         "roc_auc": _mean(_roc_auc(*column) for column in _columns(predictions)),
         "at_0.5": points["at_0.5"],
         "tuned": points["tuned"] | {"thresholds": {genre: float(thresholds[genre]) for genre in predictions.genres}},
@@ -177,6 +203,7 @@ def compute(
             genre: {
                 "support": int(labels[:, g].sum()),
                 "average_precision": _average_precision(labels[:, g], scores[:, g]),
+                "average_precision_by_chance": chance[g],
                 "roc_auc": _roc_auc(labels[:, g], scores[:, g]),
             }
             | {point: _genre_figures(labels[:, g], decisions[:, g]) for point, decisions in predicted.items()}

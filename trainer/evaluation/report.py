@@ -108,7 +108,6 @@ def _page(
     environment.filters["number"] = _number
     environment.filters["data_uri"] = lambda png: f"data:image/png;base64,{base64.b64encode(png).decode()}"
     template = importlib.resources.files(__package__).joinpath("report.html.j2").read_text("utf-8")
-    chance = [own["support"] / metrics["examples"] for own in metrics["per_genre"].values() if own["support"]]
     return environment.from_string(template).render(
         metrics=metrics,
         charts=charts,
@@ -122,11 +121,13 @@ def _page(
         f1=F1,
         overall=summary.OVERALL,
         verdicts=summary.verdicts(metrics),
+        caution=summary.caution(metrics),
+        data_name=summary.data_name(metrics),
+        average_precision_bounds=lambda genre: summary.average_precision_bounds(metrics, genre),
         unjudged=summary.unjudged(metrics),
         near_duplicates=summary.near_duplicates(metrics),
         baseline_name=summary.baseline_name,
         level=f"{100 * metrics['intervals']['level']:g} %",
-        chance=sum(chance) / len(chance) if chance else None,
     )
 
 
