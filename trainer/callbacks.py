@@ -27,15 +27,15 @@ Logs = dict[str, Any]
 class LearningRate(keras.callbacks.LearningRateScheduler):
     """Sets the learning rate before every step, where Keras's own does it once an epoch, and reports the last that was used."""
 
-    def __init__(self, rate: Callable[[int], float], state: TrainingState, *, share: Callable[[int], float]) -> None:
+    def __init__(self, rate: Callable[[int], float], state: TrainingState, *, multiplier: Callable[[int], float]) -> None:
         """Args:
         rate: the learning rate as a function of the global step.
         state: holds the global step.
-        share: what of it the network's pretrained part gets, if there is one, likewise.
+        multiplier: of it for the network's pretrained part, if there is one, likewise.
         """
         super().__init__(rate)
         self._supports_tf_logs = True
-        self._state, self._share = state, share
+        self._state, self._multiplier = state, multiplier
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         """Does nothing: the rate is a matter of steps."""
@@ -45,7 +45,7 @@ class LearningRate(keras.callbacks.LearningRateScheduler):
         step = self._state.progress.step
         self.model.optimizer.learning_rate = self.schedule(step)
         if self.model.pretrained is not None:
-            self.model.pretrained.share.assign(self._share(step))
+            self.model.pretrained.multiplier.assign(self._multiplier(step))
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """Adds the rate of the epoch's last step."""

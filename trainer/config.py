@@ -17,7 +17,10 @@ from trainer.errors import UserError
 _OWN_NETWORKS = ("cnn", "resnet")
 # For these nobody offers a download.
 _LITE = ("efficientnet_lite0", "efficientnet_lite2")
-_BACKBONES = (*_LITE, "efficientnet_v2_b0", "resnet50_v2")
+BACKBONES = (*_LITE, "efficientnet_v2_b0", "resnet50_v2")
+
+# What these say matters to a network with --weights alone.
+FINE_TUNING = ("freeze_epochs", "backbone_rate")
 
 
 def _option(
@@ -50,7 +53,7 @@ class TrainConfig:
     data_dir: str = _option("", "The data set: a folder that trainer.prepare made.", free=True)
     job_dir: str = _option("", "Where everything about the job goes; the job resumes from there by itself.", free=True)
 
-    model: str = _option("resnet", "The network.", choices=(*_OWN_NETWORKS, *_BACKBONES))
+    model: str = _option("resnet", "The network.", choices=(*_OWN_NETWORKS, *BACKBONES))
     weights: str = _option(
         "none",
         "What the network begins with, but for its head: none, which is random weights; imagenet, which downloads them; or a "
@@ -58,7 +61,7 @@ class TrainConfig:
     )
     freeze_epochs: float = _option(1.0, "With --weights: epochs in which the head alone learns.", minimum=0.0)
     backbone_rate: float = _option(
-        0.1, "With --weights: the share of the learning rate that the rest gets afterwards.", minimum=0.0, maximum=1.0
+        0.1, "With --weights: the multiplier of the learning rate for the rest afterwards.", minimum=0.0, maximum=1.0
     )
     precision: str = _option(
         "float32",
@@ -87,7 +90,7 @@ class TrainConfig:
     positive_weights: str = _option(
         "none",
         "What a film of a genre weighs against one that is not of it: the same; the root of negatives/positives; "
-        "negatives/positives.",
+        "negatives/positives. With either of these a score is no probability: its odds are multiplied by that weight.",
         choices=("none", "sqrt", "balanced"),
     )
     early_stopping: int = _option(
@@ -173,9 +176,12 @@ class TrainConfig:
 
     def _check_weights(self) -> None:
         if not self.is_pretrained:
+            for field in dataclasses.fields(self):
+                if field.name in FINE_TUNING and (value := getattr(self, field.name)) != field.default:
+                    raise UserError(f"--{field.name}={value} is for a network with --weights: name those, or leave it out")
             return
         if self.model in _OWN_NETWORKS:
-            raise UserError(f"--weights={self.weights} is not for --model={self.model}: choose one of {', '.join(_BACKBONES)}")
+            raise UserError(f"--weights={self.weights} is not for --model={self.model}: choose one of {', '.join(BACKBONES)}")
         if self.weights == "imagenet":
             if self.model in _LITE:
                 raise UserError(
@@ -245,8 +251,15 @@ def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> TrainConfig:
     return TrainConfig(**{field.name: flag_values[field.name].value for field in dataclasses.fields(TrainConfig)})
 
 
+def without_effect(description: Mapping[str, Any]) -> tuple[str, ...]:
+    """The fields of a config.json that do not matter to its job."""
+    return FINE_TUNING if description.get("weights", "none") == "none" else ()
+
+
 def from_description(description: Mapping[str, Any]) -> TrainConfig:
     """The job that a config.json describes, as far as it decides what is learnt."""
     known = {field.name for field in dataclasses.fields(TrainConfig) if not field.metadata["free"]}
+    # An earlier version wrote down what was said of these in vain.
+    known -= set(without_effect(description))
     # One of an earlier version lacks what did not exist then, which is at its default.
     return TrainConfig(data_dir="-", job_dir="-", **{name: description[name] for name in known & description.keys()})

@@ -1,6 +1,7 @@
-"""Training on from weights that others have trained: the head learns first, then all of the network, its backbone more slowly."""
+"""Training on from weights that others have trained: the head learns first, then the backbone's later layers too, more slowly."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -15,15 +16,28 @@ class Pretrained:
 
     Attributes:
       backbone: that part.
-      share: of the learning rate, which it gets; a variable, float32, that a callback sets before every step. At 0 it is frozen.
+      multiplier: of its learning rate; a variable, float32, that a callback sets before every step. At 0 it is frozen.
     """
 
     backbone: keras.Model
-    share: tf.Variable
+    multiplier: tf.Variable
 
 
-def share(config: TrainConfig, *, steps_per_epoch: int) -> Callable[[int], float]:
-    """What share of the learning rate the backbone gets, as a function of the global step alone.
+def freeze_early_layers(backbone: keras.Model) -> None:
+    """Freezes for good each layer whose feature map is higher than an eighth of the picture: the stem and the first stages.
+
+    Their filters, of edges and colours, serve any pictures (Yosinski et al. 2014, "How transferable are features in deep neural
+    networks?"), and their feature maps are the largest, so that their gradients would be the dearest part of a step.
+    """
+    # Each stride rounds up.
+    eighth = math.ceil(backbone.input_shape[1] / 8)
+    for layer in backbone.layers:
+        if layer.weights and layer.output_shape[1] > eighth:
+            layer.trainable = False
+
+
+def multiplier(config: TrainConfig, *, steps_per_epoch: int) -> Callable[[int], float]:
+    """The multiplier of the backbone's learning rate, as a function of the global step alone.
 
     It rises to `backbone_rate` over an epoch: the optimizer's averages have not seen the backbone's gradients before, and its first
     steps are too long for weights that are good already.
@@ -36,15 +50,16 @@ def share(config: TrainConfig, *, steps_per_epoch: int) -> Callable[[int], float
     return at
 
 
-class Adam(keras.optimizers.Adam):
-    """Adam, or AdamW where it is given a decay, of which the backbone's weights get a share of the learning rate.
+class DiscriminativeAdam(keras.optimizers.Adam):
+    """Adam, or AdamW where it is given a decay, with discriminative learning rates: one for the head, one for the backbone.
 
-    While the share is 0 their gradients are not computed.
+    See Howard and Ruder 2018, "Universal Language Model Fine-tuning for Text Classification". While the backbone's is 0 its
+    gradients are not computed.
     """
 
     def __init__(self, pretrained: Pretrained, *, learning_rate: float, weight_decay: float | None) -> None:
         super().__init__(learning_rate, weight_decay=weight_decay)
-        self._share = pretrained.share
+        self._multiplier = pretrained.multiplier
         self._of_backbone = frozenset(self._var_key(variable) for variable in pretrained.backbone.trainable_variables)
 
     def compute_gradients(
@@ -64,16 +79,16 @@ class Adam(keras.optimizers.Adam):
                 for variable, inside in zip(var_list, in_backbone, strict=True)
             ]
 
-        return list(zip(tf.cond(self._share > 0, all_of_them, those_of_the_head), var_list, strict=True))
+        return list(zip(tf.cond(self._multiplier > 0, all_of_them, those_of_the_head), var_list, strict=True))
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
-        """As Keras's, then takes back of a backbone's weight what is beyond its share."""
+        """As Keras's, then shortens the step of a backbone's weight."""
         if not self._is_of_backbone(variable):
             super().update_step(gradient, variable)
             return
         before = tf.identity(variable)
         super().update_step(gradient, variable)
-        variable.assign(before + self._share * (variable - before))
+        variable.assign(before + self._multiplier * (variable - before))
 
     def _is_of_backbone(self, variable: tf.Variable) -> bool:
         return self._var_key(variable) in self._of_backbone

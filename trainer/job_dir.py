@@ -9,7 +9,7 @@ from typing import Any
 from etils import epath
 
 from trainer import files
-from trainer.config import TrainConfig, fingerprint
+from trainer.config import TrainConfig, fingerprint, without_effect
 from trainer.data.shards import Dataset
 from trainer.errors import UserError
 
@@ -131,7 +131,7 @@ class JobDir:
             return
         differences = [
             f"{name}={_shown(found.get(name))} (not {_shown(self.description.get(name))})"
-            for name in sorted({*found, *self.description} - {"epochs"})
+            for name in sorted({*found, *self.description} - {"epochs", *without_effect(self.description)})
             if found.get(name) != self.description.get(name)
         ]
         if differences:

@@ -47,8 +47,8 @@ def build(config: TrainConfig, *, genres: int, height: int, width: int) -> "Netw
     network = Network({"image": image, "position": position}, logits, name=config.model)
     network.is_mirrored = config.augment != "none"
     if config.is_pretrained:
-        share = tf.Variable(0.0, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA, name="share")
-        network.pretrained = fine_tuning.Pretrained(network.get_layer("backbone"), share)
+        multiplier = tf.Variable(0.0, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA, name="multiplier")
+        network.pretrained = fine_tuning.Pretrained(network.get_layer("backbone"), multiplier)
     return network
 
 
@@ -72,8 +72,10 @@ class Network(keras.Model):
         return figures | self.more_figures()
 
     def _fine_tuning_step(self, features: dict[str, tf.Tensor], labels: tf.Tensor) -> dict[str, tf.Tensor]:
-        # Keras's step, but for the tape: the optimizer asks it once in each of two branches.
-        with tf.GradientTape(persistent=True) as tape:
+        # Keras's step, but for the tape: the optimizer asks it once in each of two branches. Left to itself it would watch frozen
+        # layers too, and differentiate what leads to them alone.
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+            tape.watch(self.trainable_variables)
             logits = self(features, training=True)
             loss = self.compute_loss(features, labels, logits)
         self.optimizer.minimize(loss, self.trainable_variables, tape=tape)
@@ -121,11 +123,13 @@ def _resnet(x: tf.Tensor, position: tf.Tensor, config: TrainConfig) -> tf.Tensor
 
 def _with_backbone(x: tf.Tensor, position: tf.Tensor, config: TrainConfig) -> tf.Tensor:
     """A network of `trainer.backbones`, on pictures as it was trained on."""
-    backbone = BACKBONES[config.model]
-    height, width = x.shape[1:3]
-    x = layers.Rescaling(backbone.scale, offset=backbone.offset, name="centre")(x)
+    made_for = BACKBONES[config.model]
+    backbone = made_for.build(*x.shape[1:3])
+    if config.is_pretrained:
+        fine_tuning.freeze_early_layers(backbone)
+    x = layers.Rescaling(made_for.scale, offset=made_for.offset, name="centre")(x)
     # Statistics of a few posters would be worse than those of a million pictures; scales and offsets learn with the rest.
-    x = backbone.build(height, width)(x, training=False if config.is_pretrained else None)
+    x = backbone(x, training=False if config.is_pretrained else None)
     return _pooled(x, position, config)
 
 

@@ -16,7 +16,8 @@ class GenreLoss(keras.losses.Loss):
 
     Args:
       label_smoothing: moves the targets from 0 and 1 towards a half by this share (Szegedy et al. 2016).
-      positive_weights: what a film of a genre weighs, [G]; None: 1 for each.
+      positive_weights: what a film of a genre weighs, [G]; None: 1 for each. The logits with the least loss are higher than those
+        of the genre's probability by the logarithm of its weight.
     """
 
     def __init__(self, *, label_smoothing: float = 0.0, positive_weights: np.ndarray | None = None) -> None:
@@ -102,7 +103,7 @@ def learning_rate(config: TrainConfig, *, steps_per_epoch: int) -> Callable[[int
 
 
 def optimizer(config: TrainConfig, pretrained: fine_tuning.Pretrained | None = None) -> keras.optimizers.Optimizer:
-    """The job's optimizer; a callback sets its learning rate before every step, and the share of the pretrained part."""
+    """The job's optimizer; a callback sets its learning rate before every step, and its multiplier for the pretrained part."""
     made = _optimizer(config, pretrained)
     # Decay is for the weights that multiply the input; a pull on offsets and scales only costs fit. Those of others begin nearer to
     # where they should end than 0 is (Li, Grandvalet and Davoine 2018, "Explicit Inductive Bias for Transfer Learning").
@@ -114,7 +115,7 @@ def optimizer(config: TrainConfig, pretrained: fine_tuning.Pretrained | None = N
 def _optimizer(config: TrainConfig, pretrained: fine_tuning.Pretrained | None) -> keras.optimizers.Optimizer:
     decay = config.weight_decay if config.optimizer == "adamw" else None
     if pretrained is not None:
-        return fine_tuning.Adam(pretrained, learning_rate=config.learning_rate, weight_decay=decay)
+        return fine_tuning.DiscriminativeAdam(pretrained, learning_rate=config.learning_rate, weight_decay=decay)
     if decay is None:
         return keras.optimizers.Adam(config.learning_rate)
     return keras.optimizers.AdamW(config.learning_rate, weight_decay=decay)

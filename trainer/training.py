@@ -136,7 +136,7 @@ def train(
         callbacks.LearningRate(
             objective.learning_rate(job, steps_per_epoch=steps_per_epoch),
             training_state,
-            share=fine_tuning.share(job, steps_per_epoch=steps_per_epoch),
+            multiplier=fine_tuning.multiplier(job, steps_per_epoch=steps_per_epoch),
         ),
         callbacks.BackupAndRestore(
             training_state,

@@ -63,6 +63,21 @@ def test_weights_that_a_network_cannot_begin_with_are_refused(model, weights, re
         TrainConfig(data_dir="d", job_dir="j", model=model, weights=weights)
 
 
+@pytest.mark.parametrize("option", ["--freeze_epochs=2", "--backbone_rate=0.5"])
+def test_what_is_for_weights_of_others_is_refused_without_them(option):
+    with pytest.raises(UserError, match=f"^{option}.*--weights"):
+        parse("--model=efficientnet_lite0", option)
+    parse("--model=efficientnet_lite0", "--weights=a.weights.h5", option)
+    assert parse("--freeze_epochs=1", "--backbone_rate=0.1") == parse()
+
+
+def test_what_an_earlier_job_was_told_in_vain_is_passed_over():
+    described = parse().result_fields() | {"freeze_epochs": 2.0}
+    assert config.from_description(described) == TrainConfig(data_dir="-", job_dir="-")
+    pretrained = described | {"model": "resnet50_v2", "weights": "imagenet"}
+    assert config.from_description(pretrained).freeze_epochs == 2.0
+
+
 def test_a_jobs_description_has_the_name_of_its_weights_and_not_their_place():
     job = parse("--model=efficientnet_lite0", "--weights=gs://bucket/films/a.weights.h5")
     assert job.result_fields()["weights"] == "a.weights.h5"

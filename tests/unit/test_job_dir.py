@@ -56,6 +56,22 @@ def test_another_job_is_refused_with_every_difference(describe):
         describe(batch_size=32, seed=1).check_resumable()
 
 
+def test_a_job_from_scratch_goes_on_whatever_it_was_told_of_fine_tuning(describe):
+    job = describe()
+    begin(job)
+    described = json.loads((job.path / "config.json").read_text())
+    (job.path / "config.json").write_text(json.dumps(described | {"freeze_epochs": 2.0, "backbone_rate": 0.5}))
+    describe().check_resumable()
+    with pytest.raises(UserError, match=r"weights=none \(not imagenet\)"):
+        describe(model="resnet50_v2", weights="imagenet").check_resumable()
+
+
+def test_a_pretrained_job_with_another_rate_is_another_job(describe):
+    begin(describe(model="resnet50_v2", weights="imagenet"))
+    with pytest.raises(UserError, match=r"holds a job with backbone_rate=0.1 \(not 0.5\):"):
+        describe(model="resnet50_v2", weights="imagenet", backbone_rate=0.5).check_resumable()
+
+
 def test_other_data_are_another_job(describe, tmp_path):
     begin(describe())
     other = drawn.dataset(tmp_path, train=9, validation=2, test=2, shard_count=1)

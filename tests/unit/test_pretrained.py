@@ -1,18 +1,29 @@
 """Networks that begin with weights of others: what goes in, what stays, and how fast the rest learns."""
 
+import errno
+import http.client
+import re
+import ssl
+import subprocess
+import sys
+import urllib.error
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from etils import epath
 
+from tests.commands import ENVIRONMENT, REPOSITORY
 from tests.graphs import operations
-from trainer import backbones, fine_tuning, model, objective, pretrained, training
+from trainer import backbones, fine_tuning, model, objective, pretrained, state, training
+from trainer import config as configuration
 from trainer.config import TrainConfig
-from trainer.errors import UserError
+from trainer.errors import LostService, UserError
 
 BATCH, SIDE = 4, 32
+LITE0 = backbones.BACKBONES["efficientnet_lite0"]
 FEATURES = {
     "image": tf.constant(np.random.default_rng(0).integers(0, 256, (BATCH, SIDE, SIDE, 3), np.uint8)),
     "position": tf.range(BATCH, dtype=tf.int64),
@@ -25,6 +36,9 @@ def tiny(picture):
     x = keras.layers.Conv2D(8, 3, strides=2, use_bias=False, name="stem")(picture)
     x = keras.layers.BatchNormalization(name="stem_norm")(x)
     x = keras.layers.ReLU(name="stem_relu")(x)
+    x = keras.layers.Conv2D(8, 3, strides=4, padding="same", use_bias=False, name="down")(x)
+    x = keras.layers.BatchNormalization(name="down_norm")(x)
+    x = keras.layers.ReLU(name="down_relu")(x)
     y = keras.layers.DepthwiseConv2D(3, padding="same", use_bias=False, name="depthwise")(x)
     y = keras.layers.BatchNormalization(name="depthwise_norm")(y)
     y = keras.layers.Dropout(0.5, noise_shape=(None, 1, 1, 1), name="drop")(y)
@@ -34,9 +48,12 @@ def tiny(picture):
 @pytest.fixture(autouse=True, scope="module")
 def backbone():
     with pytest.MonkeyPatch.context() as patch:
-        small = backbones.Backbone(tiny, scale=255 / 128, offset=-127 / 128)
-        patch.setitem(backbones.BACKBONES, "efficientnet_lite0", small)
-        yield small
+        use_tiny(patch)
+        yield
+
+
+def use_tiny(patch):
+    patch.setitem(backbones.BACKBONES, "efficientnet_lite0", backbones.Backbone(tiny, scale=255 / 128, offset=-127 / 128))
 
 
 def config(weights: object = "none", **changes: Any) -> TrainConfig:
@@ -45,9 +62,12 @@ def config(weights: object = "none", **changes: Any) -> TrainConfig:
 
 
 @pytest.fixture(scope="module")
-def original(backbone):
-    """A trained network: its statistics, scales and offsets are not those of a new one."""
-    network = tiny(keras.Input((SIDE, SIDE, 3)))
+def original():
+    return as_if_trained(tiny(keras.Input((SIDE, SIDE, 3))))
+
+
+def as_if_trained(network):
+    """Its statistics, scales and offsets are not those of a new one."""
     draw = np.random.default_rng(0)
     for weight in network.weights:
         if "kernel" not in weight.name:
@@ -64,8 +84,11 @@ def file(original, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def begun(file):
-    """A network about to learn."""
-    job = config(file)
+    return about_to_learn(config(file))
+
+
+def about_to_learn(job):
+    """A network with its weights and optimizer."""
     network = model.build(job, genres=3, height=SIDE, width=SIDE)
     training.compile_network(network, job, objective.loss(job, dict.fromkeys("abc", 1), 3))
     assert network.pretrained
@@ -74,11 +97,11 @@ def begun(file):
     return network
 
 
-def moved(network, *, share, rate):
-    """How far one step at a share of a rate moves each weight at most, and which statistics it changes."""
+def moved(network, *, multiplier, rate):
+    """How far one step at a rate, and its multiplier for the backbone, moves a weight at most: of those that learn, and others."""
     before = {weight.ref(): weight.numpy() for weight in network.weights}
     network.optimizer.learning_rate = rate
-    network.pretrained.share.assign(share)
+    network.pretrained.multiplier.assign(multiplier)
     network.step()
     differences = {weight.ref(): np.abs(weight.numpy() - before[weight.ref()]).max() for weight in network.weights}
     backbone = network.pretrained.backbone
@@ -97,17 +120,17 @@ def test_the_weights_of_a_file_go_in(original, begun):
 
 
 def test_first_the_head_alone_learns_then_the_rest_more_slowly_and_statistics_stay(begun):
-    learning, still, head = moved(begun, share=0.0, rate=1e-3)
+    learning, still, head = moved(begun, multiplier=0.0, rate=1e-3)
     assert (learning == 0).all()
     assert (still == 0).all()
     assert head > 1e-4
     # Adam's first step of a weight that has been still is about 0.3 of the rate, whatever its gradient is.
-    for share in (1.0, 0.1):
+    for multiplier in (1.0, 0.1):
         for slot in begun.optimizer.variables[1:]:
             if slot.name not in ("learning_rate", "iteration"):
                 slot.assign(tf.zeros_like(slot))
-        learning, still, head = moved(begun, share=share, rate=1e-3)
-        np.testing.assert_allclose(learning / share, np.full(len(learning), head), rtol=0.2)
+        learning, still, head = moved(begun, multiplier=multiplier, rate=1e-3)
+        np.testing.assert_allclose(learning / multiplier, np.full(len(learning), head), rtol=0.2)
         assert (still == 0).all()
 
 
@@ -120,16 +143,16 @@ def test_no_gradient_is_a_sum_of_more_than_two(begun):
     assert max(sums) <= 2
 
 
-def test_the_share_is_nothing_at_first_then_rises_over_an_epoch():
-    share = fine_tuning.share(config("a.weights.h5", freeze_epochs=1.5, backbone_rate=0.2), steps_per_epoch=10)
-    assert [share(step) for step in (0, 14)] == [0, 0]
-    assert [share(step) for step in (15, 19, 24, 25, 999)] == pytest.approx([0.02, 0.1, 0.2, 0.2, 0.2])
+def test_the_multiplier_is_nothing_at_first_then_rises_over_an_epoch():
+    multiplier = fine_tuning.multiplier(config("a.weights.h5", freeze_epochs=1.5, backbone_rate=0.2), steps_per_epoch=10)
+    assert [multiplier(step) for step in (0, 14)] == [0, 0]
+    assert [multiplier(step) for step in (15, 19, 24, 25, 999)] == pytest.approx([0.02, 0.1, 0.2, 0.2, 0.2])
 
 
 def test_weights_of_others_do_not_decay(begun):
     job = config("a.weights.h5", optimizer="adamw", weight_decay=0.5)
     optimizer = objective.optimizer(job, begun.pretrained)
-    kernel, head = begun.pretrained.backbone.get_layer("stem").kernel, tf.Variable([1.0], name="genres/kernel")
+    kernel, head = begun.pretrained.backbone.get_layer("down").kernel, tf.Variable([1.0], name="genres/kernel")
     before = kernel.numpy()
     optimizer.learning_rate = 1.0
     optimizer.apply_gradients([(tf.zeros_like(kernel), kernel), (tf.zeros(1), head)])
@@ -142,8 +165,129 @@ def test_without_weights_its_statistics_learn_too():
     mean = network.get_layer("backbone").get_layer("stem_norm").moving_mean
     first, second = (network(FEATURES, training=True) for _ in range(2))
     assert network.pretrained is None
+    assert all(layer.trainable for layer in network.get_layer("backbone").layers)
     assert (mean.numpy() != 0).any()
     np.testing.assert_array_equal(first, second, err_msg="blocks are dropped")
+
+
+def test_the_early_layers_of_a_pretrained_network_stay():
+    lite = LITE0.network(keras.Input((64, 64, 3)))
+    layers = [layer for layer in lite.layers if layer.weights]
+    assert all(layer.trainable for layer in layers)
+    fine_tuning.freeze_early_layers(lite)
+    frozen = [layer.name for layer in layers if not layer.trainable]
+    # All up to what makes the maps an eighth as high.
+    assert frozen == [layer.name for layer in layers[: len(frozen)]]
+    assert frozen[-2:] == ["block_3_expand", "block_3_expand_norm"]
+    assert (len(frozen), len(layers)) == (20, 98)
+
+
+def test_no_gradient_of_a_frozen_layer_is_computed(begun):
+    graph = begun.step.get_concrete_function().graph.as_graph_def()
+    convolutions = [layer for layer in begun.pretrained.backbone.layers if "kernel" in "".join(w.name for w in layer.weights)]
+    assert [layer.name for layer in convolutions if not layer.trainable] == ["stem"]
+    # In each of the optimizer's two branches.
+    gradients = [node for node in operations(graph) if node.op.endswith("BackpropFilter")]
+    assert len(gradients) == 2 * sum(layer.trainable for layer in convolutions)
+
+
+def test_a_backup_holds_what_does_not_learn_too(begun, tmp_path):
+    saved = state.TrainingState(begun, epath.Path(tmp_path), writes=True, check=lambda: None)
+    saved.progress.step = 1
+    saved.back_up()
+    job = config("gone.weights.h5")
+    again = model.build(job, genres=3, height=SIDE, width=SIDE)
+    training.compile_network(again, job, objective.loss(job, dict.fromkeys("abc", 1), 3))
+    assert state.TrainingState(again, epath.Path(tmp_path), writes=True, check=lambda: None).restore()
+    for one, other in zip(begun.weights, again.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_in_half_precision_the_head_and_the_rest_learn(file):
+    network = about_to_learn(config(file, precision="mixed_float16"))
+    keras.mixed_precision.set_global_policy("float32")
+    assert isinstance(network.optimizer, keras.mixed_precision.LossScaleOptimizer)
+    learning, still, head = moved(network, multiplier=0.0, rate=1e-3)
+    assert head > 1e-4
+    assert (learning == 0).all()
+    learning, still, _ = moved(network, multiplier=1.0, rate=1e-3)
+    assert (learning > 1e-5).all()
+    assert (still == 0).all()
+
+
+TWO_REPLICAS = """
+import sys
+import tensorflow as tf
+devices = [tf.config.LogicalDeviceConfiguration()] * 2
+tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], devices)
+from tests.unit import test_pretrained
+test_pretrained.compare_a_step_on_two_replicas(sys.argv[1])
+"""
+
+
+def test_a_step_on_two_replicas_is_that_on_one(file):
+    """In a process of its own, whose CPU is two devices."""
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_REPLICAS, file], cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def compare_a_step_on_two_replicas(file):
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        use_tiny(patch)
+        for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
+            with strategy.scope():
+                network = about_to_learn(config(file))
+            network.pretrained.multiplier.assign(0.5)
+            before = [weight.numpy() for weight in network.trainable_weights]
+            network.fit(tf.data.Dataset.from_tensor_slices((FEATURES, LABELS)).batch(BATCH), verbose=0)
+            found.append([weight.numpy() - old for weight, old in zip(network.trainable_weights, before, strict=True)])
+    for one, two in zip(*found, strict=True):
+        assert np.abs(one).max() > 1e-5
+        np.testing.assert_allclose(one, two, atol=0.1 * np.abs(one).max())
+
+
+@pytest.fixture
+def shortened(monkeypatch):
+    """Keras's makers of networks, but with few blocks and narrow ones: the whole networks take a dozen seconds."""
+    blocks = sys.modules[keras.applications.EfficientNetV2B0.__module__].DEFAULT_BLOCKS_ARGS
+    # One of each kind.
+    kinds = [blocks["efficientnetv2-b0"][stage] | {"num_repeat": 1} for stage in (0, 3)]
+    monkeypatch.setitem(blocks, "efficientnetv2-b0", kinds)
+    resnet = sys.modules[keras.applications.ResNet50.__module__]
+    stack = resnet.stack2
+
+    def narrow(x, filters, blocks, *, name, **options):
+        return stack(x, filters // 16, 2, name=name) if name == "conv2" else x
+
+    monkeypatch.setattr(resnet, "stack2", narrow)
+
+
+@pytest.mark.parametrize(
+    ("name", "application", "preprocess"),
+    [
+        # Its preprocessing is layers of its own.
+        ("efficientnet_v2_b0", keras.applications.EfficientNetV2B0, lambda pictures: pictures),
+        ("resnet50_v2", keras.applications.ResNet50V2, keras.applications.resnet_v2.preprocess_input),
+    ],
+)
+def test_what_keras_saves_finds_the_same_in_a_picture(name, application, preprocess, shortened, tmp_path):
+    theirs = as_if_trained(application(include_top=False, weights=None, input_shape=(SIDE, SIDE, 3)))
+    theirs.save_weights(tmp_path / "theirs.weights.h5")
+    job = config(tmp_path / "theirs.weights.h5", model=name)
+    network = model.build(job, genres=3, height=SIDE, width=SIDE)
+    assert network.pretrained
+    network.pretrained.backbone.set_weights(pretrained.load(job))
+    features = keras.Model(network.inputs, network.get_layer("average").input)(FEATURES)
+    expected = theirs(preprocess(tf.cast(FEATURES["image"], tf.float32)), training=False)
+    assert np.ptp(expected) > 0.01
+    np.testing.assert_allclose(features, expected, atol=1e-4 * np.ptp(expected))
+
+
+def test_the_flags_name_every_backbone():
+    assert tuple(backbones.BACKBONES) == configuration.BACKBONES
 
 
 def test_a_finished_jobs_network_needs_no_file(begun):
@@ -169,13 +313,41 @@ def test_files_that_hold_no_such_weights_are_refused_in_one_line(file, tmp_path)
     assert "s3://" in refusal("s3://bucket/some.weights.h5")
 
 
-def test_a_download_that_fails_is_told_in_one_line(monkeypatch):
-    def fails(picture):
-        raise Exception("URL fetch failure on https://example.com/a.h5: None\n -- timed out")
+def http_error(code):
+    return urllib.error.HTTPError("https://example.com/a.h5", code, "message", http.client.HTTPMessage(), None)
 
-    monkeypatch.setitem(backbones.BACKBONES, "resnet50_v2", backbones.Backbone(fails, 2, -1, downloaded=fails))
-    with pytest.raises(UserError, match=r"^--weights=imagenet: the weights of resnet50_v2 .*timed out.*name a file$"):
+
+@pytest.mark.parametrize(
+    ("error", "end"),
+    [
+        (urllib.error.URLError("no\nroute"), LostService),
+        (http_error(503), LostService),
+        (http_error(404), UserError),
+        (urllib.error.URLError(ssl.SSLCertVerificationError("self-signed")), UserError),
+        (TimeoutError("timed out"), LostService),
+        (http.client.IncompleteRead(b""), LostService),
+        (ValueError("Incomplete or corrupted file detected. The auto file hash does not match the provided value"), LostService),
+        (OSError(errno.ENOSPC, "No space left on device"), OSError),
+        (MemoryError(), MemoryError),
+    ],
+)
+def test_a_download_that_fails_is_told_in_one_line_and_a_full_disk_is_none(monkeypatch, tmp_path, error, end):
+    def fails(url, path, hook):
+        raise error
+
+    # Where Keras calls it: what Keras makes of its errors counts.
+    monkeypatch.setattr(sys.modules[keras.utils.get_file.__module__], "urlretrieve", fails)
+
+    def download(picture):
+        keras.utils.get_file("a.h5", "https://example.com/a.h5", cache_dir=str(tmp_path))
+
+    monkeypatch.setitem(backbones.BACKBONES, "resnet50_v2", backbones.Backbone(download, 2, -1, downloaded=download))
+    with pytest.raises(end) as raised:
         pretrained.load(config("imagenet", model="resnet50_v2"))
+    if end in (LostService, UserError):
+        assert re.fullmatch(
+            r"--weights=imagenet: the weights of resnet50_v2 cannot be downloaded \(.+name a file", str(raised.value)
+        )
 
 
 def test_efficientnet_lite_is_as_large_as_published():
