@@ -45,8 +45,7 @@ def build(config: TrainConfig, *, genres: int, height: int, width: int) -> "Netw
     # Good features say nothing through a random head, and the head has to forget it first (Kolesnikov et al. 2020, "Big Transfer").
     begin = "zeros" if config.is_pretrained else "glorot_uniform"
     # Losses and thresholds need the range of float32, whatever the network computes in.
-    head = layers.Dense(genres, dtype="float32", name="genres", kernel_initializer=begin)
-    logits = head(x)
+    logits = layers.Dense(genres, kernel_initializer=begin, dtype="float32", name="genres")(x)
     network = Network({"image": image, "position": position}, logits, name=config.model)
     network.is_mirrored = config.augment != "none"
     if config.is_pretrained:

@@ -83,10 +83,11 @@ def tune_thresholds(predictions: Predictions) -> dict[str, float]:
     and again, each moved to its best cut while the others stay, until none moves.
 
     What a cut finds is counted half by the films that have the genre and half by what their scores let expect: the few films of a
-    rare genre, alone, put its threshold anywhere. On real posters, tuned on one half of 1,429 films and applied to the other, 16
-    times, that raised the macro F1 from 0.213 to 0.224 and left the micro F1 as it was. The scores count in proportion alone, so
-    that a network which expects too much of a genre everywhere does no harm (Ye, Chai, Lee and Chieu 2012, "Optimizing F-Measures:
-    A Tale of Two Approaches", compare the two).
+    rare genre, alone, put its threshold anywhere. Tuned on one half of 743 real validation posters and applied to the other, 16
+    times, that raised the macro F1 of a network from scratch from 0.200 to 0.214 and of a fine-tuned one from 0.267 to 0.283; the
+    micro F1 went from 0.471 to 0.470 and from 0.516 to 0.520. The scores count in proportion alone, so that a network which expects
+    too much of a genre everywhere does no harm (Ye, Chai, Lee and Chieu 2012, "Optimizing F-Measures: A Tale of Two Approaches",
+    compare the two).
 
     Every cut between two different scores is tried, and naming no film. Of equally good ones the highest is taken. A threshold lies
     midway between the scores on either side of its cut, so that it does not sit on one film's score. A genre that is best given to
