@@ -86,13 +86,6 @@ class TrainConfig:
     )
     warmup_epochs: float = _option(1.0, "Epochs over which the rate first rises from zero.", minimum=0.0)
     weight_decay: float = _option(0.05, "Decoupled weight decay, for adamw.", minimum=0.0)
-    label_smoothing: float = _option(0.0, "Moves the targets from 0 and 1 towards a half by this share.", minimum=0.0, maximum=1.0)
-    positive_weights: str = _option(
-        "none",
-        "What a film of a genre weighs against one that is not of it: the same; the root of negatives/positives; "
-        "negatives/positives. With either of these a score is no probability: its odds are multiplied by that weight.",
-        choices=("none", "sqrt", "balanced"),
-    )
     early_stopping: int = _option(
         0, "Stop after this many epochs without a better validation mean average precision; 0: never.", minimum=0
     )

@@ -12,53 +12,28 @@ from trainer.config import TrainConfig
 
 
 class GenreLoss(keras.losses.Loss):
-    """Sigmoid cross-entropy, the mean over genres: one yes-or-no question a genre.
+    """Sigmoid cross-entropy, the mean over genres: one yes-or-no question a genre."""
 
-    Args:
-      label_smoothing: moves the targets from 0 and 1 towards a half by this share (Szegedy et al. 2016).
-      positive_weights: what a film of a genre weighs, [G]; None: 1 for each. The logits with the least loss are higher than those
-        of the genre's probability by the logarithm of its weight.
-    """
-
-    def __init__(self, *, label_smoothing: float = 0.0, positive_weights: np.ndarray | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__(name="loss")
-        self._label_smoothing = label_smoothing
-        self._positive_weights = positive_weights
 
     def call(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        """The loss of each film: float32 [b] of labels and logits [b, G]."""
-        targets = labels * (1 - self._label_smoothing) + self._label_smoothing / 2
-        weights = 1.0 if self._positive_weights is None else self._positive_weights
+        """The loss of each film: float32 [b] of labels and logits [b, G]; a label may lie between 0 and 1."""
         # TensorFlow's own sigmoid cross-entropies use the logits three times, and are not exact: see layers.BatchNormalization.
         missed, added = tf.math.softplus(-logits), tf.math.softplus(logits)
-        return tf.reduce_mean(weights * targets * missed + (1 - targets) * added, axis=-1)
-
-    def best_constant(self, genre_counts: Mapping[str, int], examples: int) -> np.ndarray:
-        """The logits with the lowest loss of those that are the same for every film, float32 [G].
-
-        Args:
-          genre_counts: films of each genre among the training examples, in the data set's order.
-          examples: how many training examples there are.
-        """
-        # A half more of either kind, so that a genre of none or of all has an end.
-        share = (np.array(list(genre_counts.values())) + 0.5) / (examples + 1)
-        targets = share * (1 - self._label_smoothing) + self._label_smoothing / 2
-        weights = 1.0 if self._positive_weights is None else np.maximum(self._positive_weights, np.finfo(np.float32).tiny)
-        return np.log(weights * targets / (1 - targets)).astype(np.float32)
+        return tf.reduce_mean(labels * missed + (1 - labels) * added, axis=-1)
 
 
-def loss(config: TrainConfig, genre_counts: Mapping[str, int], examples: int) -> GenreLoss:
-    """The loss that a job's flags describe.
+def best_constant(genre_counts: Mapping[str, int], examples: int) -> np.ndarray:
+    """The logits with the lowest loss of those that are the same for every film, float32 [G].
 
     Args:
-      config: the job.
       genre_counts: films of each genre among the training examples, in the data set's order.
       examples: how many training examples there are.
     """
-    positive = np.array(list(genre_counts.values()), np.float32)
-    ratio = (examples - positive) / np.maximum(positive, 1)
-    weights = {"none": None, "sqrt": np.sqrt(ratio), "balanced": ratio}[config.positive_weights]
-    return GenreLoss(label_smoothing=config.label_smoothing, positive_weights=weights)
+    # A half more of either kind, so that a genre of none or of all has an end.
+    share = (np.array(list(genre_counts.values())) + 0.5) / (examples + 1)
+    return np.log(share / (1 - share)).astype(np.float32)
 
 
 class Precision(keras.metrics.Precision):

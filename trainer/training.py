@@ -105,7 +105,7 @@ def train(
     with strategy.scope():
         network = model.build(job, genres=len(dataset.genres), height=dataset.height, width=dataset.width)
         split = dataset.split("train")
-        loss = objective.loss(job, split.genre_counts, split.examples)
+        loss = objective.GenreLoss()
         compile_network(network, job, loss)
     network.more_figures = vote.figures
     training_state = state.TrainingState(network, job_dir, writes=cluster.is_chief, check=check)
@@ -116,7 +116,7 @@ def train(
             _log.info("it was saved by %d replica(s) and goes on on %d, with the same films in every step", before, now)
     else:
         # Else the first epochs go into learning how rare the genres are (Lin et al. 2017, "Focal Loss for Dense Object Detection").
-        network.get_layer("genres").bias.assign(loss.best_constant(split.genre_counts, split.examples))
+        network.get_layer("genres").bias.assign(objective.best_constant(split.genre_counts, split.examples))
         if network.pretrained is not None and weights is not None:
             network.pretrained.backbone.set_weights(weights)
     if cluster.workers > 1:

@@ -33,7 +33,6 @@ def test_flags_become_fields():
         ("batch_size", -1),
         ("learning_rate", float("nan")),
         ("dropout", 1.0),
-        ("label_smoothing", 1.5),
         ("profile_steps", "20,10"),
         ("profile_steps", "soon"),
         ("data_dir", ""),

@@ -90,7 +90,7 @@ def begun(file):
 def about_to_learn(job):
     """A network with its weights and optimizer."""
     network = model.build(job, genres=3, height=SIDE, width=SIDE)
-    training.compile_network(network, job, objective.loss(job, dict.fromkeys("abc", 1), 3))
+    training.compile_network(network, job, objective.GenreLoss())
     assert network.pretrained
     network.pretrained.backbone.set_weights(pretrained.load(job))
     network.step = tf.function(lambda: network.train_step((FEATURES, LABELS)))
@@ -117,6 +117,12 @@ def test_the_weights_of_a_file_go_in(original, begun):
     pictures = (tf.cast(FEATURES["image"], tf.float32) - 127) / 128
     np.testing.assert_allclose(features, original(pictures, training=False), atol=1e-4)
     assert np.ptp(features) > 0.01
+
+
+def test_the_head_begins_with_zeros(file):
+    kernel = about_to_learn(config(file)).get_layer("genres").kernel
+    assert kernel.shape[0] > 1
+    assert (kernel.numpy() == 0).all()
 
 
 def test_first_the_head_alone_learns_then_the_rest_more_slowly_and_statistics_stay(begun):
@@ -197,7 +203,7 @@ def test_a_backup_holds_what_does_not_learn_too(begun, tmp_path):
     saved.back_up()
     job = config("gone.weights.h5")
     again = model.build(job, genres=3, height=SIDE, width=SIDE)
-    training.compile_network(again, job, objective.loss(job, dict.fromkeys("abc", 1), 3))
+    training.compile_network(again, job, objective.GenreLoss())
     assert state.TrainingState(again, epath.Path(tmp_path), writes=True, check=lambda: None).restore()
     for one, other in zip(begun.weights, again.weights, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -241,6 +247,10 @@ def compare_a_step_on_two_replicas(file):
             with strategy.scope():
                 network = about_to_learn(config(file))
             network.pretrained.multiplier.assign(0.5)
+            # As long as the head is zero nothing reaches the backbone.
+            network.get_layer("genres").kernel.assign(
+                np.linspace(-1, 1, 3 * network.get_layer("genres").kernel.shape[0]).reshape(-1, 3)
+            )
             before = [weight.numpy() for weight in network.trainable_weights]
             network.fit(tf.data.Dataset.from_tensor_slices((FEATURES, LABELS)).batch(BATCH), verbose=0)
             found.append([weight.numpy() - old for weight, old in zip(network.trainable_weights, before, strict=True)])

@@ -169,12 +169,11 @@ def compute(
 ) -> dict[str, Any]:
     """Computes the figures of metrics.json, without what `assessment.assess` adds on how far they can be trusted.
 
-    `loss` is the mean binary cross-entropy (natural logarithm) over films and genres, of scores clipped to
-    [1e-7, 1 - 1e-7], without label smoothing or weights. `accuracy` is categorical: the share of films whose likeliest
-    genre is the first true one in the data set's order; a film without genres counts as wrong. The figures of an
-    operating point count what is undefined as 0, also within an average, as scikit-learn's `zero_division=0` does. The
-    mean average precision, what it would be by chance, and ROC AUC are means over the genres for which they are defined.
-    A figure of one genre that is undefined is None.
+    `loss` is the mean binary cross-entropy (natural logarithm) over films and genres, of scores clipped to [1e-7, 1 - 1e-7].
+    `accuracy` is categorical: the share of films whose likeliest genre is the first true one in the data set's order; a film
+    without genres counts as wrong. The figures of an operating point count what is undefined as 0, also within an average, as
+    scikit-learn's `zero_division=0` does. The mean average precision, what it would be by chance, and ROC AUC are means over the
+    genres for which they are defined. A figure of one genre that is undefined is None.
 
     Args:
       predictions: of the split that is evaluated.
