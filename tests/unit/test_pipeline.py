@@ -90,9 +90,9 @@ def test_the_shards_that_are_open_together_change_from_epoch_to_epoch(dataset):
 
 
 def test_the_seed_decides_the_order(dataset):
-    first, _ = films(dataset, order_of(dataset))
-    again, _ = films(dataset, order_of(dataset))
-    other, _ = films(dataset, order_of(dataset, seed=4))
+    first, _ = films(dataset, order_of(dataset), epochs=1)
+    again, _ = films(dataset, order_of(dataset), epochs=1)
+    other, _ = films(dataset, order_of(dataset, seed=4), epochs=1)
     assert first == again
     assert first != other
 
@@ -107,14 +107,15 @@ def test_training_goes_on_at_any_step_as_if_it_had_not_stopped(dataset, open_sha
         np.testing.assert_array_equal(rest_batches[0][0]["position"], batches[step][0]["position"])
 
 
-@pytest.mark.parametrize(("open_shards", "workers"), [(4, 2), (4, 4), (4, 8), (3, 2)])
+@pytest.mark.parametrize(("open_shards", "workers"), [(4, 2), (4, 4), (2, 4), (3, 2)])
 def test_any_number_of_workers_trains_on_the_same_global_batches(dataset, open_shards, workers):
     order = order_of(dataset, open_shards=open_shards)
-    whole, _ = films(dataset, order, first_step=3)
+    first_step = order.steps_per_epoch - 3
+    whole, _ = films(dataset, order, first_step=first_step)
     together = [None] * len(whole)
     for worker in range(workers):
-        own, batches = films(dataset, order, first_step=3, worker=worker, workers=workers)
-        positions = np.concatenate([features["position"] for features, _ in batches]) - 3 * order.batch_size
+        own, batches = films(dataset, order, first_step=first_step, worker=worker, workers=workers)
+        positions = np.concatenate([features["position"] for features, _ in batches]) - first_step * order.batch_size
         assert set(positions % workers) == {worker}
         for film, position in zip(own, positions, strict=True):
             together[position] = film

@@ -4,7 +4,6 @@ import errno
 import http.client
 import re
 import ssl
-import subprocess
 import sys
 import urllib.error
 from typing import Any
@@ -15,7 +14,6 @@ import tensorflow as tf
 import tf_keras as keras
 from etils import epath
 
-from tests.commands import ENVIRONMENT, REPOSITORY
 from tests.graphs import operations
 from trainer import backbones, fine_tuning, model, objective, pretrained, state, training
 from trainer import config as configuration
@@ -219,44 +217,6 @@ def test_in_half_precision_the_head_and_the_rest_learn(file):
     learning, still, _ = moved(network, multiplier=1.0, rate=1e-3)
     assert (learning > 1e-5).all()
     assert (still == 0).all()
-
-
-TWO_REPLICAS = """
-import sys
-import tensorflow as tf
-devices = [tf.config.LogicalDeviceConfiguration()] * 2
-tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], devices)
-from tests.unit import test_pretrained
-test_pretrained.compare_a_step_on_two_replicas(sys.argv[1])
-"""
-
-
-def test_a_step_on_two_replicas_is_that_on_one(file):
-    """In a process of its own, whose CPU is two devices."""
-    done = subprocess.run(
-        [sys.executable, "-c", TWO_REPLICAS, file], cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def compare_a_step_on_two_replicas(file):
-    found = []
-    with pytest.MonkeyPatch.context() as patch:
-        use_tiny(patch)
-        for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
-            with strategy.scope():
-                network = about_to_learn(config(file))
-            network.pretrained.multiplier.assign(0.5)
-            # As long as the head is zero nothing reaches the backbone.
-            network.get_layer("genres").kernel.assign(
-                np.linspace(-1, 1, 3 * network.get_layer("genres").kernel.shape[0]).reshape(-1, 3)
-            )
-            before = [weight.numpy() for weight in network.trainable_weights]
-            network.fit(tf.data.Dataset.from_tensor_slices((FEATURES, LABELS)).batch(BATCH), verbose=0)
-            found.append([weight.numpy() - old for weight, old in zip(network.trainable_weights, before, strict=True)])
-    for one, two in zip(*found, strict=True):
-        assert np.abs(one).max() > 1e-5
-        np.testing.assert_allclose(one, two, atol=0.1 * np.abs(one).max())
 
 
 @pytest.fixture
