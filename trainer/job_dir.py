@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import os
 import socket
+from collections.abc import Iterable
 from typing import Any
 
 from etils import epath
@@ -93,7 +94,7 @@ class JobDir:
 
     def clear_results(self) -> None:
         """Removes model/ and evaluation/, which an attempt may have left half-written, and what other weights gave elsewhere."""
-        for path in (self.path / "model", self.evaluation, *self._other_evaluations()):
+        for path in (self.path / "model", self.evaluation, *_other_evaluations(files.children(self.path))):
             files.remove_folder(path)
 
     def finish(self, summary: dict[str, Any]) -> None:
@@ -147,11 +148,7 @@ class JobDir:
     def _contents(self) -> list[epath.Path]:
         """What of a job is there, config.json last."""
         found = {path.name: path for path in files.children(self.path)}
-        return [*self._other_evaluations(), *(found[name] for name in _OWN if name in found)]
-
-    def _other_evaluations(self) -> list[epath.Path]:
-        """What trainer.evaluate has made of the job, on other splits and data sets."""
-        return [path for path in files.children(self.path) if path.name.startswith("evaluation-")]
+        return [*_other_evaluations(found.values()), *(found[name] for name in _OWN if name in found)]
 
     @property
     def _fingerprint(self) -> str:
@@ -195,6 +192,11 @@ def place_evaluation(job_dir: epath.Path, split: str, *, other_data: str | None,
     if asked.resolve() == (job_dir / "evaluation").resolve():
         raise UserError(f"--output={output} holds the job's own figures and thresholds: name another folder, or leave it out")
     return asked
+
+
+def _other_evaluations(children: Iterable[epath.Path]) -> list[epath.Path]:
+    """What of a job's directory trainer.evaluate has made, on other splits and data sets."""
+    return [path for path in children if path.name.startswith("evaluation-")]
 
 
 def launched_as() -> str | None:

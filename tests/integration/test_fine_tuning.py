@@ -9,7 +9,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tests.commands import ENVIRONMENT, REPOSITORY
-from tests.unit import test_pretrained as tiny
+from tests.tiny_backbone import BATCH, FEATURES, LABELS, SIDE, about_to_learn, as_if_trained, config, tiny, use_tiny
 
 TWO_DEVICES = """
 import sys
@@ -28,19 +28,19 @@ def test_a_step_on_two_replicas_is_that_on_one(tmp_path):
 
 
 def compare_a_step(file):
-    tiny.as_if_trained(tiny.tiny(keras.Input((tiny.SIDE, tiny.SIDE, 3)))).save_weights(file)
+    as_if_trained(tiny(keras.Input((SIDE, SIDE, 3)))).save_weights(file)
     found = []
     with pytest.MonkeyPatch.context() as patch:
-        tiny.use_tiny(patch)
+        use_tiny(patch)
         for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
             with strategy.scope():
-                network = tiny.about_to_learn(tiny.config(file))
+                network = about_to_learn(config(file))
             network.pretrained.multiplier.assign(0.5)
             # As long as the head is zero nothing reaches the backbone.
             head = network.get_layer("genres").kernel
             head.assign(np.linspace(-1, 1, head.shape.num_elements()).reshape(head.shape))
             before = [weight.numpy() for weight in network.trainable_weights]
-            network.fit(tf.data.Dataset.from_tensor_slices((tiny.FEATURES, tiny.LABELS)).batch(tiny.BATCH), verbose=0)
+            network.fit(tf.data.Dataset.from_tensor_slices((FEATURES, LABELS)).batch(BATCH), verbose=0)
             found.append([weight.numpy() - old for weight, old in zip(network.trainable_weights, before, strict=True)])
     for one, two in zip(*found, strict=True):
         assert np.abs(one).max() > 1e-5

@@ -6,7 +6,6 @@ import re
 import ssl
 import sys
 import urllib.error
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,32 +14,12 @@ import tf_keras as keras
 from etils import epath
 
 from tests.graphs import operations
+from tests.tiny_backbone import FEATURES, SIDE, about_to_learn, as_if_trained, config, tiny, use_tiny
 from trainer import backbones, fine_tuning, model, objective, pretrained, state, training
 from trainer import config as configuration
-from trainer.config import TrainConfig
 from trainer.errors import LostService, UserError
 
-BATCH, SIDE = 4, 32
 LITE0 = backbones.BACKBONES["efficientnet_lite0"]
-FEATURES = {
-    "image": tf.constant(np.random.default_rng(0).integers(0, 256, (BATCH, SIDE, SIDE, 3), np.uint8)),
-    "position": tf.range(BATCH, dtype=tf.int64),
-}
-LABELS = tf.constant(np.eye(BATCH, 3), tf.float32)
-
-
-def tiny(picture):
-    """A network with all that the large ones have, in hundredths of their time."""
-    x = keras.layers.Conv2D(8, 3, strides=2, use_bias=False, name="stem")(picture)
-    x = keras.layers.BatchNormalization(name="stem_norm")(x)
-    x = keras.layers.ReLU(name="stem_relu")(x)
-    x = keras.layers.Conv2D(8, 3, strides=4, padding="same", use_bias=False, name="down")(x)
-    x = keras.layers.BatchNormalization(name="down_norm")(x)
-    x = keras.layers.ReLU(name="down_relu")(x)
-    y = keras.layers.DepthwiseConv2D(3, padding="same", use_bias=False, name="depthwise")(x)
-    y = keras.layers.BatchNormalization(name="depthwise_norm")(y)
-    y = keras.layers.Dropout(0.5, noise_shape=(None, 1, 1, 1), name="drop")(y)
-    return keras.Model(picture, keras.layers.Add(name="add")([x, y]))
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -50,27 +29,9 @@ def backbone():
         yield
 
 
-def use_tiny(patch):
-    patch.setitem(backbones.BACKBONES, "efficientnet_lite0", backbones.Backbone(tiny, scale=255 / 128, offset=-127 / 128))
-
-
-def config(weights: object = "none", **changes: Any) -> TrainConfig:
-    values: dict[str, Any] = {"model": "efficientnet_lite0", "batch_size": BATCH, "augment": "none", "dropout": 0.0}
-    return TrainConfig(data_dir="d", job_dir="j", weights=str(weights), **(values | changes))
-
-
 @pytest.fixture(scope="module")
 def original():
     return as_if_trained(tiny(keras.Input((SIDE, SIDE, 3))))
-
-
-def as_if_trained(network):
-    """Its statistics, scales and offsets are not those of a new one."""
-    draw = np.random.default_rng(0)
-    for weight in network.weights:
-        if "kernel" not in weight.name:
-            weight.assign(weight + draw.uniform(0.05, 0.1, weight.shape))
-    return network
 
 
 @pytest.fixture(scope="module")
@@ -83,16 +44,6 @@ def file(original, tmp_path_factory):
 @pytest.fixture(scope="module")
 def begun(file):
     return about_to_learn(config(file))
-
-
-def about_to_learn(job):
-    """A network with its weights and optimizer."""
-    network = model.build(job, genres=3, height=SIDE, width=SIDE)
-    training.compile_network(network, job, objective.GenreLoss())
-    assert network.pretrained
-    network.pretrained.backbone.set_weights(pretrained.load(job))
-    network.step = tf.function(lambda: network.train_step((FEATURES, LABELS)))
-    return network
 
 
 def moved(network, *, multiplier, rate):
