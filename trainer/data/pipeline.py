@@ -135,7 +135,7 @@ def _training_records(
     order: TrainingOrder, *, first_step: int, epochs: int, worker: int, workers: int, cache: ShardCache | None
 ) -> tf.data.Dataset:
     """The serialized examples at the places p ≡ worker (mod workers), from `first_step` on: strings []."""
-    paths, examples = tf.constant(order.paths), tf.constant(order.examples, tf.int64)
+    paths = tf.constant(order.paths)
     count, per_shard, opened = len(order.paths), order.records_per_shard, order.open_shards
     first_epoch, step = divmod(first_step, order.steps_per_epoch)
     # Where the workers divide the rotation, each opens only the shards that its places fall on.
@@ -143,8 +143,7 @@ def _training_records(
 
     def records(shard: tf.Tensor, skip: tf.Tensor, epoch: tf.Tensor) -> tf.data.Dataset:
         seed = _fold_in(order.seed, _WINDOW, epoch, shard)
-        shuffled = _window_shuffled(_shard_records(paths[shard], cache), examples[shard], order.shuffle_window, seed)
-        return shuffled.skip(skip).take(per_shard - skip)
+        return _shuffled(_shard_records(paths[shard], cache), order.shuffle_window, seed).skip(skip).take(per_shard - skip)
 
     def one_round(number: tf.Tensor, permutation: tf.Tensor, skip: tf.Tensor, epoch: tf.Tensor) -> tf.data.Dataset:
         members = permutation[number * opened : (number + 1) * opened]
@@ -187,22 +186,21 @@ def _fold_in(seed: int | tf.Tensor, *numbers: int | tf.Tensor) -> tf.Tensor:
     return folded
 
 
-def _window_shuffled(records: tf.data.Dataset, examples: tf.Tensor, window: int, seed: tf.Tensor) -> tf.data.Dataset:
-    """Permutes the records of a shard within consecutive windows.
+def _shuffled(records: tf.data.Dataset, window: int, seed: tf.Tensor) -> tf.data.Dataset:
+    """Draws each record of a shard from a window of those that come next, in an order that `seed`, int64 [2], fixes.
 
-    tf.data's own shuffle takes no tensor for a seed. Windows that always cut a shard at the same records would never
-    bring the two sides of a cut together, so in a shard that is longer than one window the cuts move with the seed:
-    blanks are put in front of the shard, and removed again.
+    It is what `Dataset.shuffle` does; but that takes a seed that is known when the graph is built, and here the epoch decides.
     """
-    blanks = tf.random.stateless_uniform([], seed, maxval=window, dtype=tf.int64)
-    blanks = tf.where(examples > window, blanks, 0)
-    padded = tf.data.Dataset.from_tensors("").repeat(blanks).concatenate(records)
-
-    def shuffled(number: tf.Tensor, block: tf.Tensor) -> tf.Tensor:
-        block = tf.random.experimental.stateless_shuffle(block, _fold_in(seed, number))
-        return tf.boolean_mask(block, tf.strings.length(block) > 0)
-
-    return padded.batch(window).enumerate().map(shuffled).unbatch()
+    shuffled = tf.raw_ops.ShuffleDataset(
+        input_dataset=tf.data.experimental.to_variant(records),
+        buffer_size=window,
+        seed=seed[0],
+        seed2=seed[1],
+        reshuffle_each_iteration=False,
+        output_types=[tf.string],
+        output_shapes=[[]],
+    )
+    return tf.data.experimental.from_variant(shuffled, tf.TensorSpec([], tf.string))
 
 
 @dataclasses.dataclass(frozen=True)
