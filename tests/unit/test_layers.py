@@ -31,6 +31,14 @@ def trained(layer, x):
     return [outputs, *gradients, layer.moving_mean.read_value(), layer.moving_variance.read_value(), layer(x, training=False)]
 
 
+@pytest.fixture(params=["one replica", "of several"])
+def replicas(request, monkeypatch):
+    """Lets a layer compute as the only replica does, and as one of several does."""
+    if request.param == "of several":
+        monkeypatch.setattr(layers, "_normalize_fused", layers._normalize_synchronized)
+
+
+@pytest.mark.usefixtures("replicas")
 def test_batch_normalization_is_that_of_keras():
     ours = trained(layers.BatchNormalization(momentum=0.9), inputs())
     keras_own = trained(keras.layers.BatchNormalization(momentum=0.9, synchronized=True), inputs())
@@ -38,6 +46,7 @@ def test_batch_normalization_is_that_of_keras():
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.usefixtures("replicas")
 def test_batch_normalization_in_half_precision_keeps_its_statistics_in_float32():
     layer = layers.BatchNormalization(momentum=0.0, dtype=keras.mixed_precision.Policy("mixed_bfloat16"))
     x = tf.cast(inputs(), tf.bfloat16)
@@ -54,6 +63,7 @@ def test_a_frozen_layer_uses_and_keeps_its_moving_statistics():
     assert (layer.moving_mean.numpy() == 0).all()
 
 
+@pytest.mark.usefixtures("replicas")
 @pytest.mark.parametrize("name", ["cnn", "resnet", "efficientnet_lite0"])
 def test_no_gradient_is_a_sum_of_more_than_two(name, monkeypatch):
     """AddN adds three floats in an order that depends on which other ops run at the moment."""
