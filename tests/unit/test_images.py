@@ -126,15 +126,16 @@ def test_damaged_exif_data_does_no_harm():
     np.testing.assert_allclose(corners(seen(encoded(drawn(), "JPEG", quality=95, exif=exif))), EXPECTED, atol=4)
 
 
-def test_a_jpeg_is_decoded_at_a_scale_that_stays_twice_the_target():
+def test_a_jpeg_is_decoded_at_the_least_scale_that_is_not_below_the_target():
     data = encoded(drawn(960, 640), "JPEG")
     assert images.decode(data, height=48, width=32).size == (80, 120)
-    assert images.decode(data, height=192, width=128).size == (320, 480)
-    assert images.decode(data, height=241, width=128).size == (640, 960)
+    assert images.decode(data, height=192, width=128).size == (160, 240)
+    assert images.decode(data, height=241, width=128).size == (320, 480)
+    assert images.decode(data, height=481, width=128).size == (640, 960)
     on_its_side = Image.Exif()
     on_its_side[0x0112] = 6
     lying = encoded(drawn(640, 960), "JPEG", exif=on_its_side)
-    assert images.decode(lying, height=192, width=128).size == (320, 480)
+    assert images.decode(lying, height=192, width=128).size == (160, 240)
 
 
 def test_the_reduced_scale_loses_nothing():

@@ -79,8 +79,9 @@ def decode(data: bytes, *, height: int, width: int) -> Image.Image:
 
     The EXIF orientation is applied, transparency is composited over white, CMYK, greyscale, palette and 16-bit pictures are
     converted. Colour profiles are ignored, as TensorFlow's decoders ignore them. A JPEG may be decoded at 1/2, 1/4 or 1/8 of its
-    scale, as long as both sides stay at least twice `height` and `width`: libjpeg then averages over blocks that the resizing would
-    have averaged over anyway, several times as fast. After the resizing the mean difference on real posters is 1.3 grey levels.
+    scale, as long as neither side falls below `height` or `width`: libjpeg then leaves out the frequencies that the smaller picture
+    cannot show, which makes decoding and resizing together twice as fast. After the resizing the mean difference on real posters is
+    2.6 grey levels (of 300 × 450 pixels, to 128 × 192).
 
     Args:
       data: the bytes of the file.
@@ -178,7 +179,7 @@ def _load(image: Image.Image, *, height: int, width: int) -> Image.Image:
         Image.Transpose.ROTATE_90,
     )
     across, down = (height, width) if lies_on_its_side else (width, height)
-    image.draft(None, (2 * across, 2 * down))  # Only JPEG has drafts; the other formats ignore it.
+    image.draft(None, (across, down))  # Only JPEG has drafts; the other formats ignore it.
     image.load()
     return image.transpose(turn) if turn is not None else image
 

@@ -25,8 +25,8 @@ def decode(data: tf.Tensor, *, height: int, width: int) -> tf.Tensor:
       width: the width in pixels that the picture will be resized to.
 
     Returns:
-      uint8 [h, w, 3], RGB: the picture at its own size, or a JPEG at 1/2, 1/4 or 1/8 of it as long as both sides stay
-      at least twice `height` and `width`.
+      uint8 [h, w, 3], RGB: the picture at its own size, or a JPEG at 1/2, 1/4 or 1/8 of it as long as neither side falls
+      below `height` or `width`.
 
     Raises:
       tf.errors.InvalidArgumentError: the file is damaged, animated, of another format, or of more than
@@ -62,7 +62,7 @@ def _decode_jpeg(data: tf.Tensor, file: tf.Tensor, height: int, width: int) -> t
     across, down = tf.cond(orientation >= 5, lambda: (height, width), lambda: (width, height))
     stored_height, stored_width, _ = tf.unstack(tf.io.extract_jpeg_shape(data))
     data = _limited(data, stored_width, stored_height)
-    spare = tf.minimum(stored_width // (2 * across), stored_height // (2 * down))
+    spare = tf.minimum(stored_width // across, stored_height // down)
     ratios = [1, 2, 4, 8]
     # PIL's discrete cosine transform; TensorFlow's default is a faster, rougher one.
     at_ratio = functools.partial(tf.io.decode_jpeg, data, channels=3, dct_method="INTEGER_ACCURATE")
