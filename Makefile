@@ -13,7 +13,7 @@ ACCELERATOR ?= cpu
 DOCKER ?= $(shell for program in docker podman; do $$program version >/dev/null 2>&1 && echo $$program && break; done)
 BUILD_FLAGS ?=
 
-.PHONY: setup demo image push test test-unit test-tpu test-cloud test-image chaos lint lock format clean
+.PHONY: setup demo image push test test-unit test-tpu test-cloud test-image chaos bench bench-gpu lint lock format clean
 
 setup: $(VENV)/complete
 
@@ -66,6 +66,40 @@ test-cloud: setup
 # Builds the image, with podman and as root, and runs jobs in it; `make test-image ACCELERATOR=gpu` does so for another one.
 test-image: setup
 	POSTER_LONG=1 ACCELERATOR=$(ACCELERATOR) $(BIN)/python -m pytest --capture=no --timeout=3600 tests/integration/test_image.py
+
+BENCH := $(VENV)/bench/bin/python -m
+
+# Every row of benchmarks/RESULTS.md, about two hours on two cores that do nothing else; each line alone prints its own rows.
+bench: $(VENV)/bench/complete
+	$(BENCH) benchmarks.prepare --films=10000
+	$(BENCH) benchmarks.input
+	$(BENCH) benchmarks.step --model=cnn
+	$(BENCH) benchmarks.step --model=resnet
+	$(BENCH) benchmarks.end_to_end
+	$(BENCH) benchmarks.two_workers
+	$(BENCH) benchmarks.overhead
+	$(BENCH) benchmarks.start_up
+	$(BENCH) benchmarks.recovery
+	$(BENCH) benchmarks.inference
+	$(BENCH) benchmarks.memory
+
+# The rows that a GPU changes, on a machine that has one and its driver.
+bench-gpu: $(VENV)/bench-gpu/complete
+	$(VENV)/bench-gpu/bin/python -m benchmarks.step --model=cnn --batch_size=256 --steps=50
+	$(VENV)/bench-gpu/bin/python -m benchmarks.step --model=resnet --batch_size=256 --steps=50
+	$(VENV)/bench-gpu/bin/python -m benchmarks.end_to_end
+	$(VENV)/bench-gpu/bin/python -m benchmarks.end_to_end --model=resnet
+	$(VENV)/bench-gpu/bin/python -m benchmarks.overhead
+	$(VENV)/bench-gpu/bin/python -m benchmarks.start_up
+	$(VENV)/bench-gpu/bin/python -m benchmarks.inference
+
+$(VENV)/bench/complete: requirements.lock
+$(VENV)/bench-gpu/complete: requirements-gpu.lock
+$(VENV)/bench/complete $(VENV)/bench-gpu/complete: benchmarks/requirements.txt | setup
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --requirement $(filter %.lock,$^) --requirement benchmarks/requirements.txt
+	$(@D)/bin/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
 
 lint: setup
 	$(BIN)/hadolint Dockerfile

@@ -21,7 +21,7 @@ from trainer.storage import objects
 _JOB_DIR = flags.DEFINE_string("job_dir", None, "Directory of a finished job of trainer.task.", required=True)
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object a picture, with the scores of all genres.")
 
-_BATCH_SIZE = 32
+BATCH_SIZE = 32
 _OTHERS_SHOWN = 3
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -133,8 +133,8 @@ def predict(
     """
     urls = [path for path in paths if _is_url(path)]
     fetched = fetch.fetch(urls, cache_dir=cache_dir) if urls else {}
-    for begin in range(0, len(paths), _BATCH_SIZE):
-        batch = paths[begin : begin + _BATCH_SIZE]
+    for begin in range(0, len(paths), BATCH_SIZE):
+        batch = paths[begin : begin + BATCH_SIZE]
         files = {path: _read(path, fetched) for path in batch}
         usable = {path: file for path, file in files.items() if isinstance(file, bytes)}
         scores = dict(zip(usable, scorer(list(usable.values())), strict=True))

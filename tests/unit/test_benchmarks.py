@@ -2,15 +2,19 @@
 
 import functools
 import importlib
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tf_keras as keras
 from absl import app, flags
 
-from trainer import efficientnet_lite
+from benchmarks import comparison, scaling, steps
+from trainer import efficientnet_lite, model
+from trainer.data import shards
 
 
 @pytest.fixture
@@ -19,7 +23,7 @@ def program(monkeypatch):
 
     def load(name):
         own = flags.FlagValues()
-        for definition in ("DEFINE_string", "DEFINE_enum", "DEFINE_list", "register_validator"):
+        for definition in ("DEFINE_string", "DEFINE_enum", "DEFINE_list", "DEFINE_integer", "register_validator"):
             monkeypatch.setattr(flags, definition, functools.partial(getattr(flags, definition), flag_values=own))
         module = importlib.import_module(f"benchmarks.{name}")
         del sys.modules[module.__name__]
@@ -129,3 +133,90 @@ class TestConvertEfficientnetLite:
         _, call = program("convert_efficientnet_lite")
         with pytest.raises(SystemExit, match=f"^error: {line}"):
             call(*options)
+
+
+class TestComparison:
+    def test_contenders_are_measured_in_turn_after_a_round_that_does_not_count(self):
+        calls = []
+
+        def contender(name):
+            def measure():
+                calls.append(name)
+                return float(len(calls))
+
+            return measure
+
+        found = comparison.in_turn({"a": contender("a"), "b": contender("b")}, repeats=2)
+        assert calls == ["a", "b"] * 3
+        assert found == {"a": [3.0, 5.0], "b": [4.0, 6.0]}
+
+    def test_a_contender_has_a_process_of_its_own(self):
+        with comparison.apart((process_ids, ()), (process_ids, ())) as measures:
+            one, other = (measure() for measure in measures)
+            assert len({one, other, float(os.getpid())}) == 3
+            assert measures[0]() == one
+
+    def test_the_table_has_the_ratios_of_rounds_and_says_what_was_reached(self, capsys):
+        found = {comparison.OURS: [200.0, 300.0, 220.0], "slow": [100.0, 100.0, 100.0], "fast": [190.0, 290.0, 210.0]}
+        goals = [comparison.Goal(("slow", "fast"), least=2), comparison.Goal(("slow",), least=2)]
+        comparison.report("Work", "images a second", found, goals)
+        printed = capsys.readouterr().out
+        assert "| slow | 100 | 100 to 100 | 2.2 | 2 to 3 |" in printed
+        assert "- 1.05 × fast, to be at least 2: NOT reached" in printed, "the best of several counts"
+        assert "- 2.2 × slow, to be at least 2: reached" in printed
+
+    def test_where_less_is_better_the_least_of_several_counts(self, capsys):
+        found = {comparison.OURS: [1.2], "slow": [2.0], "fast": [1.0]}
+        comparison.report("Start", "seconds", found, [comparison.Goal(("slow", "fast"), most=1.3)])
+        assert "- 1.2 × fast, to be at most 1.3: reached" in capsys.readouterr().out
+
+
+def process_ids():
+    """A contender whose figure is the number of its process."""
+    return lambda: float(os.getpid())
+
+
+class TestSteps:
+    def test_a_job_is_seen_to_step_and_is_ended(self):
+        program = "import os, time; os.write(int(os.environ['POSTER_GUARD_FD']), b'.s.ss'); time.sleep(600)"
+        with steps.job((sys.executable, "-c", program)) as job:
+            moments = job.steps(3)
+        assert len(moments) == 3
+        assert job.began < moments[0] == moments[2]
+
+    def test_a_job_that_fails_tells_what_it_said(self):
+        with (
+            steps.job((sys.executable, "-c", "raise SystemExit('no such thing')")) as job,
+            pytest.raises(RuntimeError, match="no such"),
+        ):
+            job.steps(1)
+
+
+class TestFilms:
+    def test_drawn_posters_can_be_prepared_and_are_as_large_as_real_ones(self, program, tmp_path):
+        films, _ = program("films")
+        drawn = films.draw(tmp_path / "films", 40)
+        assert np.mean([Path(file).stat().st_size for file in drawn.files()]) == pytest.approx(33_000, rel=0.1)
+        films.prepare(drawn, tmp_path / "data", "--height=32", "--width=32")
+        dataset = shards.load(tmp_path / "data")
+        assert sum(split.examples for split in dataset.splits.values()) == 40
+
+
+class TestScaling:
+    def test_a_layer_costs_what_its_products_do(self, monkeypatch):
+        # One 3 x 3 convolution of 3 to 4 channels, and a dense layer of all that to 25 genres.
+        monkeypatch.setattr(scaling, "_HEIGHT", 8)
+        monkeypatch.setattr(scaling, "_WIDTH", 8)
+
+        def tiny(x, position, config):
+            return keras.layers.Flatten()(keras.layers.Conv2D(4, 3, padding="same")(x))
+
+        monkeypatch.setattr(model, "_cnn", tiny)
+        found = scaling.cost("cnn")
+        assert found.parameters == 3 * 3 * 3 * 4 + 4 + 256 * 25 + 25
+        assert found.flops == 2 * (8 * 8 * 4 * 27 + 256 * 25)
+
+    def test_an_all_reduce_sends_every_byte_almost_twice(self):
+        cost = scaling.Cost(parameters=10**9, flops=0, activations=0)
+        assert scaling.all_reduce(cost, 2, gigabits=8, latency=0) == pytest.approx(4)
+        assert scaling.all_reduce(cost, 256, gigabits=8, latency=0) == pytest.approx(8 * 255 / 256)

@@ -1,0 +1,129 @@
+"""What of the network's own speed evaluation and trainer.predict reach.
+
+    python -m benchmarks.inference [--csv=films.csv --images=posters/]
+
+The limit is the same forward pass, of as many pictures at a time, over random pictures that are in memory.
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from absl import app, flags
+
+from benchmarks import comparison, films
+from benchmarks.comparison import OURS, Goal
+
+if TYPE_CHECKING:  # A process that measures one thing imports no more than that takes.
+    from trainer.data.shards import Dataset
+    from trainer.model import Network
+
+_MODEL = flags.DEFINE_enum("model", "resnet", ("cnn", "resnet"), "The network.")
+_REPEATS = flags.DEFINE_integer("repeats", 5, "Rounds that count.")
+
+_EVALUATION_BATCH = 64
+_LIMIT = "limit: the forward pass alone"
+
+
+def evaluation(job_dir: str, data_dir: str) -> Callable[[], float]:
+    """The scores of a whole split, as trainer.task and trainer.evaluate make them."""
+    import tensorflow as tf
+
+    from trainer.data import shards
+    from trainer.evaluation.inference import SplitPredictor
+
+    dataset = shards.load(data_dir)
+    network = _network(job_dir, dataset)
+    predictor = SplitPredictor(tf.distribute.get_strategy(), network, dataset, "train", batch_size=_EVALUATION_BATCH)
+    return _rate(predictor.logits, len(predictor.labels))
+
+
+def forward(job_dir: str, data_dir: str, batch: int, pictures: int) -> Callable[[], float]:
+    """The network on one batch, again and again."""
+    import tensorflow as tf
+
+    from trainer import model
+    from trainer.data import shards
+
+    dataset = shards.load(data_dir)
+    network = _network(job_dir, dataset)
+    images = tf.constant(np.random.default_rng(0).integers(0, 256, (batch, dataset.height, dataset.width, 3), np.uint8))
+
+    @tf.function
+    @tf.autograph.experimental.do_not_convert
+    def logits(images: tf.Tensor) -> tf.Tensor:
+        return model.logits(network, images)
+
+    def run() -> None:
+        for _ in range(-(-pictures // batch)):
+            logits(images).numpy()
+
+    return _rate(run, -(-pictures // batch) * batch)
+
+
+def prediction(job_dir: str, images: str) -> Callable[[], float]:
+    """trainer.predict over a folder, from the files to genres, once the model is loaded."""
+    from etils import epath
+
+    from trainer import predict
+
+    directory = epath.Path(job_dir)
+    scorer, thresholds = predict.load_scorer(directory), predict.load_thresholds(directory)
+    paths = sorted(map(str, Path(images).rglob("*.jpg")))
+
+    def run() -> None:
+        for result in predict.predict(paths, scorer, thresholds, cache_dir=Path(job_dir)):
+            assert isinstance(result, predict.Prediction), result
+
+    return _rate(run, len(paths))
+
+
+def _network(job_dir: str, dataset: "Dataset") -> "Network":
+    from etils import epath
+
+    from trainer import config, files, model, state
+
+    directory = epath.Path(job_dir)
+    job = config.from_description(files.read_json(directory / "config.json"))
+    network = model.build(job, genres=len(dataset.genres), height=dataset.height, width=dataset.width)
+    state.restore_best(network, directory)
+    return network
+
+
+def _rate(run: Callable[[], object], pictures: int) -> Callable[[], float]:
+    run()
+
+    def measure() -> float:
+        began = time.monotonic()
+        run()
+        return pictures / (time.monotonic() - began)
+
+    return measure
+
+
+def main(_: list[str]) -> None:
+    """Prints the comparisons."""
+    from trainer import predict
+
+    with films.films() as given, tempfile.TemporaryDirectory() as name:
+        data_dir, job_dir = f"{name}/data", f"{name}/job"
+        films.prepare(given, Path(data_dir))
+        train = (sys.executable, "-m", "trainer.task", f"--data_dir={data_dir}", f"--job_dir={job_dir}", "--max_steps=2")
+        subprocess.run((*train, f"--model={_MODEL.value}"), check=True, capture_output=True)
+        count = len(given.files())
+        for what, ours, batch in (
+            ("Evaluating a split", (evaluation, (job_dir, data_dir)), _EVALUATION_BATCH),
+            ("trainer.predict", (prediction, (job_dir, str(given.images))), predict.BATCH_SIZE),
+        ):
+            with comparison.apart(ours, (forward, (job_dir, data_dir, batch, count))) as measures:
+                found = comparison.in_turn(dict(zip((OURS, _LIMIT), measures, strict=True)), repeats=_REPEATS.value)
+            comparison.report(f"{what}, {_MODEL.value}", "images a second", found, [Goal((_LIMIT,), least=0.9)])
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,132 @@
+"""How fast posters become shards: trainer.prepare, what one would write instead, and the fastest libraries alone.
+
+    python -m benchmarks.prepare [--csv=films.csv --images=posters/]
+
+Each is a program of its own, from its start to its end, on all cores, from picture files to JPEG of 192 × 128 at quality 95, not
+subsampled. The peers write the pictures and a label into TFRecord shards; trainer.prepare also reads the CSV, checks each picture,
+hashes it, looks for the same poster in two splits, and writes checksums. The limit decodes, resizes and encodes, and writes none.
+"""
+
+import io
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from absl import app, flags
+
+from benchmarks import comparison, films
+from benchmarks.comparison import OURS, Goal
+
+_REPEATS = flags.DEFINE_integer("repeats", 5, "Rounds that count.")
+_CONTENDER = flags.DEFINE_string("contender", None, "Internal: be one of the peers.")
+_OUTPUT = flags.DEFINE_string("output", None, "Internal: its folder.")
+
+_HEIGHT, _WIDTH, _QUALITY, _SHARDS = 192, 128, 95, 16
+_PIL, _TF_DATA, _LIMIT = "a pool of processes with PIL", "tf.data with tf.image.resize", "limit: libjpeg-turbo and OpenCV"
+
+
+def pil() -> None:
+    """Decodes with PIL in a pool of processes, and writes as the results come."""
+    with multiprocessing.get_context("spawn").Pool(_cores()) as pool:
+        _write(pool.imap(_with_pil, _files(), chunksize=16))
+
+
+def tf_data() -> None:
+    """Decodes, resizes and encodes in a tf.data map."""
+    import tensorflow as tf
+
+    def encode(path: tf.Tensor) -> tf.Tensor:
+        image = tf.image.decode_jpeg(tf.io.read_file(path), channels=3)
+        resized = tf.image.resize(image, (_HEIGHT, _WIDTH), method="bicubic", antialias=True)
+        return tf.io.encode_jpeg(tf.saturate_cast(tf.round(resized), tf.uint8), quality=_QUALITY, chroma_downsampling=False)
+
+    paths = tf.data.Dataset.from_tensor_slices(_files())
+    _write(paths.map(encode, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE).as_numpy_iterator())
+
+
+def limit() -> None:
+    """Does what cannot be left out, with the fastest libraries."""
+    with multiprocessing.get_context("spawn").Pool(_cores()) as pool:
+        for _ in pool.imap(_with_fastest, _files(), chunksize=16):
+            pass
+
+
+def _with_pil(path: str) -> bytes:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        resized = image.convert("RGB").resize((_WIDTH, _HEIGHT), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    resized.save(buffer, "JPEG", quality=_QUALITY, subsampling="4:4:4")
+    return buffer.getvalue()
+
+
+def _with_fastest(path: str) -> bytes:
+    import cv2
+    import simplejpeg
+
+    # Reduced as far as possible, but not below the new size.
+    image = simplejpeg.decode_jpeg(Path(path).read_bytes(), min_height=_HEIGHT, min_width=_WIDTH, fastdct=True, fastupsample=True)
+    resized = cv2.resize(image, (_WIDTH, _HEIGHT), interpolation=cv2.INTER_AREA)
+    return simplejpeg.encode_jpeg(resized, quality=_QUALITY, colorsubsampling="444", fastdct=True)
+
+
+def _write(pictures: Iterable[bytes]) -> None:
+    import tensorflow as tf
+
+    writers = [tf.io.TFRecordWriter(f"{_OUTPUT.value}/train-{number:05d}.tfrecord") for number in range(_SHARDS)]
+    for film, picture in enumerate(pictures):
+        feature = {
+            "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[picture])),
+            "image/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[0, 1, 0, 1])),
+        }
+        example = tf.train.Example(features=tf.train.Features(feature=feature))
+        writers[film % _SHARDS].write(example.SerializeToString())
+    for writer in writers:
+        writer.close()
+
+
+def _files() -> list[str]:
+    with films.films() as given:
+        return given.files()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+_PROGRAMS = {_PIL: pil, _TF_DATA: tf_data, _LIMIT: limit}
+
+
+def main(_: list[str]) -> None:
+    """Prints the comparison, or is one of the peers."""
+    if _CONTENDER.value:
+        _PROGRAMS[_CONTENDER.value]()
+        return
+    with films.films() as given:
+        count = len(given.files())
+
+        def rate(*command: str) -> Callable[[], float]:
+            def measure() -> float:
+                with tempfile.TemporaryDirectory() as folder:
+                    began = time.monotonic()
+                    arguments = (f"--csv={given.csv}", f"--images={given.images}", f"--output={folder}")
+                    subprocess.run((sys.executable, "-m", *command, *arguments), check=True, capture_output=True)
+                    return count / (time.monotonic() - began)
+
+            return measure
+
+        contenders = {OURS: rate("trainer.prepare")}
+        contenders |= {name: rate("benchmarks.prepare", f"--contender={name}") for name in _PROGRAMS}
+        found = comparison.in_turn(contenders, repeats=_REPEATS.value)
+    goals = [Goal((_PIL, _TF_DATA), least=2), Goal((_LIMIT,), least=0.8)]
+    comparison.report(f"Preparing {count:,} posters", "posters a second, start included", found, goals)
+
+
+if __name__ == "__main__":
+    app.run(main)
