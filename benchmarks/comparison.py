@@ -1,21 +1,31 @@
 """Measuring contenders in turn, and the table of what was found.
 
 The speed of a shared machine drifts by more than what a benchmark is to show. So every contender is measured once before any is
-measured again (A B A B), and a ratio is taken between two figures of one round: what is quoted is the median of the rounds' ratios,
-with the least and the greatest.
+measured again, another one first each time, and a ratio is taken between two figures of one round: what is quoted is the median of
+the rounds' ratios, with the least and the greatest.
 """
 
 import contextlib
 import dataclasses
+import importlib.metadata
 import multiprocessing
 import os
 import platform
+import signal
 import statistics
+import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from absl import flags
+
+_REPEATS = flags.DEFINE_integer("repeats", 5, "Rounds that count.", lower_bound=1)
+
 OURS = "this project"
+REPOSITORY = Path(__file__).parents[1]
+
+_PACKAGES = ("tensorflow", "tf_keras", "keras", "torch", "grain", "pillow", "simplejpeg", "opencv-python-headless")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +43,14 @@ class Goal:
     most: float | None = None
 
 
-def in_turn(contenders: Mapping[str, Callable[[], float]], *, repeats: int) -> dict[str, list[float]]:
-    """Measures each contender `repeats` times, in turn, after a round that does not count; returns the figures by name."""
+def in_turn(contenders: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
+    """Measures each contender `--repeats` times, after a round that does not count; returns the figures by name."""
     found: dict[str, list[float]] = {name: [] for name in contenders}
-    for number in range(repeats + 1):
-        for name, measure in contenders.items():
-            figure = measure()
+    names = list(contenders)
+    for number in range(_REPEATS.value + 1):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            figure = contenders[name]()
             if number:
                 found[name].append(figure)
     return found
@@ -46,7 +58,7 @@ def in_turn(contenders: Mapping[str, Callable[[], float]], *, repeats: int) -> d
 
 @contextlib.contextmanager
 def apart(*makers: tuple[Callable[..., Callable[[], float]], Sequence[object]]) -> Iterator[list[Callable[[], float]]]:
-    """Gives each contender a process of its own, which lives until the block ends and rests while others are measured.
+    """Gives each contender a process of its own, which lives until the block ends and stands still while others are measured.
 
     Args:
       makers: for each contender a module's function, and its arguments; called in the process, it sets the contender up and returns
@@ -66,28 +78,34 @@ def _in_process(make: Callable[..., Callable[[], float]], arguments: Sequence[ob
     process = context.Process(target=_serve, args=(far_end, make, arguments))
     process.start()
     far_end.close()
+    assert process.pid is not None
+
+    def stopped_after_answer() -> float:
+        answer = end.recv()
+        # Else its threads would go on loading, in the others' time.
+        os.kill(process.pid, signal.SIGSTOP)
+        return answer
 
     def measure() -> float:
+        os.kill(process.pid, signal.SIGCONT)
         end.send(None)
-        return end.recv()
+        return stopped_after_answer()
 
     try:
-        end.recv()  # Set up: from here on it does nothing until it is asked.
+        stopped_after_answer()  # It is set up.
         yield measure
     finally:
-        end.close()
+        process.kill()
         process.join()
+        end.close()
 
 
 def _serve(connection: Connection, make: Callable[..., Callable[[], float]], arguments: Sequence[object]) -> None:
     measure = make(*arguments)
-    connection.send(None)
-    with contextlib.suppress(EOFError):  # The other end is closed when all is measured.
-        while True:
-            connection.recv()
-            connection.send(measure())
-    connection.close()
-    os._exit(0)  # Threads of a library that still loads ahead have nothing left to do.
+    connection.send(0.0)
+    while True:
+        connection.recv()
+        connection.send(measure())
 
 
 @contextlib.contextmanager
@@ -101,10 +119,20 @@ def on_cores(count: int) -> Iterator[None]:
         os.sched_setaffinity(0, cores)
 
 
+def run(command: Sequence[str]) -> None:
+    """Runs a command to its end.
+
+    Raises:
+      RuntimeError: it failed; with the end of what it said.
+    """
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", cwd=REPOSITORY)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+
+
 def report(title: str, unit: str, found: Mapping[str, Sequence[float]], goals: Sequence[Goal] = ()) -> None:
     """Prints the figures as a Markdown table, this project's first, and what became of the goals."""
-    rounds = len(found[OURS])
-    print(f"\n**{title}** ({unit}; median of {rounds} rounds, least to greatest)\n")
+    print(f"\n**{title}** ({unit}; median of {len(found[OURS])} rounds, least to greatest)\n")
     print("| | median | range | this project / it | range |")
     print("|---|---|---|---|---|")
     for name, figures in found.items():
@@ -115,14 +143,31 @@ def report(title: str, unit: str, found: Mapping[str, Sequence[float]], goals: S
     print()
     for goal in goals:
         print(f"- {_verdict(found, goal)}")
+    print(f"\nOn {machine()}", flush=True)
+
+
+def machine() -> str:
+    """Returns what a figure depends on: the processor, how many of its cores this process may use, the memory, the releases."""
+    processor = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), processor)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    releases = [f"Python {platform.python_version()}"]
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            releases.append(f"{package} {importlib.metadata.version(package)}")
+    return f"{processor}, {len(os.sched_getaffinity(0))} core(s), {memory:.0f} GiB; {', '.join(releases)}"
 
 
 def _verdict(found: Mapping[str, Sequence[float]], goal: Goal) -> str:
     best = max if goal.least is not None else min
     other = best(goal.against, key=lambda name: statistics.median(found[name]))
     ratio = statistics.median(_ratios(found, other))
-    reached = ratio >= goal.least if goal.least is not None else ratio <= goal.most
-    bound = f"at least {goal.least:g}" if goal.least is not None else f"at most {goal.most:g}"
+    if goal.least is not None:
+        bound, reached = f"at least {goal.least:g}", ratio >= goal.least
+    else:
+        bound, reached = f"at most {goal.most:g}", ratio <= goal.most
     return f"{_short(ratio)} × {other}, to be {bound}: {'reached' if reached else 'NOT reached'}"
 
 
@@ -136,13 +181,3 @@ def _range(values: Sequence[float]) -> str:
 
 def _short(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def machine() -> str:
-    """Returns what a figure depends on: the processor, how many of its cores this process may use, the memory, the releases."""
-    processor = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), processor)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{processor}, {len(os.sched_getaffinity(0))} core(s), {memory:.0f} GiB, Python {platform.python_version()}"

@@ -1,12 +1,10 @@
 """What of the network's own speed evaluation and trainer.predict reach.
 
-    python -m benchmarks.inference [--csv=films.csv --images=posters/]
+    python -m benchmarks.inference
 
 The limit is the same forward pass, of as many pictures at a time, over random pictures that are in memory.
 """
 
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -14,19 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from absl import app, flags
+from absl import app
 
-from benchmarks import comparison, films
+from benchmarks import comparison, films, steps
 from benchmarks.comparison import OURS, Goal
 
 if TYPE_CHECKING:  # A process that measures one thing imports no more than that takes.
     from trainer.data.shards import Dataset
     from trainer.model import Network
 
-_MODEL = flags.DEFINE_enum("model", "resnet", ("cnn", "resnet"), "The network.")
-_REPEATS = flags.DEFINE_integer("repeats", 5, "Rounds that count.")
-
-_EVALUATION_BATCH = 64
+_MODEL, _EVALUATION_BATCH = "resnet", 64
 _LIMIT = "limit: the forward pass alone"
 
 
@@ -74,7 +69,7 @@ def prediction(job_dir: str, images: str) -> Callable[[], float]:
 
     directory = epath.Path(job_dir)
     scorer, thresholds = predict.load_scorer(directory), predict.load_thresholds(directory)
-    paths = sorted(map(str, Path(images).rglob("*.jpg")))
+    paths = sorted(map(str, Path(images).iterdir()))
 
     def run() -> None:
         for result in predict.predict(paths, scorer, thresholds, cache_dir=Path(job_dir)):
@@ -113,16 +108,14 @@ def main(_: list[str]) -> None:
     with films.films() as given, tempfile.TemporaryDirectory() as name:
         data_dir, job_dir = f"{name}/data", f"{name}/job"
         films.prepare(given, Path(data_dir))
-        train = (sys.executable, "-m", "trainer.task", f"--data_dir={data_dir}", f"--job_dir={job_dir}", "--max_steps=2")
-        subprocess.run((*train, f"--model={_MODEL.value}"), check=True, capture_output=True)
-        count = len(given.files())
+        comparison.run(steps.train(data_dir, job_dir, f"--model={_MODEL}", "--max_steps=2"))
         for what, ours, batch in (
             ("Evaluating a split", (evaluation, (job_dir, data_dir)), _EVALUATION_BATCH),
             ("trainer.predict", (prediction, (job_dir, str(given.images))), predict.BATCH_SIZE),
         ):
-            with comparison.apart(ours, (forward, (job_dir, data_dir, batch, count))) as measures:
-                found = comparison.in_turn(dict(zip((OURS, _LIMIT), measures, strict=True)), repeats=_REPEATS.value)
-            comparison.report(f"{what}, {_MODEL.value}", "images a second", found, [Goal((_LIMIT,), least=0.9)])
+            with comparison.apart(ours, (forward, (job_dir, data_dir, batch, len(given.files())))) as measures:
+                found = comparison.in_turn(dict(zip((OURS, _LIMIT), measures, strict=True)))
+            comparison.report(f"{what}, {_MODEL}", "images a second", found, [Goal((_LIMIT,), least=0.9)])
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """How long a killed worker costs: two local workers, from a kill -9 to the next training step, and a fresh start of the same job.
 
-python -m benchmarks.recovery
+    python -m benchmarks.recovery
+
+The job is that of `make chaos`, `resnet` on pictures of 16 × 16, where a step takes no time: what is left are starts of processes.
 """
 
-import statistics
 import tempfile
+import time
 from pathlib import Path
 
 from absl import app, flags
@@ -15,23 +17,30 @@ from tests import drawn
 from tests.chaos import Chaos, Strike, struck
 from tests.chaos_worker import EPOCH
 
-_REPEATS = flags.DEFINE_integer("repeats", 3, "Jobs, of each of which both workers are killed, one after the other.")
+_JOBS = flags.DEFINE_integer("jobs", 3, "Jobs that count, of each of which both workers are killed, one after the other.")
 
 
 def main(_: list[str]) -> None:
-    """Prints the comparison."""
+    """Prints the comparisons."""
     fresh = "a fresh start, to its first step"
-    found: dict[str, list[float]] = {OURS: [], fresh: []}
+    victims = {"the chief": "worker 0", "the other worker": "worker 1"}
+    found: dict[str, dict[str, list[float]]] = {who: {OURS: [], fresh: []} for who in victims}
+    strikes = tuple(Strike(EPOCH, (worker,)) for worker in victims.values())
     with tempfile.TemporaryDirectory() as name:
         data_dir = Path(name) / "data"
         drawn.dataset(data_dir, train=170, validation=30, test=37, shard_count=8)
-        for number in range(_REPEATS.value):
+        for number in range(_JOBS.value + 1):
             job = Chaos(Path(name) / str(number), workers=2)
-            strikes = (Strike(EPOCH, ("worker 1",)), Strike(EPOCH, ("worker 0",)))
-            found[OURS].append(statistics.mean(struck(job, data_dir, strikes, "--model=resnet")))
-            found[fresh].append(job.events("step")[0] - job.events("start")[0])
-    title = "From a kill of one of two local workers to the next step"
-    comparison.report(title, "seconds", found, [Goal((fresh,), most=1.3)])
+            began = time.time()
+            seconds = struck(job, data_dir, strikes, "--model=resnet")
+            if not number:  # What it read first is in the system's memory now.
+                continue
+            for who, outage in zip(victims, seconds, strict=True):
+                found[who][OURS].append(outage)
+                found[who][fresh].append(job.events("step")[0] - began)
+    for who, figures in found.items():
+        title = f"From a kill of {who}, of two local ones, to the next step"
+        comparison.report(title, "seconds", figures, [Goal((fresh,), most=1.3)])
 
 
 if __name__ == "__main__":

@@ -3,53 +3,60 @@
     python -m benchmarks.scaling
 
 Nothing is measured here. What a network computes is counted from its layers; what an accelerator, a core or a network can do are
-the constants below, each with where it is from.
+the constants below.
 """
 
 import dataclasses
 import math
+from typing import Any
 
 from absl import app
 
 _HEIGHT, _WIDTH, _GENRES = 192, 128, 25
 _NETWORKS = ("cnn", "resnet", "efficientnet_lite0", "efficientnet_v2_b0", "resnet50_v2")
+_WORKERS = (2, 8, 32, 256)
+_BATCH = 64  # Of a worker.
 
 # A training step computes what the forward pass does about three times: forwards, and back to the inputs and to the weights.
 _PASSES = 3
-# How often a step moves each activation: written and read forwards, read again and its gradient written and read backwards.
+# How often a step moves what a convolution puts out: written and read forwards, read again and its gradient written and read back.
 _MOVES = 5
+_BYTES = 2  # Of a value in bfloat16 or float16.
 
-_JPEG_BYTES = 15_000  # A poster of 192 × 128 at quality 95, measured on real ones.
-_CORE_RATE = 3_500  # Images a second that a core decodes from such shards: measured, RESULTS.md.
+# Measured, see RESULTS.md: the images a second that one processor of the machine there makes of shards, and a poster's bytes there.
+_RATES = {"jpeg": 3_500, "raw": 7_500}
+_SIZES = {"jpeg": 15_000, "raw": _HEIGHT * _WIDTH * 3}
+
+# Assumed: what a message between two machines of a zone takes, however short.
+_LATENCY = 50e-6
 
 
 @dataclasses.dataclass(frozen=True)
 class Accelerator:
-    """What a maker's data sheet says of a device: not measured here.
+    """What a maker's data sheet says of a device, and Google Cloud of the smallest machine with one: not measured here.
 
     Attributes:
-      tera_flops: dense, in the precision of `precision`, 10^12 a second.
-      gigabytes: of memory traffic a second, 10^9.
+      tera_flops: dense, in a format of 16 bits, 10^12 a second.
+      gigabytes: that its memory moves, 10^9 a second.
       memory: 10^9 bytes.
-      cores: of the smallest machine that is rented with one.
-      network: gigabits a second of that machine.
+      processors: vCPUs of the machine.
+      gigabits: of the machine's network, 10^9 a second.
     """
 
     name: str
-    precision: str
     tera_flops: float
     gigabytes: float
     memory: float
-    cores: int
-    network: float
+    processors: int
+    gigabits: float
 
 
+_A100 = Accelerator("A100 40 GB, a2-highgpu-1g", 312, 1555, 40, 12, 24)
 _ACCELERATORS = (
-    Accelerator("T4, n1-standard-4", "float16", 65, 320, 16, 4, 10),
-    Accelerator("L4, g2-standard-4", "bfloat16", 121, 300, 24, 4, 10),
-    Accelerator("A100 40 GB, a2-highgpu-1g", "bfloat16", 312, 1555, 40, 12, 24),
-    Accelerator("H100 80 GB, a3-highgpu-1g", "bfloat16", 989, 3350, 80, 26, 25),
-    Accelerator("TPU v5e, ct5lp-hightpu-1t", "bfloat16", 197, 819, 16, 24, 10),
+    Accelerator("T4, n1-standard-4", 65, 320, 16, 4, 10),
+    Accelerator("L4, g2-standard-4", 121, 300, 24, 4, 10),
+    _A100,
+    Accelerator("H100 80 GB, a3-highgpu-1g", 989, 3350, 80, 26, 25),
 )
 
 
@@ -60,89 +67,130 @@ class Cost:
     Attributes:
       parameters: its trainable weights.
       flops: of the forward pass of one picture; a multiplication and an addition are two.
-      activations: values that its layers put out for one picture.
+      moved: values that its convolutions, dense and pooling layers put out for one picture: what has to go through memory where
+        everything else is done on the way.
+      kept: values that all of its layers put out for one picture: what is held for the way back at most.
+      normalized: channels of each layer whose statistics are those of the global batch.
     """
 
     parameters: int
     flops: int
-    activations: int
+    moved: int
+    kept: int
+    normalized: tuple[int, ...]
 
 
 def cost(name: str) -> Cost:
     """Counts a network's cost from its layers."""
     from trainer import model
     from trainer.config import TrainConfig
+    from trainer.layers import BatchNormalization
 
     job = TrainConfig(data_dir="-", job_dir="-", model=name, augment="none")
     network = model.build(job, genres=_GENRES, height=_HEIGHT, width=_WIDTH)
-    flops = activations = 0
+    flops = moved = kept = 0
+    normalized = []
     for layer in _leaves(network):
         outputs = layer.output_shape
-        if not isinstance(outputs, tuple) or len(outputs) < 2:
+        if not isinstance(outputs, tuple):  # An input's.
             continue
         values = math.prod(outputs[1:])
-        activations += values
-        kernel = getattr(layer, "depthwise_kernel", None)
-        if kernel is not None:
-            flops += 2 * values * math.prod(kernel.shape[:2])
-        elif getattr(layer, "kernel", None) is not None:
-            # Each value put out is a sum over the kernel's window and its channels put in.
-            flops += 2 * values * math.prod(layer.kernel.shape[:-1])
+        kept += values
+        depthwise, kernel = getattr(layer, "depthwise_kernel", None), getattr(layer, "kernel", None)
+        # Each value put out is a sum over the kernel's window and, unless it is depthwise, over the channels put in.
+        if depthwise is not None:
+            flops += 2 * values * math.prod(depthwise.shape[:2])
+        elif kernel is not None:
+            flops += 2 * values * math.prod(kernel.shape[:-1])
+        if depthwise is not None or kernel is not None or "Pooling" in type(layer).__name__:
+            moved += values
+        if isinstance(layer, BatchNormalization):
+            normalized.append(outputs[-1])
     parameters = sum(math.prod(weight.shape) for weight in network.trainable_variables)
-    return Cost(parameters, flops, activations)
+    return Cost(parameters, flops, moved, kept, tuple(normalized))
 
 
-def _leaves(network: object) -> list:
+def _leaves(network: Any) -> list[Any]:
     layers = []
-    for layer in network.layers:  # type: ignore[attr-defined]
+    for layer in network.layers:
         layers += _leaves(layer) if hasattr(layer, "layers") else [layer]
     return layers
 
 
 def ceiling(found: Cost, device: Accelerator) -> tuple[float, float]:
-    """Images a second at most, by arithmetic and by memory traffic in a precision of two bytes."""
+    """Images a second at most, by arithmetic and by what goes through memory."""
     by_arithmetic = device.tera_flops * 1e12 / (_PASSES * found.flops)
-    by_memory = device.gigabytes * 1e9 / (_MOVES * 2 * found.activations)
+    by_memory = device.gigabytes * 1e9 / (_MOVES * _BYTES * found.moved)
     return by_arithmetic, by_memory
 
 
-def all_reduce(found: Cost, workers: int, gigabits: float, latency: float = 50e-6) -> float:
-    """Seconds of a ring all-reduce of float32 gradients (Patarasu and Yuan 2009, "Bandwidth optimal all-reduce algorithms")."""
-    bytes_sent = 2 * (workers - 1) / workers * 4 * found.parameters
-    return bytes_sent / (gigabits * 1e9 / 8) + 2 * (workers - 1) * latency
+def largest_batch(found: Cost, device: Accelerator) -> int:
+    """Pictures whose values a device can keep for the way back, weights and optimizer beside them."""
+    return int((device.memory * 1e9 - 4 * 4 * found.parameters) / (_BYTES * found.kept))
+
+
+def all_reduce(size: int, workers: int, gigabits: float, *, latency: float = _LATENCY) -> float:
+    """Seconds of an all-reduce of `size` bytes: around a ring where they are many, over two trees where they are few.
+
+    Sources: P. Patarasu, X. Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations", 2009; P. Sanders, J.
+    Speck, J. L. Träff, "Two-tree algorithms for full bandwidth broadcast, reduction and scan", 2009.
+    """
+    sending = 2 * size / (gigabits * 1e9 / 8)
+    ring = sending * (workers - 1) / workers + 2 * (workers - 1) * latency
+    trees = sending + 2 * math.log2(workers) * latency
+    return min(ring, trees)
+
+
+def exchange(found: Cost, workers: int, gigabits: float) -> tuple[float, float]:
+    """Seconds a step that the gradients take in one piece, and the statistics: two numbers a channel, forwards and backwards."""
+    gradients = all_reduce(4 * found.parameters, workers, gigabits)
+    return gradients, sum(2 * all_reduce(8 * channels, workers, gigabits) for channels in found.normalized)
 
 
 def main(_: list[str]) -> None:
     """Prints the tables."""
     costs = {name: cost(name) for name in _NETWORKS}
-    heads = "parameters | bytes reduced a step | GFLOP a picture, trained | activations, MB in float32"
-    print(f"| network, {_WIDTH} × {_HEIGHT} | {heads} |")
-    print("|---|---|---|---|---|")
+    print("| network | parameters | bytes reduced a step | GFLOP a picture | MB moved a picture | layers normalized |")
+    print("|---|---|---|---|---|---|")
     for name, found in costs.items():
-        flops, megabytes = _PASSES * found.flops / 1e9, 4 * found.activations / 1e6
-        print(f"| `{name}` | {found.parameters:,} | {4 * found.parameters:,} | {flops:.2f} | {megabytes:.1f} |")
+        flops, megabytes = _PASSES * found.flops / 1e9, _MOVES * _BYTES * found.moved / 1e6
+        cells = [
+            f"{found.parameters:,}",
+            f"{4 * found.parameters:,}",
+            f"{flops:.2f}",
+            f"{megabytes:.1f}",
+            str(len(found.normalized)),
+        ]
+        print(f"| `{name}` | " + " | ".join(cells) + " |")
 
-    print("\n| | network | by arithmetic | by memory | cores that decode for it | it has | bucket, MB/s |")
-    print("|---|---|---|---|---|---|---|")
+    print("\n| | network | by arithmetic | by memory | vCPUs that feed it, JPEG; raw | of | MB/s read, JPEG; raw | of |")
+    print("|---|---|---|---|---|---|---|---|")
     for device in _ACCELERATORS:
         for name, found in costs.items():
             limits = ceiling(found, device)
             rate = min(limits)
-            cells = [f"{limit:,.0f}" for limit in limits]
-            cells += [f"{rate / _CORE_RATE:.1f}", str(device.cores), f"{rate * _JPEG_BYTES / 1e6:,.0f}"]
-            print(f"| {device.name}, {device.precision} | `{name}` | " + " | ".join(cells) + " |")
+            feeding = "; ".join(f"{rate / _RATES[encoding]:.1f}" for encoding in _RATES)
+            reading = "; ".join(f"{rate * _SIZES[encoding] / 1e6:,.0f}" for encoding in _RATES)
+            cells = [
+                *(f"{limit:,.0f}" for limit in limits),
+                feeding,
+                str(device.processors),
+                reading,
+                f"{device.gigabits * 125:,.0f}",
+            ]
+            print(f"| {device.name} | `{name}` | " + " | ".join(cells) + " |")
 
-    device, counts = _ACCELERATORS[2], (2, 8, 32, 256)
-    heads = " | ".join(f"{workers} workers" for workers in counts)
-    print(f"\n| network, {device.name} at its ceiling, batch 64 a worker | step, ms | {heads} |")
-    print("|---|---|---|---|---|---|")
+    heads = " | ".join(f"{workers} workers" for workers in _WORKERS)
+    print(f"\n| {_A100.name} | step of {_BATCH}, ms | the largest batch | {heads} |")
+    print("|---|---|---|" + "---|" * len(_WORKERS))
     for name, found in costs.items():
-        step = 64 / min(ceiling(found, device))
-        shares = []
-        for workers in counts:
-            seconds = all_reduce(found, workers, device.network)
-            shares.append(f"{seconds * 1e3:.1f} ms, {seconds / (seconds + step):.0%}")
-        print(f"| `{name}` | {step * 1e3:.1f} | " + " | ".join(shares) + " |")
+        rate, largest = min(ceiling(found, _A100)), largest_batch(found, _A100)
+        cells = [f"{_BATCH / rate * 1e3:.1f}", f"{largest:,}"]
+        for workers in _WORKERS:
+            parts = exchange(found, workers, _A100.gigabits)
+            shares = " to ".join(f"{sum(parts) / (sum(parts) + batch / rate):.0%}" for batch in (largest, _BATCH))
+            cells.append(f"{parts[0] * 1e3:.1f} + {parts[1] * 1e3:.1f} ms, {shares}")
+        print(f"| `{name}` | " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":

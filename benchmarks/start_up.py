@@ -5,33 +5,29 @@ python -m benchmarks.start_up
 
 import functools
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from absl import app, flags
+from absl import app
 
 from benchmarks import comparison, films, steps
 from benchmarks.comparison import OURS
 
-_MODEL = flags.DEFINE_enum("model", "resnet", ("cnn", "resnet"), "The network.")
-_REPEATS = flags.DEFINE_integer("repeats", 5, "Rounds that count.")
+_MODEL = "resnet"
 
 
 def first_step(data_dir: Path) -> float:
     """Seconds from a fresh job's start to the end of its first step."""
-    with tempfile.TemporaryDirectory() as name:
-        command = (sys.executable, "-m", "trainer.task", f"--data_dir={data_dir}", f"--job_dir={name}/job")
-        with steps.job((*command, f"--model={_MODEL.value}")) as job:
-            return job.steps(1)[0] - job.began
+    with tempfile.TemporaryDirectory() as name, steps.job(steps.train(data_dir, f"{name}/job", f"--model={_MODEL}")) as job:
+        return job.steps(1)[0] - job.began
 
 
 def whole(*arguments: str) -> float:
     """Seconds from a Python program's start to its end."""
     began = time.monotonic()
-    subprocess.run((sys.executable, *arguments), check=True, capture_output=True, cwd=Path(__file__).parents[1])
+    comparison.run((sys.executable, *arguments))
     return time.monotonic() - began
 
 
@@ -42,15 +38,13 @@ def main(_: list[str]) -> None:
         data_dir = Path(name) / "data"
         films.prepare(given, data_dir)
         job = {OURS: functools.partial(first_step, data_dir), importing: functools.partial(whole, "-c", "import tensorflow")}
-        found = comparison.in_turn(job, repeats=_REPEATS.value)
-    comparison.report(f"A fresh job's first step, {_MODEL.value}", "seconds", found)
+        found = comparison.in_turn(job)
+    comparison.report(f"A fresh job's first step, {_MODEL}", "seconds", found)
     beyond = [ours - 2 * theirs for ours, theirs in zip(found[OURS], found[importing], strict=True)]
     _say_whether("the first step, less twice the import", statistics.median(beyond), 3)
     launch = ("-m", "launch", "--dry_run", "--target=kubernetes", "--name=posters", "--image=registry.example/trainer:1")
-    launch += ("--skip_preflight", "--", "--data_dir=gs://bucket/data", "--job_dir=gs://bucket/job")
-    found = comparison.in_turn(
-        {OURS: functools.partial(whole, *launch), nothing: functools.partial(whole, "-c", "pass")}, repeats=_REPEATS.value
-    )
+    launch += ("--", "--data_dir=gs://bucket/data", "--job_dir=gs://bucket/job")
+    found = comparison.in_turn({OURS: functools.partial(whole, *launch), nothing: functools.partial(whole, "-c", "pass")})
     comparison.report("launch --dry_run", "seconds", found)
     _say_whether("launch --dry_run", statistics.median(found[OURS]), 1)
 

@@ -3,11 +3,12 @@
     python -m benchmarks.step --model=cnn
     python -m benchmarks.step --model=resnet
 
-All train on one batch of random pictures that is in memory, with Adam and sigmoid cross-entropy, on all cores or on the GPU if
-there is one, without augmentation. This project's step has all that trainer.task's has: masks that depend on no worker, and running
-figures.
+All train on one batch of random pictures, with Adam and sigmoid cross-entropy, without augmentation, on all cores or on the GPU if
+there is one. This package's and Keras's are called through `fit`. This package's also draws its dropout by film and computes its
+running figures, and leaves out what trainer.task does beside the device: benchmarks/overhead.py measures that.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -20,8 +21,7 @@ from benchmarks.comparison import OURS, Goal
 
 _MODEL = flags.DEFINE_enum("model", "cnn", ("cnn", "resnet"), "The network.")
 _BATCH = flags.DEFINE_integer("batch_size", 32, "Pictures a step.")
-_STEPS = flags.DEFINE_integer("steps", 10, "Steps that are timed at once.")
-_REPEATS = flags.DEFINE_integer("repeats", 5, "Rounds that count.")
+_STEPS = flags.DEFINE_integer("steps", 20, "Steps that are timed at once.")
 
 _HEIGHT, _WIDTH, _GENRES = 192, 128, 25
 _RATE, _DROPOUT = 1e-3, 0.3
@@ -32,8 +32,6 @@ _RESNET_CHANNELS = (32, 64, 128, 256)
 
 def ours(model: str, batch: int, steps: int) -> Callable[[], float]:
     """The step of trainer.task."""
-    import tensorflow as tf
-
     from trainer import model as networks
     from trainer import objective, training
     from trainer.config import TrainConfig
@@ -42,22 +40,12 @@ def ours(model: str, batch: int, steps: int) -> Callable[[], float]:
     network = networks.build(job, genres=_GENRES, height=_HEIGHT, width=_WIDTH)
     training.compile_network(network, job, objective.GenreLoss())
     pictures, labels = _batch(batch)
-    features = {"image": pictures, "position": np.arange(batch)}
-    batches = iter(tf.data.Dataset.from_tensors((features, labels)).cache().repeat().prefetch(1))
-    step = network.make_train_function()
-
-    def run() -> None:
-        for _ in range(steps):
-            step(batches)
-        network.trainable_variables[-1].numpy()
-
-    return _rate(run, batch * steps)
+    return _fit(network, ({"image": pictures, "position": np.arange(batch)}, labels), batch, steps)
 
 
 def keras_3(model: str, batch: int, steps: int) -> Callable[[], float]:
-    """Keras 3 on TensorFlow, `fit` as it comes."""
+    """Keras 3 on TensorFlow, as it comes."""
     import keras  # noqa: TID251, as a peer
-    import tensorflow as tf
 
     layers = keras.layers
 
@@ -87,8 +75,14 @@ def keras_3(model: str, batch: int, steps: int) -> Callable[[], float]:
     body = {"cnn": cnn, "resnet": resnet}[model]
     network = keras.Model(image, layers.Dense(_GENRES)(body(layers.Rescaling(1 / 127.5, offset=-1)(image))))
     network.compile(keras.optimizers.Adam(_RATE), keras.losses.BinaryCrossentropy(from_logits=True))
-    data = tf.data.Dataset.from_tensors(_batch(batch)).cache().repeat().prefetch(1)
-    return _rate(lambda: network.fit(data, steps_per_epoch=steps, verbose=0), batch * steps)
+    return _fit(network, _batch(batch), batch, steps)
+
+
+def _fit(network: Any, batch: Any, size: int, steps: int) -> Callable[[], float]:
+    import tensorflow as tf
+
+    data = tf.data.Dataset.from_tensors(batch).cache().repeat().prefetch(tf.data.AUTOTUNE)
+    return _rate(lambda: network.fit(data, steps_per_epoch=steps, verbose=0), size * steps)
 
 
 def torch_step(model: str, batch: int, steps: int) -> Callable[[], float]:
@@ -128,16 +122,19 @@ def torch_step(model: str, batch: int, steps: int) -> Callable[[], float]:
         yield nn.Linear(before, _GENRES)
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_float32_matmul_precision("high")  # As TensorFlow does on a GPU.
+    torch.backends.cudnn.benchmark = True
     network = nn.Sequential(*{"cnn": cnn, "resnet": resnet}[model]()).to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(network.parameters(), _RATE)
-    pictures, labels = (torch.from_numpy(part).to(device) for part in _batch(batch))
+    optimizer = torch.optim.Adam(network.parameters(), _RATE, fused=True)
+    pictures, labels = map(torch.from_numpy, _batch(batch))
     pictures = pictures.permute(0, 3, 1, 2)  # In memory they are channels last as they are.
 
     def run() -> None:
         for _ in range(steps):
             optimizer.zero_grad()
-            x = pictures.to(torch.float32).mul_(1 / 127.5).sub_(1)
-            loss = functional.binary_cross_entropy_with_logits(network(x), labels)
+            x = pictures.to(device).to(torch.float32).mul_(1 / 127.5).sub_(1)
+            loss = functional.binary_cross_entropy_with_logits(network(x), labels.to(device))
             loss.backward()
             optimizer.step()
         loss.item()  # Waits for the device.
@@ -162,13 +159,22 @@ def _rate(run: Callable[[], object], pictures: int) -> Callable[[], float]:
     return measure
 
 
+def _check_same_device() -> None:
+    import tensorflow as tf
+    import torch
+
+    if bool(tf.config.list_physical_devices("GPU")) != torch.cuda.is_available():
+        raise RuntimeError("one of TensorFlow and PyTorch sees a GPU and the other does not: install builds for the same device")
+
+
 def main(_: list[str]) -> None:
     """Prints the comparison."""
     arguments: Sequence[object] = (_MODEL.value, _BATCH.value, _STEPS.value)
     makers = {OURS: ours, _TORCH: torch_step, _KERAS: keras_3}
+    _check_same_device()
     with comparison.apart(*((make, arguments) for make in makers.values())) as measures:
-        found = comparison.in_turn(dict(zip(makers, measures, strict=True)), repeats=_REPEATS.value)
-    title = f"A training step of {_MODEL.value}, {_WIDTH} × {_HEIGHT}, batch {_BATCH.value}"
+        found = comparison.in_turn(dict(zip(makers, measures, strict=True)))
+    title = f"A training step of {_MODEL.value}, {_HEIGHT} × {_WIDTH}, batch {_BATCH.value}"
     comparison.report(title, "images a second", found, [Goal((_TORCH,), least=1.5), Goal((_KERAS,), least=1.1)])
 
 

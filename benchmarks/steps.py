@@ -1,45 +1,35 @@
-"""The moments at which a job's training steps end, as a benchmark sees them from outside: it listens where the guard would."""
+"""Jobs of trainer.task, and the moments at which their training steps end: a benchmark listens where the guard would."""
 
 import contextlib
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
+from benchmarks.comparison import REPOSITORY
 from trainer import heartbeat
-
-_REPOSITORY = Path(__file__).parents[1]
 
 
 class Job:
-    """A running command that trains."""
+    """A running command that trains.
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], cores: Sequence[int] | None) -> None:
-        self._beats, end = os.pipe()
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115, `end` closes it
-        self.began = time.monotonic()
-        allowed = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, cores or allowed)
-        try:
-            self._process = subprocess.Popen(
-                command,
-                env={**os.environ, **environment, heartbeat.VARIABLE: str(end)},
-                pass_fds=(end,),
-                stdout=self._log,
-                stderr=self._log,
-                cwd=_REPOSITORY,
-            )
-        finally:
-            os.sched_setaffinity(0, allowed)
-        os.close(end)
+    Attributes:
+      began: when it was started, on the clock of `time.monotonic`.
+    """
+
+    def __init__(self, beats: int, log: IO[bytes], began: float) -> None:
+        self.began = began
+        self._beats, self._log = beats, log
 
     def steps(self, count: int) -> list[float]:
         """Waits for steps.
 
         Returns:
-          When each ended, on the clock of `time.monotonic`.
+          When each ended, on the same clock.
 
         Raises:
           RuntimeError: the command ended before.
@@ -53,26 +43,40 @@ class Job:
             moments += [time.monotonic()] * signs.count(heartbeat.STEP)
         return moments
 
-    def end(self) -> None:
-        """Ends it, wherever it is."""
-        self._process.kill()
-        self._process.wait()
-        os.close(self._beats)
-        self._log.close()
-
 
 @contextlib.contextmanager
 def job(
     command: Sequence[str], *, environment: Mapping[str, str] | None = None, cores: Sequence[int] | None = None
 ) -> Iterator[Job]:
     """Runs a command until the block ends; `cores` are those that it may use."""
-    running = Job(command, environment or {}, cores)
-    try:
-        yield running
-    finally:
-        running.end()
+    beats, end = os.pipe()
+    allowed = os.sched_getaffinity(0)
+    with tempfile.TemporaryFile() as log:
+        os.sched_setaffinity(0, cores or allowed)
+        began = time.monotonic()
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, **(environment or {}), heartbeat.VARIABLE: str(end)},
+            pass_fds=(end,),
+            stdout=log,
+            stderr=log,
+            cwd=REPOSITORY,
+        )
+        os.sched_setaffinity(0, allowed)
+        os.close(end)
+        try:
+            yield Job(beats, log, began)
+        finally:
+            process.kill()
+            process.wait()
+            os.close(beats)
+
+
+def train(data_dir: Path | str, job_dir: Path | str, *options: str) -> tuple[str, ...]:
+    """The command of a job."""
+    return (sys.executable, "-m", "trainer.task", f"--data_dir={data_dir}", f"--job_dir={job_dir}", *options)
 
 
 def images_per_second(moments: Sequence[float], *, batch_size: int, first: int) -> float:
-    """The rate from the end of the step `first` to that of the last one."""
+    """The rate from the end of the step `first`, counted from 1, to that of the last one."""
     return (len(moments) - first) * batch_size / (moments[-1] - moments[first - 1])

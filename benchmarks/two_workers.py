@@ -1,9 +1,10 @@
 """What a second worker brings: two workers of one core each, and one, on the same global batch.
 
-    python -m benchmarks.two_workers
+    python -m benchmarks.two_workers --model=resnet
+    python -m benchmarks.two_workers --model=cnn
 
-A worker alone on half of the batch does what each of the two does beside talking: what is left of their step is the exchange and
-the waiting for one another.
+Beside them, two jobs that know nothing of each other, of one core and half of the batch each: they do what the two workers do, but
+for the exchange, the waiting for each other, and in `resnet` a batch normalization over both halves, which has no fused operation.
 """
 
 import contextlib
@@ -12,8 +13,9 @@ import json
 import os
 import socket
 import statistics
-import sys
 import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from absl import app, flags
@@ -22,25 +24,36 @@ from benchmarks import comparison, films, steps
 from benchmarks.comparison import OURS, Goal
 
 _MODEL = flags.DEFINE_enum("model", "resnet", ("cnn", "resnet"), "The network.")
-_REPEATS = flags.DEFINE_integer("repeats", 3, "Rounds that count.")
 
 _BATCH, _WARM_UP, _STEPS = 64, 3, 15
-_ONE, _HALF = "one worker on one core", "one worker on one core, half of the batch"
+_ONE, _APART = "one worker on one core", "two jobs of half the batch, apart"
 
 
-def rate(data_dir: Path, workers: int, *, batch_size: int = _BATCH) -> float:
-    """Trains on the first cores, one a worker, and returns images a second once it runs."""
-    cores = sorted(os.sched_getaffinity(0))[:workers]
-    addresses = [f"127.0.0.1:{port}" for port in _free_ports(workers)]
-    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
-        command = (sys.executable, "-m", "trainer.task", f"--data_dir={data_dir}", f"--job_dir={name}/job", "--epochs=100")
-        options = (f"--model={_MODEL.value}", f"--batch_size={batch_size}")
+def workers(data_dir: Path, count: int) -> float:
+    """Trains one job on the first cores, a worker a core, and returns its images a second once it runs."""
+    addresses = [f"127.0.0.1:{port}" for port in _free_ports(count)]
+    tasks = [{"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}} for index in range(count)]
+    environments = [{"TF_CONFIG": json.dumps(task)} for task in tasks] if count > 1 else [{}]
+    with tempfile.TemporaryDirectory() as name:
+        return _rates(data_dir, [f"{name}/job"] * count, environments, batch_size=_BATCH)[0]
+
+
+def jobs_apart(data_dir: Path) -> float:
+    """Trains two jobs at once, a core each, and returns the images a second of both together."""
+    with tempfile.TemporaryDirectory() as name:
+        return sum(_rates(data_dir, [f"{name}/one", f"{name}/other"], [{}, {}], batch_size=_BATCH // 2))
+
+
+def _rates(data_dir: Path, job_dirs: Sequence[str], environments: Sequence[dict[str, str]], *, batch_size: int) -> list[float]:
+    with contextlib.ExitStack() as stack:
         running = []
-        for index, core in enumerate(cores):
-            config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-            environment = {"TF_CONFIG": json.dumps(config)} if workers > 1 else {}
-            running.append(stack.enter_context(steps.job((*command, *options), environment=environment, cores=[core])))
-        return steps.images_per_second(running[0].steps(_STEPS), batch_size=batch_size, first=_WARM_UP)
+        for job_dir, environment, core in zip(job_dirs, environments, sorted(os.sched_getaffinity(0)), strict=False):
+            command = steps.train(data_dir, job_dir, f"--model={_MODEL.value}", f"--batch_size={batch_size}")
+            running.append(stack.enter_context(steps.job(command, environment=environment, cores=[core])))
+        # Each is listened to at the same time as the others.
+        listeners = stack.enter_context(ThreadPoolExecutor(len(running)))
+        moments = listeners.map(lambda job: job.steps(_STEPS), running)
+        return [steps.images_per_second(found, batch_size=batch_size, first=_WARM_UP) for found in moments]
 
 
 def _free_ports(count: int) -> list[int]:
@@ -49,12 +62,15 @@ def _free_ports(count: int) -> list[int]:
         return [opened.getsockname()[1] for opened in sockets]
 
 
-def parameters(model: str) -> int:
-    """Returns how many trainable weights the network has, at the default size of pictures and the genres of the drawn films."""
-    from trainer import model as networks
+def parameters(data_dir: Path) -> int:
+    """Returns how many trainable weights the network has on a data set."""
+    from trainer import model
     from trainer.config import TrainConfig
+    from trainer.data import shards
 
-    network = networks.build(TrainConfig(data_dir="-", job_dir="-", model=model), genres=4, height=192, width=128)
+    dataset = shards.load(data_dir)
+    job = TrainConfig(data_dir=str(data_dir), job_dir="-", model=_MODEL.value)
+    network = model.build(job, genres=len(dataset.genres), height=dataset.height, width=dataset.width)
     return sum(int(weight.shape.num_elements()) for weight in network.trainable_variables)
 
 
@@ -64,17 +80,17 @@ def main(_: list[str]) -> None:
         data_dir = Path(name) / "data"
         films.prepare(given, data_dir)
         contenders = {
-            OURS: functools.partial(rate, data_dir, 2),
-            _ONE: functools.partial(rate, data_dir, 1),
-            _HALF: functools.partial(rate, data_dir, 1, batch_size=_BATCH // 2),
+            OURS: functools.partial(workers, data_dir, 2),
+            _ONE: functools.partial(workers, data_dir, 1),
+            _APART: functools.partial(jobs_apart, data_dir),
         }
-        found = comparison.in_turn(contenders, repeats=_REPEATS.value)
+        found = comparison.in_turn(contenders)
+        weights = parameters(data_dir)
     title = f"Two workers of one core each, {_MODEL.value}, global batch {_BATCH}"
     comparison.report(title, "images a second", found, [Goal((_ONE,), least=1.6)])
-    weights = parameters(_MODEL.value)
-    shares = [1 - two / (2 * half) for two, half in zip(found[OURS], found[_HALF], strict=True)]
+    shares = [1 - together / apart for together, apart in zip(found[OURS], found[_APART], strict=True)]
     print(f"- {weights:,} parameters, {4 * weights:,} bytes to reduce a step")
-    print(f"- exchange and waiting: {statistics.median(shares):.1%} of a step ({min(shares):.1%} to {max(shares):.1%})")
+    print(f"- of a step, what two jobs apart do not have: {statistics.median(shares):.1%} ({min(shares):.1%} to {max(shares):.1%})")
 
 
 if __name__ == "__main__":

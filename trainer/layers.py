@@ -1,4 +1,4 @@
-"""Layers whose results do not depend on how a batch is shared out, nor on when a job was interrupted."""
+"""Layers whose results, but for rounding, do not depend on how a batch is shared out, nor at all on when a job was interrupted."""
 
 from collections.abc import Callable
 
@@ -124,5 +124,4 @@ def _batch_mean(means: list[tf.Tensor]) -> list[tf.Tensor]:
     """Means over the global batch of means over a replica's batch, each [C], in one collective."""
     if _replicas() == 1:
         return means
-    replica = tf.distribute.get_replica_context()
-    return tf.unstack(replica.all_reduce(tf.distribute.ReduceOp.MEAN, tf.stack(means)))
+    return tf.unstack(tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, tf.stack(means)))

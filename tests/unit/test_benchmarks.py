@@ -2,19 +2,18 @@
 
 import functools
 import importlib
-import os
 import subprocess
 import sys
-from pathlib import Path
+import types
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tf_keras as keras
 from absl import app, flags
 
-from benchmarks import comparison, scaling, steps
+from benchmarks import comparison, scaling
 from trainer import efficientnet_lite, model
-from trainer.data import shards
 
 
 @pytest.fixture
@@ -23,7 +22,7 @@ def program(monkeypatch):
 
     def load(name):
         own = flags.FlagValues()
-        for definition in ("DEFINE_string", "DEFINE_enum", "DEFINE_list", "DEFINE_integer", "register_validator"):
+        for definition in ("DEFINE_string", "DEFINE_enum", "DEFINE_list", "register_validator"):
             monkeypatch.setattr(flags, definition, functools.partial(getattr(flags, definition), flag_values=own))
         module = importlib.import_module(f"benchmarks.{name}")
         del sys.modules[module.__name__]
@@ -136,7 +135,11 @@ class TestConvertEfficientnetLite:
 
 
 class TestComparison:
-    def test_contenders_are_measured_in_turn_after_a_round_that_does_not_count(self):
+    @pytest.fixture(autouse=True)
+    def two_rounds(self, monkeypatch):
+        monkeypatch.setattr(comparison, "_REPEATS", types.SimpleNamespace(value=2))
+
+    def test_contenders_are_measured_in_turn_another_one_first_each_time_after_a_round_that_does_not_count(self):
         calls = []
 
         def contender(name):
@@ -146,15 +149,9 @@ class TestComparison:
 
             return measure
 
-        found = comparison.in_turn({"a": contender("a"), "b": contender("b")}, repeats=2)
-        assert calls == ["a", "b"] * 3
-        assert found == {"a": [3.0, 5.0], "b": [4.0, 6.0]}
-
-    def test_a_contender_has_a_process_of_its_own(self):
-        with comparison.apart((process_ids, ()), (process_ids, ())) as measures:
-            one, other = (measure() for measure in measures)
-            assert len({one, other, float(os.getpid())}) == 3
-            assert measures[0]() == one
+        found = comparison.in_turn({"a": contender("a"), "b": contender("b")})
+        assert calls == ["a", "b", "b", "a", "a", "b"]
+        assert found == {"a": [4.0, 5.0], "b": [3.0, 6.0]}
 
     def test_the_table_has_the_ratios_of_rounds_and_says_what_was_reached(self, capsys):
         found = {comparison.OURS: [200.0, 300.0, 220.0], "slow": [100.0, 100.0, 100.0], "fast": [190.0, 290.0, 210.0]}
@@ -170,36 +167,8 @@ class TestComparison:
         comparison.report("Start", "seconds", found, [comparison.Goal(("slow", "fast"), most=1.3)])
         assert "- 1.2 × fast, to be at most 1.3: reached" in capsys.readouterr().out
 
-
-def process_ids():
-    """A contender whose figure is the number of its process."""
-    return lambda: float(os.getpid())
-
-
-class TestSteps:
-    def test_a_job_is_seen_to_step_and_is_ended(self):
-        program = "import os, time; os.write(int(os.environ['POSTER_GUARD_FD']), b'.s.ss'); time.sleep(600)"
-        with steps.job((sys.executable, "-c", program)) as job:
-            moments = job.steps(3)
-        assert len(moments) == 3
-        assert job.began < moments[0] == moments[2]
-
-    def test_a_job_that_fails_tells_what_it_said(self):
-        with (
-            steps.job((sys.executable, "-c", "raise SystemExit('no such thing')")) as job,
-            pytest.raises(RuntimeError, match="no such"),
-        ):
-            job.steps(1)
-
-
-class TestFilms:
-    def test_drawn_posters_can_be_prepared_and_are_as_large_as_real_ones(self, program, tmp_path):
-        films, _ = program("films")
-        drawn = films.draw(tmp_path / "films", 40)
-        assert np.mean([Path(file).stat().st_size for file in drawn.files()]) == pytest.approx(33_000, rel=0.1)
-        films.prepare(drawn, tmp_path / "data", "--height=32", "--width=32")
-        dataset = shards.load(tmp_path / "data")
-        assert sum(split.examples for split in dataset.splits.values()) == 40
+    def test_the_machine_is_told_with_its_releases(self):
+        assert f"tensorflow {tf.__version__}" in comparison.machine()
 
 
 class TestScaling:
@@ -215,8 +184,22 @@ class TestScaling:
         found = scaling.cost("cnn")
         assert found.parameters == 3 * 3 * 3 * 4 + 4 + 256 * 25 + 25
         assert found.flops == 2 * (8 * 8 * 4 * 27 + 256 * 25)
+        assert found.moved == 256 + 25
 
     def test_an_all_reduce_sends_every_byte_almost_twice(self):
-        cost = scaling.Cost(parameters=10**9, flops=0, activations=0)
-        assert scaling.all_reduce(cost, 2, gigabits=8, latency=0) == pytest.approx(4)
-        assert scaling.all_reduce(cost, 256, gigabits=8, latency=0) == pytest.approx(8 * 255 / 256)
+        assert scaling.all_reduce(4 * 10**9, 2, gigabits=8, latency=0) == pytest.approx(4)
+        assert scaling.all_reduce(4 * 10**9, 256, gigabits=8, latency=0) == pytest.approx(8 * 255 / 256)
+
+    def test_a_short_message_goes_up_and_down_a_tree(self):
+        assert scaling.all_reduce(0, 256, gigabits=8, latency=1) == pytest.approx(2 * 8)
+
+    def test_statistics_are_exchanged_by_layer_and_twice(self):
+        found = scaling.Cost(parameters=0, flops=0, moved=0, kept=0, normalized=(32, 64))
+        gradients, statistics = scaling.exchange(found, 2, gigabits=8)
+        assert statistics == pytest.approx(4 * gradients, rel=1e-2)
+
+    def test_the_lower_of_two_ceilings_is_where_the_device_has_less(self):
+        device = scaling.Accelerator("", tera_flops=3, gigabytes=1, memory=1, processors=1, gigabits=1)
+        found = scaling.Cost(parameters=0, flops=10**6, moved=100, kept=500, normalized=())
+        assert scaling.ceiling(found, device) == pytest.approx((10**6, 10**6))
+        assert scaling.largest_batch(found, device) == 10**6

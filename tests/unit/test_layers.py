@@ -31,11 +31,18 @@ def trained(layer, x):
     return [outputs, *gradients, layer.moving_mean.read_value(), layer.moving_variance.read_value(), layer(x, training=False)]
 
 
-@pytest.fixture(params=["one replica", "of several"])
+@pytest.fixture(params=[1, 2])
 def replicas(request, monkeypatch):
-    """Lets a layer compute as the only replica does, and as one of several does."""
-    if request.param == "of several":
-        monkeypatch.setattr(layers, "_normalize_fused", layers._normalize_synchronized)
+    """Lets a layer compute as the only replica does, and as one of several does, whose batches here are all one and the same."""
+    monkeypatch.setattr(layers, "_replicas", lambda: request.param)
+    return request.param
+
+
+def test_only_one_replica_alone_normalizes_in_one_operation(replicas):
+    layer = layers.BatchNormalization()
+    step = tf.function(lambda x: layer(x, training=True)).get_concrete_function(tf.TensorSpec([6, 5, 4, 3]))
+    fused = [node.op for node in operations(step.graph.as_graph_def()) if node.op.startswith("FusedBatchNorm")]
+    assert len(fused) == (replicas == 1)
 
 
 @pytest.mark.usefixtures("replicas")

@@ -189,7 +189,8 @@ def _fold_in(seed: int | tf.Tensor, *numbers: int | tf.Tensor) -> tf.Tensor:
 def _shuffled(records: tf.data.Dataset, window: int, seed: tf.Tensor) -> tf.data.Dataset:
     """Draws each record of a shard from a window of those that come next, in an order that `seed`, int64 [2], fixes.
 
-    It is what `Dataset.shuffle` does; but that takes a seed that is known when the graph is built, and here the epoch decides.
+    It is what `Dataset.shuffle` does; but that cannot be given both numbers, and asks whether a seed is 0 while the graph is built,
+    when one that depends on the epoch is not known yet.
     """
     shuffled = tf.raw_ops.ShuffleDataset(
         input_dataset=tf.data.experimental.to_variant(records),
