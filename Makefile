@@ -71,7 +71,7 @@ BENCH := $(VENV)/bench/bin/python -m
 
 # Every row of benchmarks/RESULTS.md, about two hours on two cores that do nothing else; each line alone prints its own rows.
 bench: $(VENV)/bench/complete
-	$(BENCH) benchmarks.prepare --films=10000
+	$(BENCH) benchmarks.prepare --posters=10000
 	$(BENCH) benchmarks.input
 	$(BENCH) benchmarks.step --model=cnn
 	$(BENCH) benchmarks.step --model=resnet

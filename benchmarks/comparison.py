@@ -8,6 +8,7 @@ the rounds' ratios, with the least and the greatest.
 import contextlib
 import dataclasses
 import importlib.metadata
+import math
 import multiprocessing
 import os
 import platform
@@ -78,16 +79,17 @@ def _in_process(make: Callable[..., Callable[[], float]], arguments: Sequence[ob
     process = context.Process(target=_serve, args=(far_end, make, arguments))
     process.start()
     far_end.close()
-    assert process.pid is not None
+    pid = process.pid
+    assert pid is not None
 
     def stopped_after_answer() -> float:
         answer = end.recv()
         # Else its threads would go on loading, in the others' time.
-        os.kill(process.pid, signal.SIGSTOP)
+        os.kill(pid, signal.SIGSTOP)
         return answer
 
     def measure() -> float:
-        os.kill(process.pid, signal.SIGCONT)
+        os.kill(pid, signal.SIGCONT)
         end.send(None)
         return stopped_after_answer()
 
@@ -164,10 +166,9 @@ def _verdict(found: Mapping[str, Sequence[float]], goal: Goal) -> str:
     best = max if goal.least is not None else min
     other = best(goal.against, key=lambda name: statistics.median(found[name]))
     ratio = statistics.median(_ratios(found, other))
-    if goal.least is not None:
-        bound, reached = f"at least {goal.least:g}", ratio >= goal.least
-    else:
-        bound, reached = f"at most {goal.most:g}", ratio <= goal.most
+    least, most = goal.least or 0.0, goal.most or math.inf
+    bound = f"at least {least:g}" if goal.least is not None else f"at most {most:g}"
+    reached = least <= ratio <= most
     return f"{_short(ratio)} × {other}, to be {bound}: {'reached' if reached else 'NOT reached'}"
 
 

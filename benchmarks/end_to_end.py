@@ -1,7 +1,7 @@
 """What of the device's own speed a training on real input reaches: a job, and the same with --synthetic_data.
 
 python -m benchmarks.end_to_end
-python -m benchmarks.end_to_end --films=12000 --steps=140    # Where a step takes milliseconds.
+python -m benchmarks.end_to_end --posters=12000 --steps=140    # Where a step takes milliseconds.
 """
 
 import functools
@@ -36,7 +36,7 @@ def main(_: list[str]) -> None:
         data_dir = Path(name) / "data"
         films.prepare(given, data_dir)
         if _STEPS.value * _BATCH > shards.load(data_dir).split("train").examples:
-            raise ValueError(f"--steps={_STEPS.value} is more than an epoch, and validation would count: draw more --films")
+            raise ValueError(f"--steps={_STEPS.value} is more than an epoch, and validation would count: draw more --posters")
         contenders = {OURS: functools.partial(rate, data_dir), other: functools.partial(rate, data_dir, "--synthetic_data")}
         found = comparison.in_turn(contenders)
     comparison.report(f"Training {_MODEL} end to end", "images a second", found, [Goal((other,), least=0.97)])

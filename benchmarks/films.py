@@ -16,7 +16,7 @@ from PIL import Image
 
 from benchmarks import comparison
 
-_FILMS = flags.DEFINE_integer("films", 2000, "How many films are drawn.", lower_bound=100)
+_POSTERS = flags.DEFINE_integer("posters", 2000, "How many are drawn.", lower_bound=100)
 
 # Those of a large public collection of posters: 300 × 442 pixels in 32 KB.
 _HEIGHT, _WIDTH, _QUALITY, _GRAIN = 442, 300, 88, 5
@@ -37,9 +37,9 @@ class Films:
 
 @contextlib.contextmanager
 def films() -> Iterator[Films]:
-    """Draws `--films` films, which are gone when the block ends."""
+    """Draws `--posters` films, which are gone when the block ends."""
     with tempfile.TemporaryDirectory() as folder:
-        yield draw(Path(folder), _FILMS.value)
+        yield draw(Path(folder), _POSTERS.value)
 
 
 def draw(folder: Path, count: int) -> Films:

@@ -1,6 +1,6 @@
 """How fast the input is: from training shards to batches of pictures, on one core.
 
-    python -m benchmarks.input --films=12000
+    python -m benchmarks.input --posters=12000
 
 The peers read what their users have, the posters as they are, and make of them pictures of the same size, with the bilinear kernel
 that is their custom; they are measured on pictures of that size too. Keras hands out float32, all others uint8. Everything that

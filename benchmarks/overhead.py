@@ -1,6 +1,6 @@
 """What it costs that a job can be killed, watched and compared: trainer.task as it is, and a training with nothing beside it.
 
-    python -m benchmarks.overhead --films=8000
+    python -m benchmarks.overhead --posters=8000
 
 Both train the same network on the same input, and validate at each epoch's end. The one writes backups, history.csv, checkpoints
 and TensorBoard's files; the other hands `fit` the learning rate and the validation, and nothing else. What is timed are two epochs

@@ -1,6 +1,6 @@
 """How fast posters become shards: trainer.prepare, what one would write instead, and the fastest libraries alone.
 
-    python -m benchmarks.prepare --films=10000
+    python -m benchmarks.prepare --posters=10000
 
 Each is a program of its own, from its start to its end, on all cores, from picture files to JPEG of 192 × 128 at quality 95, not
 subsampled. The peers write the pictures and a label into TFRecord shards; trainer.prepare also reads the CSV, checks each picture,

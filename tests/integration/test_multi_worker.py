@@ -68,10 +68,10 @@ def has_backup(job_dir: Path, step: int) -> bool:
 
 
 def assert_alike(one: Path, other: Path) -> None:
-    """Asserts that two jobs ended within the tolerance of floats that are summed in another order."""
+    """Asserts that two jobs ended within the tolerance of floats that are summed in another order, as a worker alone does it."""
     for first, second in zip(history(one), history(other), strict=True):
         for name in ("loss", "val_loss"):
-            assert float(first[name]) == pytest.approx(float(second[name]), rel=1e-4)
+            assert float(first[name]) == pytest.approx(float(second[name]), rel=1e-3)
         assert first["step"] == second["step"]
     first_tensors, second_tensors = tensors(one / "checkpoints" / "last"), tensors(other / "checkpoints" / "last")
     for name, value in first_tensors.items():
