@@ -24,7 +24,7 @@ def test_a_model_that_needs_none_mostly_gets_none():
     assert found.count(1.0) >= 35
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore::ResourceWarning")
 def test_one_film_or_none_of_any_genre_gives_a_temperature_that_can_be_used():
     assert calibration.fit_temperature(np.array([[True, False]]), np.array([[3.0, 1.0]], np.float32)) == 1.0
     without = calibration.fit_temperature(np.zeros((5, 2), bool), np.full((5, 2), -3, np.float32))

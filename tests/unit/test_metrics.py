@@ -173,7 +173,7 @@ def test_the_keys_are_those_other_programs_read(four_films):
         ([[1, 1], [1, 1]], [[0.0, 0.0], [0.0, 0.0]], ["never", "predicted"]),
     ],
 )
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore::ResourceWarning")
 def test_degenerate_splits_give_json_without_nan(labels, scores, genres):
     given = predictions(labels, scores, genres)
     figures = evaluate(given, thresholds=metrics.tune_thresholds(given))

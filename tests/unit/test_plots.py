@@ -76,7 +76,7 @@ def words(figure):
     [["one genre"], [f"genre {g}" for g in range(25)], ["of a length never seen " * 3, "$x^{$", "<b>", "naïve"]],
     ids=["one", "many", "odd"],
 )
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore::ResourceWarning")
 def test_charts_of_any_genres_are_not_cut_off(genres):
     for figure in draw_all(*make(genres=genres)).values():
         assert_nothing_touches_the_border(style.png(figure))
@@ -109,7 +109,7 @@ def test_the_history_has_a_panel_a_metric_and_marks_the_best_epoch():
     assert "best epoch (2)" in words(figure)
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore::ResourceWarning")
 def test_one_epoch_and_undefined_figures_can_be_drawn():
     one = plots.loss(HISTORY[:1])
     assert_nothing_touches_the_border(style.png(one))

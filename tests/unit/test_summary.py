@@ -216,7 +216,7 @@ def test_the_table_has_figures_with_intervals_beside_the_baselines():
         ([[0]] * 12, [[0.2]] * 12),
     ],
 )
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore::ResourceWarning")
 def test_degenerate_splits_give_json_without_nan_and_a_table(labels, scores):
     figures = assess(labels, scores, temperature=0.5)
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
