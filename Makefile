@@ -72,24 +72,24 @@ BENCH := $(VENV)/bench/bin/python -m
 # Every row of benchmarks/RESULTS.md, about two hours on two cores that do nothing else; each line alone prints its own rows.
 bench: $(VENV)/bench/complete
 	$(BENCH) benchmarks.prepare --posters=10000
-	$(BENCH) benchmarks.input
-	$(BENCH) benchmarks.step --model=cnn
-	$(BENCH) benchmarks.step --model=resnet
+	$(BENCH) benchmarks.input --posters=12000
+	$(BENCH) benchmarks.step --model=cnn --repeats=15
+	$(BENCH) benchmarks.step --model=resnet --repeats=15
 	$(BENCH) benchmarks.end_to_end
-	$(BENCH) benchmarks.two_workers
-	$(BENCH) benchmarks.overhead
+	$(BENCH) benchmarks.two_workers --model=resnet
+	$(BENCH) benchmarks.two_workers --model=cnn
+	$(BENCH) benchmarks.overhead --posters=8000
 	$(BENCH) benchmarks.start_up
 	$(BENCH) benchmarks.recovery
 	$(BENCH) benchmarks.inference
 	$(BENCH) benchmarks.memory
 
-# The rows that a GPU changes, on a machine that has one and its driver.
+# The rows that a GPU changes, on a machine that has one and its driver: never run so far, for want of one.
 bench-gpu: $(VENV)/bench-gpu/complete
 	$(VENV)/bench-gpu/bin/python -m benchmarks.step --model=cnn --batch_size=256 --steps=50
 	$(VENV)/bench-gpu/bin/python -m benchmarks.step --model=resnet --batch_size=256 --steps=50
-	$(VENV)/bench-gpu/bin/python -m benchmarks.end_to_end
-	$(VENV)/bench-gpu/bin/python -m benchmarks.end_to_end --model=resnet
-	$(VENV)/bench-gpu/bin/python -m benchmarks.overhead
+	$(VENV)/bench-gpu/bin/python -m benchmarks.end_to_end --posters=12000 --steps=140
+	$(VENV)/bench-gpu/bin/python -m benchmarks.overhead --posters=8000
 	$(VENV)/bench-gpu/bin/python -m benchmarks.start_up
 	$(VENV)/bench-gpu/bin/python -m benchmarks.inference
 

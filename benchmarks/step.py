@@ -21,7 +21,7 @@ from benchmarks.comparison import OURS, Goal
 
 _MODEL = flags.DEFINE_enum("model", "cnn", ("cnn", "resnet"), "The network.")
 _BATCH = flags.DEFINE_integer("batch_size", 32, "Pictures a step.")
-_STEPS = flags.DEFINE_integer("steps", 20, "Steps that are timed at once.")
+_STEPS = flags.DEFINE_integer("steps", 5, "Steps that are timed at once.")
 
 _HEIGHT, _WIDTH, _GENRES = 192, 128, 25
 _RATE, _DROPOUT = 1e-3, 0.3
