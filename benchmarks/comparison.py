@@ -15,6 +15,7 @@ import platform
 import signal
 import statistics
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -119,6 +120,18 @@ def on_cores(count: int) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, cores)
+
+
+def rate(work: Callable[[], object], pictures: int) -> Callable[[], float]:
+    """Does the work once, for what is built or compiled then; returns what does it again and tells the images a second."""
+    work()
+
+    def measure() -> float:
+        began = time.monotonic()
+        work()
+        return pictures / (time.monotonic() - began)
+
+    return measure
 
 
 def run(command: Sequence[str]) -> None:

@@ -2,12 +2,12 @@
 
 import contextlib
 import csv
+import dataclasses
 import itertools
 import multiprocessing
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ _HEIGHT, _WIDTH, _QUALITY, _GRAIN = 442, 300, 88, 5
 _GENRES = ("Action", "Comedy", "Drama", "Romance")
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Films:
     """A CSV, and the folder of the pictures that it names."""
 

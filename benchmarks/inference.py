@@ -6,7 +6,6 @@ The limit is the same forward pass, of as many pictures at a time, over random p
 """
 
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +34,7 @@ def evaluation(job_dir: str, data_dir: str) -> Callable[[], float]:
     dataset = shards.load(data_dir)
     network = _network(job_dir, dataset)
     predictor = SplitPredictor(tf.distribute.get_strategy(), network, dataset, "train", batch_size=_EVALUATION_BATCH)
-    return _rate(predictor.logits, len(predictor.labels))
+    return comparison.rate(predictor.logits, len(predictor.labels))
 
 
 def forward(job_dir: str, data_dir: str, batch: int, pictures: int) -> Callable[[], float]:
@@ -58,7 +57,7 @@ def forward(job_dir: str, data_dir: str, batch: int, pictures: int) -> Callable[
         for _ in range(-(-pictures // batch)):
             logits(images).numpy()
 
-    return _rate(run, -(-pictures // batch) * batch)
+    return comparison.rate(run, -(-pictures // batch) * batch)
 
 
 def prediction(job_dir: str, images: str) -> Callable[[], float]:
@@ -75,7 +74,7 @@ def prediction(job_dir: str, images: str) -> Callable[[], float]:
         for result in predict.predict(paths, scorer, thresholds, cache_dir=Path(job_dir)):
             assert isinstance(result, predict.Prediction), result
 
-    return _rate(run, len(paths))
+    return comparison.rate(run, len(paths))
 
 
 def _network(job_dir: str, dataset: "Dataset") -> "Network":
@@ -88,17 +87,6 @@ def _network(job_dir: str, dataset: "Dataset") -> "Network":
     network = model.build(job, genres=len(dataset.genres), height=dataset.height, width=dataset.width)
     state.restore_best(network, directory)
     return network
-
-
-def _rate(run: Callable[[], object], pictures: int) -> Callable[[], float]:
-    run()
-
-    def measure() -> float:
-        began = time.monotonic()
-        run()
-        return pictures / (time.monotonic() - began)
-
-    return measure
 
 
 def main(_: list[str]) -> None:

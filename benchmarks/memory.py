@@ -6,7 +6,6 @@ Both hold more films than the shuffle windows of the open shards, which are kept
 are open first; validation and test are ten times as large too. Every film has the same picture: only its size matters here.
 """
 
-import dataclasses
 import functools
 import os
 import subprocess
@@ -16,48 +15,23 @@ from pathlib import Path
 import numpy as np
 from absl import app
 
-from benchmarks import comparison, steps
+from benchmarks import comparison, one_picture, steps
 from benchmarks.comparison import OURS, Goal
 
 # A shard of the default order keeps 512 films; these hold a few more, as shards of 100 MB do.
-_FILMS_A_SHARD, _SHARDS, _HELD_OUT_SHARDS, _TIMES = 600, 16, 2, 10
+_FILMS_A_SHARD, _TIMES = 600, 10
+_SHARDS = {"train": 16, "validation": 2, "test": 2}
 _MODEL, _HEIGHT, _WIDTH, _BATCH = "cnn", 48, 32, 64
 # More than a round of the open shards, so that the first ones are given up for others.
-_STEPS = _FILMS_A_SHARD * _SHARDS * 3 // 2 // _BATCH
+_STEPS = _FILMS_A_SHARD * _SHARDS["train"] * 3 // 2 // _BATCH
 
 
 def write(folder: Path, times: int) -> None:
-    """Writes a data set of shards of one film, again and again, `times` as large as the smallest."""
-    import tensorflow as tf
-    from etils import epath
-
-    from trainer.data import images, shards
-
-    picture = images.encode_jpeg(np.random.default_rng(0).integers(0, 256, (_HEIGHT, _WIDTH, 3), np.uint8))
-
-    def record(film: int) -> bytes:
-        features = {
-            "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[picture])),
-            "image/id": tf.train.Feature(bytes_list=tf.train.BytesList(value=[str(film).encode()])),
-            "image/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[film % 2, 1 - film % 2])),
-        }
-        return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
-
+    """Writes a data set `times` as large as the smallest."""
     folder.mkdir()
-    splits = {}
-    for split, count in (("train", _SHARDS), ("validation", _HELD_OUT_SHARDS), ("test", _HELD_OUT_SHARDS)):
-        written = []
-        for number in range(times * count):
-            path = folder / shards.shard_name(split, number, times * count)
-            with tf.io.TFRecordWriter(str(path)) as writer:
-                for film in range(_FILMS_A_SHARD):
-                    writer.write(record(film))
-            written.append(shards.Shard(path.name, _FILMS_A_SHARD, path.stat().st_size, shards.checksum(epath.Path(path))))
-        films = times * count * _FILMS_A_SHARD
-        splits[split] = shards.Split(films, {"a": films // 2, "b": films // 2}, tuple(written))
-    dataset = shards.Dataset(epath.Path(folder), "", ("a", "b"), _HEIGHT, _WIDTH, "jpeg", splits)
-    dataset = dataclasses.replace(dataset, fingerprint=shards.fingerprint(dataset))
-    (folder / shards.DATASET_FILE).write_text(shards.to_text(dataset))
+    pixels = np.random.default_rng(0).integers(0, 256, (_HEIGHT, _WIDTH, 3), np.uint8)
+    counts = {split: times * count for split, count in _SHARDS.items()}
+    one_picture.write(folder, pixels, counts, films_a_shard=_FILMS_A_SHARD)
 
 
 def peak(data_dir: Path) -> float:
@@ -82,7 +56,7 @@ def main(_: list[str]) -> None:
         write(folder / "small", 1)
         contenders = {OURS: functools.partial(peak, folder / "large"), small: functools.partial(peak, folder / "small")}
         found = comparison.in_turn(contenders)
-    title = f"A worker's memory on {_TIMES * _SHARDS * _FILMS_A_SHARD:,} training films, {_MODEL}"
+    title = f"A worker's memory on {_TIMES * _SHARDS['train'] * _FILMS_A_SHARD:,} training films, {_MODEL}"
     comparison.report(title, "MiB at most", found, [Goal((small,), most=1.05)])
 
 

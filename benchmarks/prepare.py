@@ -14,7 +14,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from absl import app, flags
@@ -34,14 +34,12 @@ _LIMIT = "limit: libjpeg-turbo at a reduced scale, and OpenCV"
 
 def pil() -> None:
     """Decodes with PIL in a pool of processes, and writes as the results come."""
-    with multiprocessing.get_context("spawn").Pool(_cores()) as pool:
-        _write(pool.imap(_with_pil, _files(), chunksize=16))
+    _write(_pooled(_with_pil))
 
 
 def reduced() -> None:
     """The same, of pictures that PIL decodes at the scale at which trainer.prepare does: few know that it can."""
-    with multiprocessing.get_context("spawn").Pool(_cores()) as pool:
-        _write(pool.imap(_with_draft, _files(), chunksize=16))
+    _write(_pooled(functools.partial(_with_pil, draft=True)))
 
 
 def tf_data() -> None:
@@ -59,13 +57,13 @@ def tf_data() -> None:
 
 def limit() -> None:
     """Does what cannot be left out, with the fastest libraries."""
-    with multiprocessing.get_context("spawn").Pool(_cores()) as pool:
-        for _ in pool.imap(_with_fastest, _files(), chunksize=16):
-            pass
+    for _ in _pooled(_with_fastest):
+        pass
 
 
-def _with_draft(path: str) -> bytes:
-    return _with_pil(path, draft=True)
+def _pooled(work: Callable[[str], bytes]) -> Iterator[bytes]:
+    with multiprocessing.get_context("spawn").Pool(len(os.sched_getaffinity(0))) as pool:
+        yield from pool.imap(work, _files(), chunksize=16)
 
 
 def _with_pil(path: str, *, draft: bool = False) -> bytes:
@@ -107,10 +105,6 @@ def _write(pictures: Iterable[bytes]) -> None:
 
 def _files() -> list[str]:
     return sorted(map(str, Path(_IMAGES.value).iterdir()))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 _PROGRAMS = {_PIL: pil, _TF_DATA: tf_data, _REDUCED: reduced, _LIMIT: limit}

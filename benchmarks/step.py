@@ -9,7 +9,6 @@ running figures, and leaves out what trainer.task does beside the device: benchm
 """
 
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -82,7 +81,7 @@ def _fit(network: Any, batch: Any, size: int, steps: int) -> Callable[[], float]
     import tensorflow as tf
 
     data = tf.data.Dataset.from_tensors(batch).cache().repeat().prefetch(tf.data.AUTOTUNE)
-    return _rate(lambda: network.fit(data, steps_per_epoch=steps, verbose=0), size * steps)
+    return comparison.rate(lambda: network.fit(data, steps_per_epoch=steps, verbose=0), size * steps)
 
 
 def torch_step(model: str, batch: int, steps: int) -> Callable[[], float]:
@@ -139,24 +138,13 @@ def torch_step(model: str, batch: int, steps: int) -> Callable[[], float]:
             optimizer.step()
         loss.item()  # Waits for the device.
 
-    return _rate(run, batch * steps)
+    return comparison.rate(run, batch * steps)
 
 
 def _batch(size: int) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(0)
     pictures = random.integers(0, 256, (size, _HEIGHT, _WIDTH, 3), np.uint8)
     return pictures, random.integers(0, 2, (size, _GENRES)).astype(np.float32)
-
-
-def _rate(run: Callable[[], object], pictures: int) -> Callable[[], float]:
-    run()  # What is built or compiled at the first step.
-
-    def measure() -> float:
-        began = time.monotonic()
-        run()
-        return pictures / (time.monotonic() - began)
-
-    return measure
 
 
 def _check_same_device() -> None:

@@ -19,6 +19,7 @@ import numpy as np
 from absl import app, flags
 from PIL import Image
 
+from benchmarks import one_picture
 from tests.storage.server import Storage, storage
 from trainer.data import images
 
@@ -33,40 +34,13 @@ _BLOCKS = {"64 MiB, TensorFlow's own": "64", "16 MiB, the default here": "16", "
 
 
 def write(folder: Path) -> None:
-    """Writes a data set whose pictures are noise, as large in JPEG as posters are."""
-    import dataclasses
-
-    import tensorflow as tf
-    from etils import epath
-
-    from trainer.data import shards
-
-    random = np.random.default_rng(0)
-    small = random.integers(0, 256, (48, 32, 3), np.uint8)
-    picture = images.encode_jpeg(np.asarray(Image.fromarray(small).resize((128, 192), Image.Resampling.BICUBIC)))
-    label = tf.train.Feature(int64_list=tf.train.Int64List(value=[1, 0]))
-
-    def record(film: int) -> bytes:
-        features = {
-            "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[picture])),
-            "image/id": tf.train.Feature(bytes_list=tf.train.BytesList(value=[str(film).encode()])),
-            "image/label": label,
-        }
-        return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
-
-    films = _SHARD_MB.value * 10**6 // len(picture)
-    written = []
-    for number in range(_SHARDS):
-        path = folder / shards.shard_name("train", number, _SHARDS)
-        with tf.io.TFRecordWriter(str(path)) as writer:
-            for film in range(films):
-                writer.write(record(film))
-        written.append(shards.Shard(path.name, films, path.stat().st_size, shards.checksum(epath.Path(path))))
-    split = shards.Split(films * _SHARDS, {"a": films * _SHARDS, "b": 0}, tuple(written))
-    dataset = shards.Dataset(epath.Path(folder), "", ("a", "b"), 192, 128, "jpeg", {"train": split})
-    dataset = dataclasses.replace(dataset, fingerprint=shards.fingerprint(dataset))
-    (folder / shards.DATASET_FILE).write_text(shards.to_text(dataset))
-    print(f"{_SHARDS} shards of {written[0].bytes / 1e6:.0f} MB, {films:,} pictures of {len(picture):,} bytes each")
+    """Writes a data set whose picture is noise, as large in JPEG as posters are."""
+    small = np.random.default_rng(0).integers(0, 256, (48, 32, 3), np.uint8)
+    pixels = np.asarray(Image.fromarray(small).resize((128, 192), Image.Resampling.BICUBIC))
+    size = len(images.encode_jpeg(pixels))
+    count = _SHARD_MB.value * 10**6 // size
+    one_picture.write(folder, pixels, {"train": _SHARDS}, films_a_shard=count)
+    print(f"{_SHARDS} shards of {count * size / 1e6:.0f} MB of pictures, {count * _SHARDS:,} of {size:,} bytes each")
 
 
 def read(place: str) -> None:
