@@ -3,8 +3,11 @@
 import json
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from absl import flags
@@ -104,10 +107,10 @@ def load_scorer(job_dir: epath.Path) -> Scorer:
         try:
             output = serve(image_bytes=tf.constant(files, tf.string))
         except tf.errors.InvalidArgumentError:
-            # PIL has decoded every one, but TensorFlow is stricter, with the checksums of PNG for instance.
             if len(files) == 1:
-                return [PictureError(Reason.CORRUPT, "TensorFlow cannot decode it")]
-            return [result for file in files for result in scorer([file])]
+                return [_why_not(files[0])]
+            middle = len(files) // 2
+            return [*scorer(files[:middle]), *scorer(files[middle:])]
         return [
             # Nine digits tell any two float32 apart.
             {genre.decode(): float(f"{score:.9g}") for genre, score in zip(names, scores, strict=True)}
@@ -133,14 +136,34 @@ def predict(
     """
     urls = [path for path in paths if _is_url(path)]
     fetched = fetch.fetch(urls, cache_dir=cache_dir) if urls else {}
-    for begin in range(0, len(paths), BATCH_SIZE):
-        batch = paths[begin : begin + BATCH_SIZE]
-        files = {path: _read(path, fetched) for path in batch}
-        usable = {path: file for path, file in files.items() if isinstance(file, bytes)}
+    for batch, data in _read_ahead(paths, partial(_read, fetched=fetched)):
+        pictures = {path: _checked(file) for path, file in zip(batch, data, strict=True)}
+        usable = {path: file for path, file in pictures.items() if isinstance(file, bytes)}
         scores = dict(zip(usable, scorer(list(usable.values())), strict=True))
-        outcomes = {path: error for path, error in files.items() if isinstance(error, PictureError)} | scores
+        outcomes = {path: error for path, error in pictures.items() if isinstance(error, PictureError)} | scores
         for path in batch:
             yield _result(path, outcomes[path], thresholds)
+
+
+def _read_ahead(
+    paths: Sequence[str], read: Callable[[str], bytes | PictureError]
+) -> Iterator[tuple[Sequence[str], list[bytes | PictureError]]]:
+    """Yields a batch of the paths and what is in the files at a time; the next is read while one is worked on."""
+    ahead: deque[tuple[Sequence[str], list[Future[bytes | PictureError]]]] = deque()
+    with ThreadPoolExecutor(BATCH_SIZE) as readers:
+        for begin in range(0, len(paths), BATCH_SIZE):
+            batch = paths[begin : begin + BATCH_SIZE]
+            ahead.append((batch, [readers.submit(read, path) for path in batch]))
+            if begin:
+                yield _awaited(*ahead.popleft())
+        for last in ahead:
+            yield _awaited(*last)
+
+
+def _awaited(
+    batch: Sequence[str], files: Sequence[Future[bytes | PictureError]]
+) -> tuple[Sequence[str], list[bytes | PictureError]]:
+    return batch, [file.result() for file in files]
 
 
 def _result(path: str, outcome: Mapping[str, float] | PictureError, thresholds: Mapping[str, float]) -> Prediction | Failure:
@@ -176,17 +199,34 @@ def _is_url(path: str) -> bool:
 
 
 def _read(path: str, fetched: Mapping[str, Path | PictureError]) -> bytes | PictureError:
-    """The bytes of a picture that can be decoded, or why there are none."""
+    """The bytes of a file, or why there are none."""
     try:
         source = fetched[path] if _is_url(path) else path
         if isinstance(source, PictureError):
             return source
-        data = _stored(path) if objects.is_uri(path) else images.read(Path(epath.Path(source).expanduser()))
-        # At the smallest scale, because the pixels are not used: this only finds out what is wrong with the file.
-        images.decode(data, height=1, width=1)
+        return _stored(path) if objects.is_uri(path) else images.read(Path(epath.Path(source).expanduser()))
     except PictureError as error:
         return error
-    return data
+
+
+def _checked(file: bytes | PictureError) -> bytes | PictureError:
+    """The same, if its header is that of a picture; whether the rest can be decoded, the model finds out."""
+    try:
+        if isinstance(file, bytes):
+            images.check_header(file)
+    except PictureError as error:
+        return error
+    return file
+
+
+def _why_not(file: bytes) -> PictureError:
+    """What is wrong with a file that TensorFlow cannot decode, whose errors are not for users."""
+    try:
+        # At the smallest scale, because the pixels are not used.
+        images.decode(file, height=1, width=1)
+    except PictureError as error:
+        return error
+    return PictureError(Reason.CORRUPT, "TensorFlow cannot decode it")
 
 
 def _stored(uri: str) -> bytes:

@@ -4,9 +4,11 @@ What is done here to a poster before training is done again by the exported mode
 or neither.
 """
 
+import contextlib
 import io
 import struct
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -95,30 +97,21 @@ def decode(data: bytes, *, height: int, width: int) -> Image.Image:
       PictureError: the file is empty, cut off, damaged, of another format or has more than `MAX_PIXELS`, which is read from its
         header before anything is decoded.
     """
-    if not data:
-        raise PictureError(Reason.EMPTY, "0 bytes")
-    if format_of(data) is None:
-        raise PictureError(Reason.UNSUPPORTED_FORMAT, f"neither JPEG, PNG nor WebP: it begins with {data[:8]!r}")
-    try:
-        # Pillow warns of damaged metadata and of large pictures; the first do no harm and the second are refused here.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if format_of(data) == "PNG":
-                # Pillow decodes pixels whose checksums are wrong; TensorFlow, which serves, does not.
-                with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-                    image.verify()
-            with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise PictureError(Reason.TOO_LARGE, f"{image.width} x {image.height} pixels")
-                if image.format in ("PNG", "WEBP") and getattr(image, "is_animated", False):
-                    raise PictureError(Reason.UNSUPPORTED_FORMAT, "an animation, not a picture")
-                return _to_rgb(_load(image, height=height, width=width))
-    except Image.DecompressionBombError as error:
-        raise PictureError(Reason.TOO_LARGE, f"more than {MAX_PIXELS:,} pixels") from error
-    except _DECODE_ERRORS as error:
-        if _is_cut_off(data):
-            raise PictureError(Reason.TRUNCATED, f"its end is missing after {len(data)} bytes") from error
-        raise PictureError(Reason.CORRUPT, f"its {format_of(data)} data cannot be decoded") from error
+    with _opened(data) as image:
+        return _to_rgb(_load(image, height=height, width=width))
+
+
+def check_header(data: bytes) -> None:
+    """Checks what a file says of itself, in a tenth of the time that decoding takes: whether its pixels are whole stays unknown.
+
+    Args:
+      data: the bytes of the file.
+
+    Raises:
+      PictureError: the file is empty, of a format that `decode` does not take or has more than `MAX_PIXELS`.
+    """
+    with _opened(data):
+        pass
 
 
 def resize(image: Image.Image, *, height: int, width: int) -> np.ndarray:
@@ -158,6 +151,35 @@ def format_of(data: bytes) -> str | None:
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return "WebP"
     return None
+
+
+@contextlib.contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
+    """Opens a file whose header is good; what goes wrong meanwhile, there or in the block, is a `PictureError`."""
+    if not data:
+        raise PictureError(Reason.EMPTY, "0 bytes")
+    if format_of(data) is None:
+        raise PictureError(Reason.UNSUPPORTED_FORMAT, f"neither JPEG, PNG nor WebP: it begins with {data[:8]!r}")
+    try:
+        # Pillow warns of damaged metadata and of large pictures; the first do no harm and the second are refused here.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if format_of(data) == "PNG":
+                # Pillow decodes pixels whose checksums are wrong; TensorFlow, which serves, does not.
+                with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+                    image.verify()
+            with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise PictureError(Reason.TOO_LARGE, f"{image.width} x {image.height} pixels")
+                if image.format in ("PNG", "WEBP") and getattr(image, "is_animated", False):
+                    raise PictureError(Reason.UNSUPPORTED_FORMAT, "an animation, not a picture")
+                yield image
+    except Image.DecompressionBombError as error:
+        raise PictureError(Reason.TOO_LARGE, f"more than {MAX_PIXELS:,} pixels") from error
+    except _DECODE_ERRORS as error:
+        if _is_cut_off(data):
+            raise PictureError(Reason.TRUNCATED, f"its end is missing after {len(data)} bytes") from error
+        raise PictureError(Reason.CORRUPT, f"its {format_of(data)} data cannot be decoded") from error
 
 
 def _is_cut_off(data: bytes) -> bool:
