@@ -16,7 +16,9 @@ def of_one_colour(share: float, *, steps: int = 20, seed: int = 0) -> tuple[np.n
     images = np.broadcast_to((number % 5).astype(np.uint8)[:, None, None, None], (len(number), SIDE, SIDE, 3))
     labels = np.eye(5, dtype=np.float32)[number % 5]
     batches = tf.data.Dataset.from_tensor_slices(({"image": images, "label": labels}, number)).batch(BATCH, drop_remainder=True)
-    mixed = list(mixing.mixed(batches, share=share, batches_a_step=1, seed=seed, batch_size=BATCH).as_numpy_iterator())
+    mixed = list(
+        mixing.mixed(batches, share=share, batches_a_step=1, seed=seed, batch_size=BATCH, parallel_calls=2).as_numpy_iterator()
+    )
     assert [position.tolist() for _, position in mixed] == number[: steps * BATCH].reshape(-1, BATCH).tolist()
     return np.concatenate([films["image"] for films, _ in mixed]), np.concatenate([films["label"] for films, _ in mixed])
 

@@ -201,6 +201,13 @@ def test_synthetic_batches_look_like_real_ones(dataset):
     assert made.cardinality() == tf.data.INFINITE_CARDINALITY
 
 
+def test_no_tuner_delays_the_end_of_an_iterator(dataset):
+    evaluation = pipeline.evaluation_dataset(dataset, "validation", replica_batch=8, replicas=1)
+    training = pipeline.training_dataset(dataset, order_of(dataset), replica_batch=8, first_step=0, epochs=1)
+    for each in (training, evaluation, pipeline.synthetic_dataset(dataset, replica_batch=8)):
+        assert each.options().autotune.enabled is False
+
+
 def test_a_damaged_record_is_noticed(tmp_path):
     dataset = drawn.dataset(tmp_path, train=40, validation=3, test=3, shard_count=4)
     path = Path(dataset.shard_paths("train")[1])

@@ -15,7 +15,9 @@ _STREAM = 16  # The layers of the networks have the first ones.
 
 
 @tf.autograph.experimental.do_not_convert
-def mixed(batches: tf.data.Dataset, *, share: float, batches_a_step: int, seed: int, batch_size: int) -> tf.data.Dataset:
+def mixed(
+    batches: tf.data.Dataset, *, share: float, batches_a_step: int, seed: int, batch_size: int, parallel_calls: int
+) -> tf.data.Dataset:
     """Mixes each film with its partner, or leaves it as it is.
 
     Args:
@@ -24,6 +26,7 @@ def mixed(batches: tf.data.Dataset, *, share: float, batches_a_step: int, seed: 
       batches_a_step: how many of them make up this worker's part of a global batch.
       seed: the job's seed.
       batch_size: the global batch.
+      parallel_calls: how many batches are mixed at the same time.
 
     Returns:
       The same without the last step, the labels of mixed films between 0 and 1.
@@ -44,7 +47,7 @@ def mixed(batches: tf.data.Dataset, *, share: float, batches_a_step: int, seed: 
         return {"image": image, "label": films["label"] * (1 - theirs) + partners["label"] * theirs}, position
 
     paired = batches.scan(((blank, position),) * batches_a_step, with_partners).skip(batches_a_step)
-    return paired.map(mix, num_parallel_calls=tf.data.AUTOTUNE)
+    return paired.map(mix, num_parallel_calls=parallel_calls)
 
 
 def _rectangles(draws: tf.Tensor, height: int, width: int) -> tf.Tensor:

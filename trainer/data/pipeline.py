@@ -9,6 +9,7 @@ therefore one number, the global step, and going to it opens no earlier round's 
 
 import dataclasses
 import math
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,6 +18,10 @@ import tensorflow as tf
 from trainer.data import mixing, shards
 from trainer.data.cache import ShardCache
 from trainer.errors import UserError
+
+# Pictures are decoded on all cores.
+_PARALLEL_CALLS = len(os.sched_getaffinity(0))
+_BATCHES_AHEAD = 16
 
 # Salts that keep the random streams drawn from one seed apart.
 _SHARD_ORDER, _WINDOW = 1, 2
@@ -127,6 +132,7 @@ def training_dataset(
             batches_a_step=order.batch_size // workers // replica_batch,
             seed=order.seed,
             batch_size=order.batch_size,
+            parallel_calls=_PARALLEL_CALLS,
         )
     return _with_options(pictures.map(lambda parsed, position: ({"image": parsed["image"], "position": position}, parsed["label"])))
 
@@ -157,7 +163,7 @@ def _training_records(
         return rotation.interleave(
             lambda shard, passed: records(shard, passed, epoch),
             cycle_length=opened // workers if own_shards else opened,
-            num_parallel_calls=tf.data.AUTOTUNE,
+            num_parallel_calls=opened // workers if own_shards else opened,
             deterministic=True,
         )
 
@@ -226,7 +232,8 @@ def read_labels(dataset: shards.Dataset, split: str) -> LabelledSplit:
     """
     spec = {name: _features(dataset)[name] for name in ("image/id", "image/label")}
     numbered = _numbered_records(dataset, split).batch(1024)
-    parsed = list(numbered.map(lambda row, records: (row, tf.io.parse_example(records, spec))).as_numpy_iterator())
+    labels_of = numbered.map(lambda row, records: (row, tf.io.parse_example(records, spec)))
+    parsed = list(_with_options(labels_of).as_numpy_iterator())
     in_order = np.argsort(np.concatenate([rows for rows, _ in parsed]))
     ids, labels = (np.concatenate([batch[name] for _, batch in parsed])[in_order] for name in ("image/id", "image/label"))
     return LabelledSplit(ids=tuple(film.decode() for film in ids), labels=labels.astype(bool))
@@ -245,7 +252,7 @@ def read_pictures(dataset: shards.Dataset, split: str, rows: Sequence[int]) -> d
     """
     wanted = tf.constant(list(rows), tf.int64)
     chosen = _numbered_records(dataset, split).filter(lambda row, record: tf.reduce_any(row == wanted))
-    batches = _decoded(chosen.map(_record_first), dataset, batch=1).as_numpy_iterator()
+    batches = _with_options(_decoded(chosen.map(_record_first), dataset, batch=1)).as_numpy_iterator()
     return {int(row[0]): parsed["image"][0] for parsed, row in batches}
 
 
@@ -302,7 +309,7 @@ def synthetic_dataset(dataset: shards.Dataset, *, replica_batch: int) -> tf.data
     image = random.integers(0, 256, (replica_batch, dataset.height, dataset.width, 3), np.uint8)
     labels = random.integers(0, 2, (replica_batch, len(dataset.genres))).astype(np.float32)
     batch = ({"image": image, "position": np.arange(replica_batch)}, labels)
-    return tf.data.Dataset.from_tensors(batch).cache().repeat().prefetch(tf.data.AUTOTUNE)
+    return _with_options(tf.data.Dataset.from_tensors(batch).cache().repeat())
 
 
 def _numbered_records(
@@ -315,7 +322,7 @@ def _numbered_records(
     return tf.data.Dataset.from_tensor_slices((paths[worker::workers], first_rows[worker::workers])).interleave(
         lambda path, first_row: _shard_records(path, cache).enumerate(first_row),
         cycle_length=min(16, len(paths)),
-        num_parallel_calls=tf.data.AUTOTUNE,
+        num_parallel_calls=min(16, len(paths)),
         deterministic=True,
     )
 
@@ -353,9 +360,9 @@ def _decoded(records: tf.data.Dataset, dataset: shards.Dataset, batch: int) -> t
         return _named(tf.reshape(image, (batch, *shape)), parsed), companion
 
     if dataset.encoding == "jpeg":
-        return records.map(jpeg, num_parallel_calls=tf.data.AUTOTUNE).batch(batch, drop_remainder=True)
+        return records.map(jpeg, num_parallel_calls=_PARALLEL_CALLS).batch(batch, drop_remainder=True)
     # Where there is nothing to decode the cost is in the calls: one for a batch.
-    return records.batch(batch, drop_remainder=True).map(raw, num_parallel_calls=tf.data.AUTOTUNE)
+    return records.batch(batch, drop_remainder=True).map(raw, num_parallel_calls=_PARALLEL_CALLS)
 
 
 def _named(image: tf.Tensor, parsed: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -378,4 +385,7 @@ def _with_options(dataset: tf.data.Dataset) -> tf.data.Dataset:
     options.deterministic = True
     # The order above says which worker reads what.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+    # A tuner of TensorFlow's would choose how many calls run at a time, and gains nothing here. Its thread looks whether it is
+    # cancelled before the cancellation counts, and then sleeps on: an iterator took up to half a minute to go away.
+    options.autotune.enabled = False
+    return dataset.prefetch(_BATCHES_AHEAD).with_options(options)
