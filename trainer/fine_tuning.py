@@ -7,6 +7,7 @@ from collections.abc import Callable
 import tensorflow as tf
 import tf_keras as keras
 
+from trainer.adam import Adam
 from trainer.config import TrainConfig
 
 
@@ -50,7 +51,7 @@ def multiplier(config: TrainConfig, *, steps_per_epoch: int) -> Callable[[int], 
     return at
 
 
-class DiscriminativeAdam(keras.optimizers.Adam):
+class DiscriminativeAdam(Adam):
     """Adam, or AdamW where it is given a decay, with discriminative learning rates: one for the head, one for the backbone.
 
     See Howard and Ruder 2018, "Universal Language Model Fine-tuning for Text Classification". While the backbone's is 0 its
@@ -81,14 +82,10 @@ class DiscriminativeAdam(keras.optimizers.Adam):
 
         return list(zip(tf.cond(self._multiplier > 0, all_of_them, those_of_the_head), var_list, strict=True))
 
-    def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
-        """As Keras's, then shortens the step of a backbone's weight."""
-        if not self._is_of_backbone(variable):
-            super().update_step(gradient, variable)
-            return
-        before = tf.identity(variable)
-        super().update_step(gradient, variable)
-        variable.assign(before + self._multiplier * (variable - before))
+    def learning_rate_of(self, variable: tf.Variable) -> tf.Tensor:
+        """The learning rate of a weight: a backbone's is smaller."""
+        rate = super().learning_rate_of(variable)
+        return rate * tf.cast(self._multiplier, rate.dtype) if self._is_of_backbone(variable) else rate
 
     def _is_of_backbone(self, variable: tf.Variable) -> bool:
         return self._var_key(variable) in self._of_backbone

@@ -8,6 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from trainer import fine_tuning
+from trainer.adam import Adam
 from trainer.config import TrainConfig
 
 
@@ -91,6 +92,4 @@ def _optimizer(config: TrainConfig, pretrained: fine_tuning.Pretrained | None) -
     decay = config.weight_decay if config.optimizer == "adamw" else None
     if pretrained is not None:
         return fine_tuning.DiscriminativeAdam(pretrained, learning_rate=config.learning_rate, weight_decay=decay)
-    if decay is None:
-        return keras.optimizers.Adam(config.learning_rate)
-    return keras.optimizers.AdamW(config.learning_rate, weight_decay=decay)
+    return Adam(config.learning_rate, weight_decay=decay)
