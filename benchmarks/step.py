@@ -4,8 +4,9 @@
     python -m benchmarks.step --model=resnet
 
 All train on one batch of random pictures, with Adam and sigmoid cross-entropy, without augmentation, on all cores or on the GPU if
-there is one. This package's and Keras's are called through `fit`. This package's also draws its dropout by film and computes its
-running figures, and leaves out what trainer.task does beside the device: benchmarks/overhead.py measures that.
+there is one. This package's and Keras's are called through `fit`. This package's `cnn` applies ReLU after pooling, which gives the
+same values; the peers' before, as everyone does. This package's also draws its dropout by film and computes its running figures,
+and leaves out what trainer.task does beside the device: benchmarks/overhead.py measures that.
 """
 
 import os
@@ -80,7 +81,9 @@ def keras_3(model: str, batch: int, steps: int) -> Callable[[], float]:
 def _fit(network: Any, batch: Any, size: int, steps: int) -> Callable[[], float]:
     import tensorflow as tf
 
-    data = tf.data.Dataset.from_tensors(batch).cache().repeat().prefetch(tf.data.AUTOTUNE)
+    options = tf.data.Options()
+    options.autotune.enabled = False  # With it the iterator may end late, which is no part of a step: see trainer.data.pipeline.
+    data = tf.data.Dataset.from_tensors(batch).cache().repeat().prefetch(2).with_options(options)
     return comparison.rate(lambda: network.fit(data, steps_per_epoch=steps, verbose=0), size * steps)
 
 

@@ -1,6 +1,8 @@
 """From the films of a CSV to the shards of a data set."""
 
 import dataclasses
+import importlib
+import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -69,6 +71,8 @@ def build(
     """
     rejected = list(catalog.rejects)
     found = _good(catalog.films, _find(catalog.films, images, cache_dir), rejected)
+    # Importing it takes seconds, and other processes do the decoding; what goes wrong shows when the shards are written.
+    threading.Thread(target=importlib.import_module, args=("tensorflow",)).start()
     spool_path = output.folder / "pictures.spool"
     with spool_path.open("w+b") as spool:
         encoded = decoding.store(
