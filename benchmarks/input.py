@@ -34,9 +34,11 @@ Maker = Callable[..., Callable[[], float]]
 
 def ours(data_dir: str) -> Callable[[], float]:
     """The input of trainer.task, at its defaults."""
+    from trainer import allocation
     from trainer.config import TrainConfig
     from trainer.data import pipeline, shards
 
+    allocation.keep_freed_memory()  # As every command does.
     dataset, job = shards.load(data_dir), TrainConfig(data_dir=data_dir, job_dir="-")
     order = pipeline.training_order(
         dataset, batch_size=_BATCH, open_shards=job.open_shards, shuffle_window=job.shuffle_window, seed=0
