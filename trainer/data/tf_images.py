@@ -47,18 +47,42 @@ def decode(data: tf.Tensor, *, height: int, width: int) -> tf.Tensor:
 
 def resize(image: tf.Tensor, *, height: int, width: int) -> tf.Tensor:
     """Stretches uint8 [h, w, 3] to uint8 [height, width, 3], as `trainer.data.images.resize` does."""
-    # In two passes, as PIL does, which clips what overshoots after each: beside sharp edges that makes 20 grey levels.
-    narrowed = _resize_pass(image, [tf.shape(image)[0], width])
-    return _resize_pass(narrowed, [height, width])
+    # Columns first and then rows, as PIL does, which clips what overshoots after each: beside sharp edges it makes 20 grey levels.
+    narrowed = tf.transpose(_resize_rows(tf.transpose(image, [1, 0, 2]), width), [1, 0, 2])
+    return _resize_rows(narrowed, height)
 
 
-def _resize_pass(image: tf.Tensor, size: list[int | tf.Tensor]) -> tf.Tensor:
-    resized = tf.image.resize(image, size, method="bicubic", antialias=True)
-    return tf.saturate_cast(tf.round(resized), tf.uint8)
+def _resize_rows(image: tf.Tensor, count: int) -> tf.Tensor:
+    """Makes uint8 [count, w, 3] of uint8 [h, w, 3], in a product with the kernel's weights.
+
+    `tf.image.resize(method="bicubic", antialias=True)` has the same weights, but takes twice as long.
+    """
+    before, others, channels = tf.unstack(tf.shape(image))
+    scale = tf.cast(before, tf.float32) / count
+    centres = (tf.range(count, dtype=tf.float32)[:, tf.newaxis] + 0.5) * scale - 0.5
+    distances = tf.abs(centres - tf.range(tf.cast(before, tf.float32))) / tf.maximum(scale, 1)
+    weights = _cubic_kernel(distances)
+    weights /= tf.reduce_sum(weights, axis=1, keepdims=True)
+    values = tf.cast(tf.reshape(image, [before, others * channels]), tf.float32)
+    return tf.reshape(tf.saturate_cast(tf.round(weights @ values), tf.uint8), [count, others, channels])
+
+
+def _cubic_kernel(distance: tf.Tensor) -> tf.Tensor:
+    """The weight of a value at a distance: the kernel of Keys with a = -0.5, see `trainer.data.images.resize`.
+
+    It has one cubic up to 1 and another up to 2. Written with what is left of the distance to 2 and to 1, neither has to be chosen.
+    """
+    to_2, to_1 = tf.nn.relu(2 - distance), tf.nn.relu(1 - distance)
+    return to_2 * to_2 * (0.5 * to_2 - 0.5) + to_1 * to_1 * (1 - 2 * to_1)
 
 
 def _decode_jpeg(data: tf.Tensor, file: tf.Tensor, height: int, width: int) -> tf.Tensor:
-    orientation = tf_exif.jpeg_orientation(file)
+    orientation = tf.cond(
+        # Most files have none, and a look for its mark says so sooner than a walk from segment to segment; \C is any byte.
+        tf.strings.regex_full_match(data, r"\C*Exif\C*"),
+        lambda: tf_exif.jpeg_orientation(file),
+        lambda: tf.constant(1, tf.int64),
+    )
     across, down = tf.cond(orientation >= 5, lambda: (height, width), lambda: (width, height))
     stored_height, stored_width, _ = tf.unstack(tf.io.extract_jpeg_shape(data))
     data = _limited(data, stored_width, stored_height)
