@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import BinaryIO
 
+from trainer import cores
 from trainer.data import images, likeness
 from trainer.data.images import PictureError
 from trainer.data.pictures import Picture
@@ -86,8 +87,8 @@ def _parallel(
     work: Callable[[Sequence[Picture]], list[_Encoded | PictureError]], pictures: Sequence[Picture]
 ) -> Iterator[_Encoded | PictureError]:
     """Maps `work` over batches of the pictures, on all cores, in order, with a bounded number of them in flight."""
-    cores = len(os.sched_getaffinity(0))
-    processes = cores * _WAITING_PROCESSES if any(picture.waits for picture in pictures) else cores
+    count = cores.available()
+    processes = count * _WAITING_PROCESSES if any(picture.waits for picture in pictures) else count
     in_flight: deque[Future[list[_Encoded | PictureError]]] = deque()
     # A fork would copy the threads' locks; a fresh interpreter is ready in a third of a second.
     context = multiprocessing.get_context("spawn")
@@ -95,7 +96,7 @@ def _parallel(
         try:
             for start in range(0, len(pictures), _BATCH):
                 in_flight.append(pool.submit(work, pictures[start : start + _BATCH]))
-                if len(in_flight) >= cores * _BATCHES_IN_FLIGHT:
+                if len(in_flight) >= count * _BATCHES_IN_FLIGHT:
                     yield from in_flight.popleft().result()
             while in_flight:
                 yield from in_flight.popleft().result()

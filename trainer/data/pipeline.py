@@ -9,19 +9,18 @@ therefore one number, the global step, and going to it opens no earlier round's 
 
 import dataclasses
 import math
-import os
 from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
+from trainer import cores
 from trainer.data import mixing, shards
 from trainer.data.cache import ShardCache
 from trainer.errors import UserError
 
-# Pictures are decoded on all cores.
-_PARALLEL_CALLS = len(os.sched_getaffinity(0))
-_BATCHES_AHEAD = 16
+_PARALLEL_CALLS = cores.available()
+_BATCHES_AHEAD = 8
 
 # Salts that keep the random streams drawn from one seed apart.
 _SHARD_ORDER, _WINDOW = 1, 2
