@@ -74,8 +74,10 @@ def web(tmp_path: Path) -> Iterator[str]:
 
 def test_json_has_a_line_for_every_picture_and_the_bad_ones_spoil_no_good_one(job_dir: Path, tmp_path: Path, web: str) -> None:
     red = save(tmp_path / "red.jpg", "red", quality=100, subsampling=0)
-    empty, corrupt, missing = tmp_path / "empty.jpg", tmp_path / "corrupt.png", tmp_path / "missing.jpg"
+    empty, cut_off = tmp_path / "empty.jpg", tmp_path / "cut_off.jpg"
+    corrupt, missing = tmp_path / "corrupt.png", tmp_path / "missing.jpg"
     empty.touch()
+    cut_off.write_bytes(Path(red).read_bytes()[:-100])  # Its header is good.
     corrupt.write_bytes(b"\x89PNG\r\n\x1a\nthis is no picture IEND")
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -84,19 +86,20 @@ def test_json_has_a_line_for_every_picture_and_the_bad_ones_spoil_no_good_one(jo
     save(tmp_path / "web" / "green.png", "lime")
 
     web_pictures = [f"{web}/green.png", f"{web}/gone.png"]
-    pictures = [red, empty, corrupt, missing, folder, *web_pictures]
+    pictures = [red, empty, cut_off, corrupt, missing, folder, *web_pictures, red]
     lines = [json.loads(line) for line in predict(f"--job_dir={job_dir}", *pictures, "--json", code=2)]
 
-    assert [line["path"] for line in lines] == [red, str(empty), str(corrupt), str(missing), *in_folder, *web_pictures]
+    bad = [str(empty), str(cut_off), str(corrupt), str(missing)]
+    assert [line["path"] for line in lines] == [red, *bad, *in_folder, *web_pictures, red]
     assert [line.get("genres") for line in lines] == [
-        *(["Red", "Blue"], None, None, None),  # Blue has a threshold under what no blue at all scores.
+        *(["Red", "Blue"], None, None, None, None),  # Blue has a threshold under what no blue at all scores.
         *(["Green", "Blue"], ["Red", "Blue"], ["Blue"]),
-        *(["Green", "Blue"], None),
+        *(["Green", "Blue"], None, ["Red", "Blue"]),
     ]
     assert lines[0].keys() == {"path", "genres", "scores"}
     assert lines[0]["scores"] == pytest.approx({"Red": 0.998, "Green": 0.002, "Blue": 0.002}, abs=0.001)
     errors = [line["error"].partition(":")[0] for line in lines if "error" in line]
-    assert errors == ["empty", "corrupt", "no_picture", "not_fetched"]
+    assert errors == ["empty", "truncated", "corrupt", "no_picture", "not_fetched"]
 
 
 def test_a_table_of_more_pictures_than_a_batch_in_the_order_of_their_names(job_dir: Path, tmp_path: Path) -> None:
