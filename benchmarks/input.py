@@ -38,7 +38,7 @@ def ours(data_dir: str) -> Callable[[], float]:
     from trainer.config import TrainConfig
     from trainer.data import pipeline, shards
 
-    allocation.keep_freed_memory()  # As every command does.
+    allocation.keep_freed_memory()  # As trainer.task does.
     dataset, job = shards.load(data_dir), TrainConfig(data_dir=data_dir, job_dir="-")
     order = pipeline.training_order(
         dataset, batch_size=_BATCH, open_shards=job.open_shards, shuffle_window=job.shuffle_window, seed=0

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from absl import app, flags
 
-from trainer import allocation, reporting
+from trainer import reporting
 from trainer.errors import TRANSIENT_ERRNOS, Ended, LostPeer, Stopped, UserError
 from trainer.storage import failures
 
@@ -23,7 +23,6 @@ def run(main: Callable[[list[str]], int | None]) -> None:
       main: takes what is left of the command line after the flags, without the program's name; returns an exit code, or None for 0.
         An `Ended` that it raises, a full disk or a path that may not be used ends in one line on stderr.
     """
-    allocation.keep_freed_memory()
     app.run(lambda argv: _guarded(main, argv[1:]), flags_parser=_parse)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from absl import flags
 from etils import epath
 
-from trainer import app, config, diagnosis, files, job_dir, model, reporting
+from trainer import allocation, app, config, diagnosis, files, job_dir, model, reporting
 from trainer import strategy as strategies
 from trainer.data import shards
 from trainer.errors import UserError
@@ -37,6 +37,7 @@ def main(arguments: list[str]) -> None:
     if arguments:
         raise UserError(f"{arguments[0]!r} is no flag of trainer.evaluate: options are written --name=value")
     reporting.configure("text")
+    allocation.keep_freed_memory()
     directory, split = files.place("--job_dir", _JOB_DIR.value), _SPLIT.value
     if not files.exists(directory / "DONE.json"):
         raise UserError(f"--job_dir={directory} holds no finished job: run trainer.task there to its end")

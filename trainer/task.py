@@ -17,6 +17,7 @@ from absl import flags
 
 from trainer import (
     agreement,
+    allocation,
     app,
     cluster,
     config,
@@ -53,6 +54,7 @@ _log = logging.getLogger("trainer.task")
 def main(arguments: list[str]) -> None:
     """Runs a job to its end, from wherever it is, as its chief or as one of the other workers."""
     guarded.under_guard()
+    allocation.keep_freed_memory()
     job = config.from_flags()
     if arguments:
         raise UserError(f"{arguments[0]!r} is no flag of trainer.task: options are written --name=value")
