@@ -5,7 +5,7 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -147,23 +147,16 @@ def predict(
 
 def _read_ahead(
     paths: Sequence[str], read: Callable[[str], bytes | PictureError]
-) -> Iterator[tuple[Sequence[str], list[bytes | PictureError]]]:
+) -> Iterator[tuple[Sequence[str], Iterator[bytes | PictureError]]]:
     """Yields a batch of the paths and what is in the files at a time; the next is read while one is worked on."""
-    ahead: deque[tuple[Sequence[str], list[Future[bytes | PictureError]]]] = deque()
+    ahead: deque[tuple[Sequence[str], Iterator[bytes | PictureError]]] = deque()
     with ThreadPoolExecutor(BATCH_SIZE) as readers:
         for begin in range(0, len(paths), BATCH_SIZE):
             batch = paths[begin : begin + BATCH_SIZE]
-            ahead.append((batch, [readers.submit(read, path) for path in batch]))
+            ahead.append((batch, readers.map(read, batch)))
             if begin:
-                yield _awaited(*ahead.popleft())
-        for last in ahead:
-            yield _awaited(*last)
-
-
-def _awaited(
-    batch: Sequence[str], files: Sequence[Future[bytes | PictureError]]
-) -> tuple[Sequence[str], list[bytes | PictureError]]:
-    return batch, [file.result() for file in files]
+                yield ahead.popleft()
+        yield from ahead
 
 
 def _result(path: str, outcome: Mapping[str, float] | PictureError, thresholds: Mapping[str, float]) -> Prediction | Failure:
