@@ -32,7 +32,7 @@ class Dropout(keras.layers.Layer):
 
 
 class BatchNormalization(keras.layers.BatchNormalization):
-    """Batch normalization (Ioffe and Szegedy 2015) over the global batch, x [b, …, C], exact in three ways that Keras's is not.
+    """Batch normalization (Ioffe and Szegedy 2015) of x [b, H, W, C] over the global batch, exact in three ways, unlike Keras's.
 
     A replica's share of the batch may be too small for statistics of its own: they are those of the global batch, summed in
     float32 whatever the network computes in.
@@ -44,8 +44,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
     adds in one AddN. That kernel begins with whichever addend's memory it may overwrite, which depends on what else runs at the
     moment: the sum of three floats then differs from run to run. Two are the same either way. It also keeps x alone in memory.
 
-    One replica has the whole batch, and TensorFlow's fused operation does all of this for pictures, x [b, H, W, C], in one pass
-    forwards and one back: a training step of the residual network takes a fifth less on a CPU with it.
+    All passes over x are TensorFlow's fused operations, which take a third of the time of the same arithmetic op by op on a CPU.
+    One replica has the whole batch, and there they are one pass forwards and one back.
     """
 
     def __init__(self, **kwargs: object) -> None:
@@ -62,17 +62,17 @@ class BatchNormalization(keras.layers.BatchNormalization):
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         if not training or not self.trainable:
             return super().call(inputs, training=False)
-        normalize = _normalize_fused if _replicas() == 1 and len(inputs.shape) == 4 else _normalize_synchronized
+        normalize = _normalize_alone if _replicas() == 1 else _normalize_synchronized
         outputs, mean, variance = normalize(inputs, tf.identity(self.gamma), tf.identity(self.beta), self.epsilon)
         for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign_sub((moving - value) * (1 - self.momentum))
         return outputs
 
 
-def _normalize_fused(
+def _normalize_alone(
     inputs: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Normalizes x [b, H, W, C]; returns it, and the batch's mean and variance, both [C]."""
+    """Normalizes x [b, H, W, C] with its own statistics; returns it, and its mean and variance, both [C]."""
     outputs, mean, unbiased = tf.compat.v1.nn.fused_batch_norm(inputs, gamma, beta, epsilon=epsilon)
     count = _count(inputs)
     return outputs, mean, unbiased * ((count - 1) / count)
@@ -81,37 +81,52 @@ def _normalize_fused(
 def _normalize_synchronized(
     inputs: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The same over the batches of all replicas, and for any rank."""
-    x = tf.stop_gradient(tf.cast(inputs, tf.float32))
-    axes = list(range(len(x.shape) - 1))
-    mean, square = _batch_mean([tf.reduce_mean(x, axes), tf.reduce_mean(tf.square(x), axes)])
+    """The same with the statistics of the batches of all replicas."""
+    # The fused operation is the fastest way to the statistics, even though what it normalizes goes unused.
+    _, mean, variance = _normalize_alone(tf.stop_gradient(inputs), gamma, beta, epsilon)
+    mean, square = _batch_mean([tf.stop_gradient(mean), tf.stop_gradient(variance + tf.square(mean))])
     variance = tf.maximum(square - tf.square(mean), 0.0)
-    return _normalize(inputs, gamma, beta, mean, tf.math.rsqrt(variance + epsilon)), mean, variance
+    return _normalize(inputs, gamma, beta, mean, variance, epsilon), mean, variance
 
 
-@tf.custom_gradient
 def _normalize(
-    inputs: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, mean: tf.Tensor, scale: tf.Tensor
-) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor | None, ...]]]:
-    """Normalizes with the batch's mean and one over its standard deviation, both [C], which depend on the inputs too."""
-    outputs = (tf.cast(inputs, tf.float32) - mean) * (scale * gamma) + beta
+    inputs: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor, epsilon: float
+) -> tf.Tensor:
+    """Normalizes with the global batch's mean and variance, both [C], which depend on the inputs too."""
 
-    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor | None, ...]:
-        axes = list(range(len(inputs.shape) - 1))
-        d_outputs = tf.cast(upstream, tf.float32)
-        normalized = (tf.cast(inputs, tf.float32) - mean) * scale
-        # [C] each, of this replica, as the optimizer expects them.
-        d_beta, d_gamma = tf.reduce_sum(d_outputs, axes), tf.reduce_sum(d_outputs * normalized, axes)
-        count = _count(inputs)
-        mean_d, mean_d_normalized = _batch_mean([d_beta / count, d_gamma / count])
-        d_inputs = (d_outputs - mean_d - normalized * mean_d_normalized) * (scale * gamma)
-        return tf.cast(d_inputs, inputs.dtype), d_gamma, d_beta, None, None
+    @tf.custom_gradient
+    def normalize(
+        inputs: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor
+    ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, ...]]]:
+        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            # What the gradient would be if mean and variance were constants; and [C] each, of this replica, as the optimizer
+            # expects them.
+            d_constant, d_gamma, d_beta, *_ = tf.raw_ops.FusedBatchNormGradV3(
+                y_backprop=upstream,
+                x=inputs,
+                scale=gamma,
+                reserve_space_1=mean,
+                reserve_space_2=variance,
+                reserve_space_3=tf.zeros([0]),
+                epsilon=epsilon,
+                is_training=False,
+            )
+            count = _count(inputs)
+            mean_d, mean_d_normalized = _batch_mean([d_beta / count, d_gamma / count])
+            # Through them comes what is linear in the normalized inputs: it is another normalization.
+            scale = gamma * tf.math.rsqrt(variance + epsilon)
+            return d_constant - _apply(inputs, scale * mean_d_normalized, scale * mean_d), d_gamma, d_beta
 
-    return tf.cast(outputs, inputs.dtype), gradient
+        return _apply(inputs, gamma, beta), gradient
+
+    def _apply(inputs: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
+        return tf.compat.v1.nn.fused_batch_norm(inputs, gamma, beta, mean, variance, epsilon=epsilon, is_training=False)[0]
+
+    return normalize(inputs, gamma, beta)
 
 
 def _count(x: tf.Tensor) -> tf.Tensor:
-    """How many values a channel of x [b, …, C] has."""
+    """How many values a channel of x [b, H, W, C] has."""
     return tf.cast(tf.size(x) // tf.shape(x)[-1], tf.float32)
 
 
