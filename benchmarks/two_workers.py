@@ -4,7 +4,7 @@
     python -m benchmarks.two_workers --model=cnn
 
 Beside them, two jobs that know nothing of each other, of one core and half of the batch each: they do what the two workers do, but
-for the exchange, the waiting for each other, and in `resnet` a batch normalization over both halves, which has no fused operation.
+for the exchanges, the waiting for each other, and in `resnet` the second pass of a batch normalization over both halves.
 """
 
 import contextlib
