@@ -41,7 +41,7 @@ USER 1000:1000
 # An image that cannot do the whole of a small job is not built. No builder has a GPU or a TPU: this is on the CPU. Without a TPU
 # Google's library for them would ask a metadata server for minutes. An empty /tmp is left, which a tmpfs mount would remove.
 RUN export TPU_LIBRARY_PATH=/dev/null && \
-    python -m trainer.data.demo --output=/tmp/films --films=32 && \
+    python -m trainer.demo --output=/tmp/films --films=32 && \
     python -m trainer.prepare --csv=/tmp/films/films.csv --images=/tmp/films --output=/tmp/data --height=48 --width=32 && \
     python -m trainer.guard --data_dir=/tmp/data --job_dir=/tmp/job --strategy=one_device \
         --model=cnn --batch_size=8 --max_steps=1 && \

@@ -26,7 +26,7 @@ $(VENV)/complete: requirements.lock pyproject.toml
 
 demo: setup
 	rm -rf $(DEMO)
-	$(BIN)/python -m trainer.data.demo --output=$(DEMO)/films
+	$(BIN)/python -m trainer.demo --output=$(DEMO)/films
 	$(BIN)/python -m trainer.prepare --csv=$(DEMO)/films/films.csv --images=$(DEMO)/films --output=$(DEMO)/data \
 		--height=96 --width=64
 	$(BIN)/python -m trainer.task --data_dir=$(DEMO)/data --job_dir=$(DEMO)/job --model=cnn --epochs=15 --batch_size=32
@@ -56,7 +56,7 @@ chaos: setup
 	POSTER_LONG=1 $(BIN)/python -m pytest tests/integration/test_multi_worker.py tests/integration/test_network_cut.py \
 		tests/integration/test_peers.py tests/integration/test_resume.py tests/integration/test_kubernetes_conformance.py \
 		tests/integration/test_launch_vertex.py
-	$(BIN)/python -m tests.long_chaos
+	$(BIN)/python -m tests.support.long_chaos
 
 # The long form of the tests against a Cloud Storage server on this machine.
 test-cloud: setup

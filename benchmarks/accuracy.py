@@ -24,8 +24,9 @@ from typing import Any
 
 from absl import app, flags
 
-from trainer import config, tables
-from trainer.evaluation.summary import baseline_name
+from trainer import config
+from trainer.evaluation.report.text import baseline_name
+from trainer.process import tables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +161,7 @@ def main(_: list[str]) -> None:
     if "pretrained" in _RECIPES.value and not _WEIGHTS.value:
         raise app.UsageError(
             "--weights is missing, with which the recipe pretrained begins: make the file with "
-            "benchmarks/convert_efficientnet_lite.py, or leave the recipe out, --recipes=published,scratch"
+            "trainer/model/convert_efficientnet_lite.py, or leave the recipe out, --recipes=published,scratch"
         )
     output = Path(_OUTPUT.value) / config.fingerprint([_CSV.value, _IMAGES.value])[:12]
     found = {name: [_train(name, seed, output) for seed in _SEEDS.value] for name in _RECIPES.value}

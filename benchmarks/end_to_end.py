@@ -10,8 +10,8 @@ from pathlib import Path
 
 from absl import app, flags
 
-from benchmarks import comparison, films, steps
-from benchmarks.comparison import OURS, Goal
+from benchmarks.lib import comparison, films, steps
+from benchmarks.lib.comparison import OURS, Goal
 
 _STEPS = flags.DEFINE_integer("steps", 24, "Steps of a run; fewer than an epoch has.")
 
@@ -29,13 +29,13 @@ def rate(data_dir: Path, *options: str) -> float:
 
 def main(_: list[str]) -> None:
     """Prints the comparison."""
-    from trainer.data import shards
+    from trainer.dataset import manifest
 
     other = "--synthetic_data"
     with films.films() as given, tempfile.TemporaryDirectory() as name:
         data_dir = Path(name) / "data"
         films.prepare(given, data_dir)
-        if _STEPS.value * _BATCH > shards.load(data_dir).split("train").examples:
+        if _STEPS.value * _BATCH > manifest.load(data_dir).split("train").examples:
             raise ValueError(f"--steps={_STEPS.value} is more than an epoch, and validation would count: draw more --posters")
         contenders = {OURS: functools.partial(rate, data_dir), other: functools.partial(rate, data_dir, "--synthetic_data")}
         found = comparison.in_turn(contenders)

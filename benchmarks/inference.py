@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from absl import app
 
-from benchmarks import comparison, films, steps
-from benchmarks.comparison import OURS, Goal
+from benchmarks.lib import comparison, films, steps
+from benchmarks.lib.comparison import OURS, Goal
 
 if TYPE_CHECKING:  # A process that measures one thing imports no more than that takes.
-    from trainer.data.shards import Dataset
-    from trainer.model import Network
+    from trainer.dataset.manifest import Dataset
+    from trainer.model.networks import Network
 
 _MODEL, _EVALUATION_BATCH = "resnet", 64
 _LIMIT = "limit: the forward pass alone"
@@ -28,10 +28,10 @@ def evaluation(job_dir: str, data_dir: str) -> Callable[[], float]:
     """The scores of a whole split, as trainer.task and trainer.evaluate make them."""
     import tensorflow as tf
 
-    from trainer.data import shards
-    from trainer.evaluation.inference import SplitPredictor
+    from trainer.dataset import manifest
+    from trainer.evaluation.predict_split import SplitPredictor
 
-    dataset = shards.load(data_dir)
+    dataset = manifest.load(data_dir)
     network = _network(job_dir, dataset)
     predictor = SplitPredictor(tf.distribute.get_strategy(), network, dataset, "train", batch_size=_EVALUATION_BATCH)
     return comparison.rate(predictor.logits, len(predictor.labels))
@@ -41,17 +41,17 @@ def forward(job_dir: str, data_dir: str, batch: int, pictures: int) -> Callable[
     """The network on one batch, again and again."""
     import tensorflow as tf
 
-    from trainer import model
-    from trainer.data import shards
+    from trainer.dataset import manifest
+    from trainer.model import networks
 
-    dataset = shards.load(data_dir)
+    dataset = manifest.load(data_dir)
     network = _network(job_dir, dataset)
     images = tf.constant(np.random.default_rng(0).integers(0, 256, (batch, dataset.height, dataset.width, 3), np.uint8))
 
     @tf.function
     @tf.autograph.experimental.do_not_convert
     def logits(images: tf.Tensor) -> tf.Tensor:
-        return model.logits(network, images)
+        return networks.logits(network, images)
 
     def run() -> None:
         for _ in range(-(-pictures // batch)):
@@ -80,12 +80,15 @@ def prediction(job_dir: str, images: str) -> Callable[[], float]:
 def _network(job_dir: str, dataset: "Dataset") -> "Network":
     from etils import epath
 
-    from trainer import config, files, model, state
+    from trainer import config
+    from trainer.model import networks
+    from trainer.storage import files
+    from trainer.training import checkpoints
 
     directory = epath.Path(job_dir)
     job = config.from_description(files.read_json(directory / "config.json"))
-    network = model.build(job, genres=len(dataset.genres), height=dataset.height, width=dataset.width)
-    state.restore_best(network, directory)
+    network = networks.build(job, genres=len(dataset.genres), height=dataset.height, width=dataset.width)
+    checkpoints.restore_best(network, directory)
     return network
 
 

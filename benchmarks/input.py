@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from absl import app
 
-from benchmarks import comparison, films
-from benchmarks.comparison import OURS, Goal
+from benchmarks.lib import comparison, films
+from benchmarks.lib.comparison import OURS, Goal
 
 if TYPE_CHECKING:  # A process that measures one thing imports no more than that takes.
     import tensorflow as tf
 
-    from trainer.data.shards import Dataset
+    from trainer.dataset.manifest import Dataset
 
 _HEIGHT, _WIDTH, _BATCH = 192, 128, 64
 _SECONDS = 3.0  # That a figure is taken over, at least.
@@ -34,12 +34,13 @@ Maker = Callable[..., Callable[[], float]]
 
 def ours(data_dir: str) -> Callable[[], float]:
     """The input of trainer.task, at its defaults."""
-    from trainer import allocation
     from trainer.config import TrainConfig
-    from trainer.data import pipeline, shards
+    from trainer.dataset import manifest
+    from trainer.input import pipeline
+    from trainer.process import allocation
 
     allocation.keep_freed_memory()  # As trainer.task does.
-    dataset, job = shards.load(data_dir), TrainConfig(data_dir=data_dir, job_dir="-")
+    dataset, job = manifest.load(data_dir), TrainConfig(data_dir=data_dir, job_dir="-")
     order = pipeline.training_order(
         dataset, batch_size=_BATCH, open_shards=job.open_shards, shuffle_window=job.shuffle_window, seed=0
     )
@@ -51,9 +52,9 @@ def unordered(data_dir: str) -> Callable[[], float]:
     import tensorflow as tf
 
     from trainer.config import TrainConfig
-    from trainer.data import shards
+    from trainer.dataset import manifest
 
-    dataset, job = shards.load(data_dir), TrainConfig(data_dir=data_dir, job_dir="-")
+    dataset, job = manifest.load(data_dir), TrainConfig(data_dir=data_dir, job_dir="-")
     records = (
         tf.data.Dataset.from_tensor_slices(dataset.shard_paths("train"))
         .shuffle(_FOR_EVER)
@@ -143,10 +144,10 @@ def decoding_alone(data_dir: str) -> Callable[[], float]:
     """TensorFlow decodes the bytes of the same shards from memory: in a map, which is faster than tf.map_fn."""
     import tensorflow as tf
 
-    from trainer.data import shards
+    from trainer.dataset import manifest
 
     features = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
-    records = tf.data.TFRecordDataset(shards.load(data_dir).shard_paths("train")).take(16 * _BATCH)
+    records = tf.data.TFRecordDataset(manifest.load(data_dir).shard_paths("train")).take(16 * _BATCH)
     encoded = [tf.io.parse_single_example(record, features)["image/encoded"].numpy() for record in records]
     files = tf.data.Dataset.from_tensor_slices(encoded).repeat()
     return _rate(iter(files.map(_decoded, num_parallel_calls=tf.data.AUTOTUNE).batch(_BATCH).prefetch(tf.data.AUTOTUNE)))
@@ -156,9 +157,9 @@ def counting(data_dir: str) -> Callable[[], float]:
     """TensorFlow reads the records of the same shards, and counts them."""
     import tensorflow as tf
 
-    from trainer.data import shards
+    from trainer.dataset import manifest
 
-    paths = shards.load(data_dir).shard_paths("train")
+    paths = manifest.load(data_dir).shard_paths("train")
     records = tf.data.Dataset.from_tensor_slices(paths).interleave(tf.data.TFRecordDataset, cycle_length=16).repeat()
     return _rate(iter(records.batch(_BATCH).map(tf.size)))
 
@@ -215,12 +216,12 @@ def _measured(makers: dict[str, tuple[Maker, Sequence[object]]]) -> dict[str, li
 
 
 def _resize(files: Sequence[str], folder: Path) -> None:
-    from trainer.data import images
+    from trainer.images import decode
 
     folder.mkdir()
     for place, file in enumerate(files):
-        pixels = images.resize(images.decode(Path(file).read_bytes(), height=_HEIGHT, width=_WIDTH), height=_HEIGHT, width=_WIDTH)
-        (folder / f"{place}.jpg").write_bytes(images.encode_jpeg(pixels))
+        pixels = decode.resize(decode.decode(Path(file).read_bytes(), height=_HEIGHT, width=_WIDTH), height=_HEIGHT, width=_WIDTH)
+        (folder / f"{place}.jpg").write_bytes(decode.encode_jpeg(pixels))
 
 
 def main(_: list[str]) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from absl import app
 
-from benchmarks import comparison, one_picture, steps
-from benchmarks.comparison import OURS, Goal
+from benchmarks.lib import comparison, one_image, steps
+from benchmarks.lib.comparison import OURS, Goal
 
 # A shard of the default order keeps 512 films; these hold a few more, as shards of 100 MB do.
 _FILMS_A_SHARD, _TIMES = 600, 10
@@ -31,7 +31,7 @@ def write(folder: Path, times: int) -> None:
     folder.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (_HEIGHT, _WIDTH, 3), np.uint8)
     counts = {split: times * count for split, count in _SHARDS.items()}
-    one_picture.write(folder, pixels, counts, films_a_shard=_FILMS_A_SHARD)
+    one_image.write(folder, pixels, counts, films_a_shard=_FILMS_A_SHARD)
 
 
 def peak(data_dir: Path) -> float:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from absl import app, flags
 
-from benchmarks import comparison, films, steps
-from benchmarks.comparison import OURS, Goal
+from benchmarks.lib import comparison, films, steps
+from benchmarks.lib.comparison import OURS, Goal
 from trainer.config import TrainConfig
 
 _BARE = flags.DEFINE_string("bare", None, "Internal: train on this data set with nothing beside it.")
@@ -33,16 +33,19 @@ def bare(data_dir: str) -> None:
     import tensorflow as tf
     import tf_keras as keras
 
-    from trainer import callbacks, heartbeat, model, objective, training
-    from trainer.data import pipeline, shards
-    from trainer.evaluation import evaluator
-    from trainer.evaluation.inference import SplitPredictor
+    from trainer.dataset import manifest
+    from trainer.evaluation import evaluate
+    from trainer.evaluation.predict_split import SplitPredictor
+    from trainer.input import pipeline
+    from trainer.model import networks, objective
+    from trainer.process import heartbeat
+    from trainer.training import callbacks, loop
 
-    job, dataset = config(data_dir), shards.load(data_dir)
-    order = training.plan(job, dataset, workers=1)
-    network = model.build(job, genres=len(dataset.genres), height=dataset.height, width=dataset.width)
+    job, dataset = config(data_dir), manifest.load(data_dir)
+    order = loop.plan(job, dataset, workers=1)
+    network = networks.build(job, genres=len(dataset.genres), height=dataset.height, width=dataset.width)
     loss = objective.GenreLoss()
-    training.compile_network(network, job, loss)
+    loop.compile_network(network, job, loss)
     rate = objective.learning_rate(job, steps_per_epoch=order.steps_per_epoch)
     predictor = SplitPredictor(tf.distribute.get_strategy(), network, dataset, "validation", batch_size=job.batch_size)
 
@@ -63,7 +66,7 @@ def bare(data_dir: str) -> None:
         pipeline.training_dataset(dataset, order, replica_batch=job.batch_size, first_step=0, epochs=job.epochs),
         epochs=job.epochs,
         steps_per_epoch=order.steps_per_epoch,
-        callbacks=[Steps(), callbacks.Validation(lambda: evaluator.epoch_figures(predictor, loss))],
+        callbacks=[Steps(), callbacks.Validation(lambda: evaluate.epoch_figures(predictor, loss))],
         verbose=0,
     )
 
@@ -80,8 +83,8 @@ def main(_: list[str]) -> None:
     if _BARE.value:
         bare(_BARE.value)
         return
-    from trainer import training
-    from trainer.data import shards
+    from trainer.dataset import manifest
+    from trainer.training import loop
 
     other = "nothing beside the training"
     with films.films() as given, tempfile.TemporaryDirectory() as name:
@@ -89,7 +92,7 @@ def main(_: list[str]) -> None:
         # So small that a step takes a quarter of a second: the less it takes, the more what is beside it weighs.
         films.prepare(given, data_dir, "--height=96", "--width=64")
         job = config(str(data_dir))
-        epoch = training.plan(job, shards.load(data_dir), workers=1).steps_per_epoch
+        epoch = loop.plan(job, manifest.load(data_dir), workers=1).steps_per_epoch
 
         def ours() -> float:
             with tempfile.TemporaryDirectory() as folder:

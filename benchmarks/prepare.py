@@ -19,8 +19,8 @@ from pathlib import Path
 
 from absl import app, flags
 
-from benchmarks import comparison, films
-from benchmarks.comparison import OURS, Goal
+from benchmarks.lib import comparison, films
+from benchmarks.lib.comparison import OURS, Goal
 
 _CONTENDER = flags.DEFINE_string("contender", None, "Internal: be one of the peers.")
 _IMAGES = flags.DEFINE_string("images", None, "Internal: the folder of its posters.")

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from absl import app, flags
 
-from benchmarks import comparison
-from benchmarks.comparison import OURS, Goal
-from tests import drawn
-from tests.chaos import Chaos, Strike, struck
-from tests.chaos_worker import EPOCH
+from benchmarks.lib import comparison
+from benchmarks.lib.comparison import OURS, Goal
+from tests.support import drawn
+from tests.support.chaos import Chaos, Strike, struck
+from tests.support.chaos_worker import EPOCH
 
 _JOBS = flags.DEFINE_integer("jobs", 3, "Jobs that count, of each of which both workers are killed, one after the other.")
 

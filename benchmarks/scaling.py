@@ -82,12 +82,12 @@ class Cost:
 
 def cost(name: str) -> Cost:
     """Counts a network's cost from its layers."""
-    from trainer import model
     from trainer.config import TrainConfig
-    from trainer.layers import BatchNormalization
+    from trainer.model import networks
+    from trainer.model.layers import BatchNormalization
 
     job = TrainConfig(data_dir="-", job_dir="-", model=name, augment="none")
-    network = model.build(job, genres=_GENRES, height=_HEIGHT, width=_WIDTH)
+    network = networks.build(job, genres=_GENRES, height=_HEIGHT, width=_WIDTH)
     flops = moved = kept = 0
     normalized = []
     for layer in _leaves(network):

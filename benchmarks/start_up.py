@@ -12,8 +12,8 @@ from pathlib import Path
 
 from absl import app
 
-from benchmarks import comparison, films, steps
-from benchmarks.comparison import OURS
+from benchmarks.lib import comparison, films, steps
+from benchmarks.lib.comparison import OURS
 
 _MODEL = "resnet"
 

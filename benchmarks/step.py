@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
-from benchmarks import comparison
-from benchmarks.comparison import OURS, Goal
+from benchmarks.lib import comparison
+from benchmarks.lib.comparison import OURS, Goal
 
 _MODEL = flags.DEFINE_enum("model", "cnn", ("cnn", "resnet"), "The network.")
 _BATCH = flags.DEFINE_integer("batch_size", 32, "Pictures a step.")
@@ -32,13 +32,13 @@ _RESNET_CHANNELS = (32, 64, 128, 256)
 
 def ours(model: str, batch: int, steps: int) -> Callable[[], float]:
     """The step of trainer.task."""
-    from trainer import model as networks
-    from trainer import objective, training
     from trainer.config import TrainConfig
+    from trainer.model import networks, objective
+    from trainer.training import loop
 
     job = TrainConfig(data_dir="-", job_dir="-", model=model, batch_size=batch, augment="none", optimizer="adam", dropout=_DROPOUT)
     network = networks.build(job, genres=_GENRES, height=_HEIGHT, width=_WIDTH)
-    training.compile_network(network, job, objective.GenreLoss())
+    loop.compile_network(network, job, objective.GenreLoss())
     pictures, labels = _batch(batch)
     return _fit(network, ({"image": pictures, "position": np.arange(batch)}, labels), batch, steps)
 
@@ -82,7 +82,7 @@ def _fit(network: Any, batch: Any, size: int, steps: int) -> Callable[[], float]
     import tensorflow as tf
 
     options = tf.data.Options()
-    options.autotune.enabled = False  # With it the iterator may end late, which is no part of a step: see trainer.data.pipeline.
+    options.autotune.enabled = False  # With it the iterator may end late, which is no part of a step: see trainer.input.pipeline.
     data = tf.data.Dataset.from_tensors(batch).cache().repeat().prefetch(2).with_options(options)
     return comparison.rate(lambda: network.fit(data, steps_per_epoch=steps, verbose=0), size * steps)
 

@@ -19,9 +19,9 @@ import numpy as np
 from absl import app, flags
 from PIL import Image
 
-from benchmarks import one_picture
-from tests.storage.server import Storage, storage
-from trainer.data import images
+from benchmarks.lib import one_image
+from tests.fakes.storage.server import Storage, storage
+from trainer.images import decode
 
 _SHARD_MB = flags.DEFINE_integer("shard_mb", 72, "Size of a shard, 10^6 bytes: more than the 64 MiB that TensorFlow reads ahead.")
 _LATENCY = flags.DEFINE_float("latency", 0.05, "Seconds before Cloud Storage answers.")
@@ -37,17 +37,18 @@ def write(folder: Path) -> None:
     """Writes a data set whose picture is noise, as large in JPEG as posters are."""
     small = np.random.default_rng(0).integers(0, 256, (48, 32, 3), np.uint8)
     pixels = np.asarray(Image.fromarray(small).resize((128, 192), Image.Resampling.BICUBIC))
-    size = len(images.encode_jpeg(pixels))
+    size = len(decode.encode_jpeg(pixels))
     count = _SHARD_MB.value * 10**6 // size
-    one_picture.write(folder, pixels, {"train": _SHARDS}, films_a_shard=count)
+    one_image.write(folder, pixels, {"train": _SHARDS}, films_a_shard=count)
     print(f"{_SHARDS} shards of {count * size / 1e6:.0f} MB of pictures, {count * _SHARDS:,} of {size:,} bytes each")
 
 
 def read(place: str) -> None:
     """Reads batches, and prints the process's peak memory before and after, in bytes, and pictures a second."""
-    from trainer.data import pipeline, shards
+    from trainer.dataset import manifest
+    from trainer.input import pipeline
 
-    dataset = shards.load(place)
+    dataset = manifest.load(place)
     order = pipeline.training_order(dataset, batch_size=64, open_shards=_SHARDS, shuffle_window=512, seed=0)
     inputs = pipeline.training_dataset(dataset, order, replica_batch=64, first_step=0, epochs=1)
     before = _peak()

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from absl import app, flags
 
-from benchmarks import comparison, films, steps
-from benchmarks.comparison import OURS, Goal
+from benchmarks.lib import comparison, films, steps
+from benchmarks.lib.comparison import OURS, Goal
 
 _MODEL = flags.DEFINE_enum("model", "resnet", ("cnn", "resnet"), "The network.")
 
@@ -64,13 +64,13 @@ def _free_ports(count: int) -> list[int]:
 
 def parameters(data_dir: Path) -> int:
     """Returns how many trainable weights the network has on a data set."""
-    from trainer import model
     from trainer.config import TrainConfig
-    from trainer.data import shards
+    from trainer.dataset import manifest
+    from trainer.model import networks
 
-    dataset = shards.load(data_dir)
+    dataset = manifest.load(data_dir)
     job = TrainConfig(data_dir=str(data_dir), job_dir="-", model=_MODEL.value)
-    network = model.build(job, genres=len(dataset.genres), height=dataset.height, width=dataset.width)
+    network = networks.build(job, genres=len(dataset.genres), height=dataset.height, width=dataset.width)
     return sum(int(weight.shape.num_elements()) for weight in network.trainable_variables)
 
 

@@ -11,22 +11,20 @@ terminal. Ctrl-C stops all its workers, which save their state first; the same c
 """
 
 import functools
-import importlib
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
 
-from launch import preflight
+from launch import preflight, target
 from launch.job import Job, Place, expand, parse_settings
-from trainer import app
 from trainer.errors import UserError
+from trainer.process import entry
 
-_TARGETS = ("local", "kubernetes", "vertex")
 _VERBS = ("run", "status", "logs", "cancel", "list")
 
-_TARGET = flags.DEFINE_enum("target", None, _TARGETS, "Where the job runs: local is this machine.")
+_TARGET = flags.DEFINE_enum("target", None, target.NAMES, "Where the job runs: local is this machine.")
 _JOB_FILE = flags.DEFINE_string(
     "job_file", None, "YAML with what the job's flags say, and arguments: those of trainer.task. Flags overrule it."
 )
@@ -117,14 +115,14 @@ def main(words: list[str], arguments: Sequence[str]) -> None:
     if verb in ("run", "list") and names:
         raise UserError(f"{names[0]!r} is no flag: options are written --name=value, those of trainer.task after --")
     if _TARGET.value is None:
-        raise UserError(f"--target is missing: there is {', '.join(_TARGETS)}")
+        raise UserError(f"--target is missing: there is {', '.join(target.NAMES)}")
     if verb == "run":
         job = describe(arguments)
         preflight.check_description(job, is_remote=_TARGET.value != "local")
         if _DRY_RUN.value:
-            _verbs().print_spec(job)
+            target.get(_TARGET.value).print_spec(job)
         else:
-            _verbs().run(job, wait=_WAIT.value, look=not _SKIP_PREFLIGHT.value)
+            target.get(_TARGET.value).run(job, wait=_WAIT.value, look=not _SKIP_PREFLIGHT.value)
         return
     if arguments:
         raise UserError(f"{arguments[0]!r}: {verb} takes no flags of trainer.task")
@@ -133,10 +131,16 @@ def main(words: list[str], arguments: Sequence[str]) -> None:
     if _DRY_RUN.value:
         raise UserError(f"--dry_run is for run, and not for {verb}: leave it out")
     place = Place(**{name: value for name, value in _described().items() if name in ("namespace", "project", "region")})
-    if verb == "list":
-        _verbs().list_jobs(place)
-    else:
-        getattr(_verbs(), verb)(*names, place)
+    commands = target.get(_TARGET.value)
+    match verb:
+        case "list":
+            commands.list_jobs(place)
+        case "status":
+            commands.status(names[0], place)
+        case "logs":
+            commands.logs(names[0], place)
+        case "cancel":
+            commands.cancel(names[0], place)
 
 
 def describe(arguments: Sequence[str]) -> Job:
@@ -165,14 +169,6 @@ def _described() -> dict[str, Any]:
     return fields | {name: flag.value for name, flag in _FIELDS.items() if flag.value is not None}
 
 
-def _verbs() -> Any:
-    """The module with what the target does: run, print_spec, status, logs, cancel and list_jobs.
-
-    It is imported when it is asked for: each target has libraries of its own.
-    """
-    return importlib.import_module(f"launch.{_TARGET.value}_verbs")
-
-
 def _split(command_line: list[str]) -> tuple[list[str], list[str]]:
     """What is before the first `--`, and what is after it."""
     if "--" not in command_line:
@@ -183,4 +179,4 @@ def _split(command_line: list[str]) -> tuple[list[str], list[str]]:
 
 if __name__ == "__main__":
     sys.argv, _arguments = _split(sys.argv)
-    app.run(functools.partial(main, arguments=_arguments))
+    entry.run(functools.partial(main, arguments=_arguments))

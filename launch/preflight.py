@@ -5,9 +5,9 @@ The rules are those of the trainer itself, which a worker goes by again when it 
 
 import dataclasses
 
-from launch import places
+from launch import buckets
+from launch.console import tell
 from launch.job import Job
-from launch.showing import tell
 from trainer.errors import Ended, UserError
 
 
@@ -44,7 +44,7 @@ def check_places(job: Job, *, is_remote: bool) -> None:
     if not is_remote:
         _check_places(job, job.training.data_dir, job.training.job_dir)
         return
-    data_dir, job_dir = (places.address(name, getattr(job.training, name)) for name in ("data_dir", "job_dir"))
+    data_dir, job_dir = (buckets.address(name, getattr(job.training, name)) for name in ("data_dir", "job_dir"))
     tell(f"looking at {data_dir} and {job_dir}")
     try:
         _check_places(job, data_dir, job_dir)
@@ -54,12 +54,12 @@ def check_places(job: Job, *, is_remote: bool) -> None:
 
 def _check_places(job: Job, data_dir: str, directory: str) -> None:
     # Only here: Cloud Storage's client takes a second to import.
-    from trainer import job_dir, lock
-    from trainer.data import shards
+    from trainer.dataset import manifest
+    from trainer.job import job_dir, lock
 
     config = job.training
-    dataset = shards.load(data_dir)
-    for name in shards.SPLITS:
+    dataset = manifest.load(data_dir)
+    for name in manifest.SPLITS:
         dataset.split(name)  # None may be empty.
     train = dataset.split("train")
     # An epoch takes equally many films of each shard.

@@ -179,7 +179,7 @@ class TrainConfig:
             if self.model in _LITE:
                 raise UserError(
                     f"--weights=imagenet: nobody offers those of {self.model} for download: make a file of them with "
-                    "benchmarks/convert_efficientnet_lite.py and name it"
+                    "trainer/model/convert_efficientnet_lite.py and name it"
                 )
         elif not self.weights.endswith(".weights.h5"):
             raise UserError(f"--weights={self.weights} is none of none, imagenet and a file NAME.weights.h5")

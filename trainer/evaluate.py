@@ -6,19 +6,25 @@ from typing import Any
 from absl import flags
 from etils import epath
 
-from trainer import allocation, app, config, diagnosis, files, job_dir, model, reporting
-from trainer import strategy as strategies
-from trainer.data import shards
+from trainer import config
+from trainer.cluster import strategy as strategies
+from trainer.cluster import tf_errors
+from trainer.dataset import manifest
 from trainer.errors import UserError
-from trainer.evaluation import evaluator, summary
-from trainer.evaluation.inference import SplitPredictor
-from trainer.state import restore_best
+from trainer.evaluation import evaluate
+from trainer.evaluation.predict_split import SplitPredictor
+from trainer.evaluation.report import text
+from trainer.job import job_dir
+from trainer.model import networks
+from trainer.process import allocation, entry, log
+from trainer.storage import files
+from trainer.training.checkpoints import restore_best
 
 _log = logging.getLogger("trainer.evaluate")
 
 _JOB_DIR = flags.DEFINE_string("job_dir", None, "The directory of a finished job.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "A data set that trainer.prepare made.")
-_SPLIT = flags.DEFINE_enum("split", "test", shards.SPLITS, "The split to evaluate on.")
+_SPLIT = flags.DEFINE_enum("split", "test", manifest.SPLITS, "The split to evaluate on.")
 _OUTPUT = flags.DEFINE_string(
     "output",
     None,
@@ -36,14 +42,14 @@ def main(arguments: list[str]) -> None:
             raise UserError(f"--{flag.name} is missing: name a folder")
     if arguments:
         raise UserError(f"{arguments[0]!r} is no flag of trainer.evaluate: options are written --name=value")
-    reporting.configure("text")
+    log.configure("text")
     allocation.keep_freed_memory()
     directory, split = files.place("--job_dir", _JOB_DIR.value), _SPLIT.value
     if not files.exists(directory / "DONE.json"):
         raise UserError(f"--job_dir={directory} holds no finished job: run trainer.task there to its end")
     description = _read(directory / "config.json")
     chosen = _read(directory / "evaluation" / "metrics.json")
-    dataset = shards.load(_DATA_DIR.value)
+    dataset = manifest.load(_DATA_DIR.value)
     _check_fits(dataset, description["data"])
     other = None if dataset.fingerprint == description["data"]["fingerprint"] else dataset.fingerprint
     output = job_dir.place_evaluation(directory, split, other_data=other, output=_OUTPUT.value)
@@ -51,10 +57,10 @@ def main(arguments: list[str]) -> None:
     job = config.from_description(description)
     strategy = strategies.create(_STRATEGY.value)
     with strategy.scope():
-        network = model.build(job, genres=len(dataset.genres), height=dataset.height, width=dataset.width)
+        network = networks.build(job, genres=len(dataset.genres), height=dataset.height, width=dataset.width)
     restore_best(network, directory)
-    with diagnosis.explained(dataset, batch_size=_BATCH_SIZE.value):
-        figures = evaluator.evaluate(
+    with tf_errors.explained(dataset, batch_size=_BATCH_SIZE.value):
+        figures = evaluate.evaluate(
             SplitPredictor(strategy, network, dataset, split, batch_size=_BATCH_SIZE.value),
             dataset,
             output,
@@ -65,7 +71,7 @@ def main(arguments: list[str]) -> None:
             config=description,
             history=[],
         )
-    print(summary.table(figures))
+    print(text.table(figures))
     _log.info("the report is %s", output / "report.html")
 
 
@@ -76,7 +82,7 @@ def _read(path: epath.Path) -> dict[str, Any]:
         raise UserError(f"{path} is missing or damaged ({error}): restore it, or train again with --fresh") from None
 
 
-def _check_fits(dataset: shards.Dataset, data: dict) -> None:
+def _check_fits(dataset: manifest.Dataset, data: dict) -> None:
     if list(dataset.genres) != data["genres"]:
         only_here, only_there = set(dataset.genres) - set(data["genres"]), set(data["genres"]) - set(dataset.genres)
         raise UserError(
@@ -92,4 +98,4 @@ def _check_fits(dataset: shards.Dataset, data: dict) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    entry.run(main)

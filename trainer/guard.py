@@ -19,9 +19,11 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from trainer import app, cluster, config, guarded, heartbeat, reporting
+from trainer import config
+from trainer.cluster import discovery
 from trainer.config import TrainConfig
 from trainer.errors import EXIT_DONE, EXIT_LOST_PEER, EXIT_STOPPED, EXIT_USER_ERROR, UserError
+from trainer.process import entry, guarded, heartbeat, log
 
 # Seconds.
 REJOIN_PAUSE = 1.0
@@ -41,7 +43,7 @@ def main(arguments: list[str]) -> int:
     job = config.from_flags()
     if arguments:
         raise UserError(f"{arguments[0]!r} is no flag of trainer.guard: options are written --name=value")
-    reporting.configure(job.log_format, worker=cluster.discover().index)
+    log.configure(job.log_format, worker=discovery.discover().index)
     return run([sys.executable, "-m", "trainer.task", *sys.argv[1:]], job)
 
 
@@ -274,10 +276,10 @@ def _name(number: int) -> str:
 def _say(kind: str, message: str) -> None:
     # Nobody reads along any more, which changes no exit code.
     with contextlib.suppress(OSError):
-        reporting.last_line(kind, message)
+        log.last_line(kind, message)
 
 
 if __name__ == "__main__":
     config.define_flags()
     flags.adopt_module_key_flags(config)  # So that --help lists them.
-    app.run(main)
+    entry.run(main)

@@ -13,13 +13,15 @@ from pathlib import Path
 from absl import flags
 from etils import epath
 
-from trainer import app, files
-from trainer.data import addresses, fetch, images, sources
-from trainer.data.images import PictureError
-from trainer.data.progress import progress
-from trainer.data.rejects import Reason
+from trainer.dataset.rejects import Reason
 from trainer.errors import EXIT_DONE, EXIT_USER_ERROR, Ended, UserError
-from trainer.storage import objects
+from trainer.images import decode
+from trainer.images.decode import PictureError
+from trainer.process import entry
+from trainer.process.progress import progress
+from trainer.sources import folders, web
+from trainer.storage import files, objects
+from trainer.storage import urls as addresses
 
 _JOB_DIR = flags.DEFINE_string("job_dir", None, "Directory of a finished job of trainer.task.", required=True)
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object a picture, with the scores of all genres.")
@@ -135,7 +137,7 @@ def predict(
       UserError: the model has other genres than `thresholds`.
     """
     urls = [path for path in paths if _is_url(path)]
-    fetched = fetch.fetch(urls, cache_dir=cache_dir) if urls else {}
+    fetched = web.fetch(urls, cache_dir=cache_dir) if urls else {}
     for batch, data in _read_ahead(paths, partial(_read, fetched=fetched)):
         pictures = {path: _checked(file) for path, file in zip(batch, data, strict=True)}
         usable = {path: file for path, file in pictures.items() if isinstance(file, bytes)}
@@ -197,7 +199,7 @@ def _read(path: str, fetched: Mapping[str, Path | PictureError]) -> bytes | Pict
         source = fetched[path] if _is_url(path) else path
         if isinstance(source, PictureError):
             return source
-        return _stored(path) if objects.is_uri(path) else images.read(Path(epath.Path(source).expanduser()))
+        return _stored(path) if objects.is_uri(path) else decode.read(Path(epath.Path(source).expanduser()))
     except PictureError as error:
         return error
 
@@ -206,7 +208,7 @@ def _checked(file: bytes | PictureError) -> bytes | PictureError:
     """The same, if its header is that of a picture; whether the rest can be decoded, the model finds out."""
     try:
         if isinstance(file, bytes):
-            images.check_header(file)
+            decode.check_header(file)
     except PictureError as error:
         return error
     return file
@@ -216,7 +218,7 @@ def _why_not(file: bytes) -> PictureError:
     """What is wrong with a file that TensorFlow cannot decode, whose errors are not for users."""
     try:
         # At the smallest scale, because the pixels are not used.
-        images.decode(file, height=1, width=1)
+        decode.decode(file, height=1, width=1)
     except PictureError as error:
         return error
     return PictureError(Reason.CORRUPT, "TensorFlow cannot decode it")
@@ -227,7 +229,7 @@ def _stored(uri: str) -> bytes:
         size = objects.stat(uri).size
     except FileNotFoundError:
         raise PictureError(Reason.NO_PICTURE, "no such file") from None
-    return sources.StoredObject(uri, size).read()
+    return folders.StoredObject(uri, size).read()
 
 
 def _print_json(results: Iterator[Prediction | Failure]) -> int:
@@ -264,4 +266,4 @@ def _row(result: Prediction | Failure) -> tuple[str, str, str]:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    entry.run(main)

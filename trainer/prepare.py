@@ -17,12 +17,16 @@ from typing import NoReturn
 from absl import flags
 from etils import epath
 
-from trainer import app, files, tables
-from trainer.data import addresses, build, catalog, columns, fetch, near_duplicates, publishing, rejects, shards, staging
-from trainer.data.near_duplicates import NearDuplicate
-from trainer.data.rejects import Reject
-from trainer.data.shards import Dataset
+from trainer.catalog import catalog, columns
+from trainer.dataset import manifest, rejects
+from trainer.dataset.manifest import Dataset
+from trainer.dataset.rejects import Reject
 from trainer.errors import Stopped, UserError
+from trainer.preparation import build, near_duplicates, publishing, staging
+from trainer.preparation.near_duplicates import NearDuplicate
+from trainer.process import entry, tables
+from trainer.sources import web
+from trainer.storage import files, urls
 
 _LEAST_SIDE = 32  # The networks halve a picture up to four times, and are to see more than a pixel in the end.
 
@@ -34,7 +38,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "The folder that becomes the data 
 _HEIGHT = flags.DEFINE_integer("height", 192, "Height of the stored posters, pixels.", lower_bound=_LEAST_SIDE, upper_bound=4096)
 _WIDTH = flags.DEFINE_integer("width", 128, "Width of the stored posters, pixels.", lower_bound=_LEAST_SIDE, upper_bound=4096)
 _ENCODING = flags.DEFINE_enum(
-    "encoding", "jpeg", shards.ENCODINGS, "How posters are stored; raw takes more space and needs no decoding."
+    "encoding", "jpeg", manifest.ENCODINGS, "How posters are stored; raw takes more space and needs no decoding."
 )
 _ID_COLUMN = flags.DEFINE_string("id_column", None, "The column of the films' ids; by default found.")
 _GENRES_COLUMN = flags.DEFINE_string("genres_column", None, "The column of lists of genres; by default found.")
@@ -68,14 +72,14 @@ def main(arguments: Sequence[str]) -> None:
             split=_SPLIT_COLUMN.value,
         ),
     )
-    print(f"{addresses.shown(_CSV.value)}: {films.rows:,} rows, {films.layout}", file=sys.stderr)
+    print(f"{urls.shown(_CSV.value)}: {films.rows:,} rows, {films.layout}", file=sys.stderr)
     settings = build.Settings(_HEIGHT.value, _WIDTH.value, _ENCODING.value, _MIN_EXAMPLES.value, _SHARDS.value)
-    cache_dir = _local("--cache_dir", _CACHE_DIR.value) if _CACHE_DIR.value else fetch.default_cache_dir()
+    cache_dir = _local("--cache_dir", _CACHE_DIR.value) if _CACHE_DIR.value else web.default_cache_dir()
     with publishing.published(output, overwrite=_OVERWRITE.value) as place:
         dataset, rejected, duplicates = build.build(films, place, settings, images=_IMAGES.value, cache_dir=cache_dir)
         rejects.write(rejected, place.folder / staging.REJECTS_FILE)
         near_duplicates.write(duplicates, place.folder / near_duplicates.FILE)
-        (place.folder / shards.DATASET_FILE).write_text(shards.to_text(dataset), encoding="utf-8")
+        (place.folder / manifest.DATASET_FILE).write_text(manifest.to_text(dataset), encoding="utf-8")
     print(_summary(films.rows, dataset, rejected, duplicates))
     for name, split in dataset.splits.items():
         if not split.examples:
@@ -88,7 +92,7 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
 
 def _local(flag: str, value: str) -> Path:
     if "://" in value:
-        raise UserError(f"{flag}={addresses.shown(value)}: name a local folder")
+        raise UserError(f"{flag}={urls.shown(value)}: name a local folder")
     return Path(epath.Path(value).expanduser())  # pathlib's own fails on `~` and the name of no user.
 
 
@@ -113,4 +117,4 @@ def _summary(rows: int, dataset: Dataset, rejected: Sequence[Reject], duplicates
 
 
 if __name__ == "__main__":
-    app.run(main)
+    entry.run(main)

@@ -1,7 +1,7 @@
 """Trains a network on a data set, then evaluates and exports it: `python -m trainer.task --data_dir=DIR --job_dir=DIR`.
 
 A job that was killed is started again with the same command: it goes on at its last backup, and ends as if nothing had happened.
-On several workers each runs this command, and finds its place among them in the environment (see `trainer.cluster`).
+On several workers each runs this command, and finds its place among them in the environment (see `trainer.cluster.discovery`).
 """
 
 import functools
@@ -15,38 +15,25 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from trainer import (
-    agreement,
-    allocation,
-    app,
-    cluster,
-    config,
-    diagnosis,
-    files,
-    guarded,
-    heartbeat,
-    history,
-    job_dir,
-    lock,
-    model,
-    peers,
-    pretrained,
-    reporting,
-    serving,
-    standby,
-    state,
-    training,
-)
-from trainer import strategy as strategies
-from trainer.cluster import Cluster
+from trainer import config
+from trainer.cluster import discovery, rendezvous, tf_errors
+from trainer.cluster import strategy as strategies
+from trainer.cluster.discovery import Cluster
 from trainer.config import TrainConfig
-from trainer.data import shards
+from trainer.dataset import manifest
 from trainer.errors import LostPeer, UserError
-from trainer.evaluation import calibration, evaluator, metrics, summary
-from trainer.evaluation.inference import SplitPredictor
-from trainer.job_dir import JobDir
-from trainer.run_record import RunRecord
-from trainer.stopping import StopRequest
+from trainer.evaluation import evaluate
+from trainer.evaluation.metrics import calibration, metrics
+from trainer.evaluation.predict_split import SplitPredictor
+from trainer.evaluation.report import text
+from trainer.job import history, job_dir, lock
+from trainer.job.job_dir import JobDir
+from trainer.job.run_record import RunRecord
+from trainer.model import export, networks, pretrained
+from trainer.process import allocation, entry, guarded, heartbeat, log
+from trainer.process.signals import StopRequest
+from trainer.storage import files
+from trainer.training import checkpoints, consensus, loop, standby
 
 _log = logging.getLogger("trainer.task")
 
@@ -58,20 +45,20 @@ def main(arguments: list[str]) -> None:
     job = config.from_flags()
     if arguments:
         raise UserError(f"{arguments[0]!r} is no flag of trainer.task: options are written --name=value")
-    place = cluster.discover()
-    reporting.configure(job.log_format, worker=place.index)
+    place = discovery.discover()
+    log.configure(job.log_format, worker=place.index)
     if job.fresh and place.workers > 1 and job_dir.launched_as() is None:
         raise UserError("--fresh on several workers needs POSTER_JOB_ID, one value for all of them: set it, or leave --fresh out")
     if job.run_eagerly and place.workers > 1:
         raise UserError("--run_eagerly is for one worker: TensorFlow's workers exchange nothing eagerly; leave it out, or use one")
     stop = StopRequest()
-    dataset = shards.load(job.data_dir)
+    dataset = manifest.load(job.data_dir)
     directory = job_dir.describe(job, dataset)
     directory.make()
     (_lead if place.is_chief else _assist)(job, dataset, directory, place, stop)
 
 
-def _lead(job: TrainConfig, dataset: shards.Dataset, directory: JobDir, place: Cluster, stop: StopRequest) -> None:
+def _lead(job: TrainConfig, dataset: manifest.Dataset, directory: JobDir, place: Cluster, stop: StopRequest) -> None:
     """Runs a job as its chief, or alone: the only worker that writes."""
     with lock.held(directory.lock_path, directory.job_id) as owned:
         directory.check_not_failed()
@@ -82,7 +69,7 @@ def _lead(job: TrainConfig, dataset: shards.Dataset, directory: JobDir, place: C
             _log.info("%s is finished: its report is %s", directory.path, directory.evaluation / "report.html")
             return
         try:
-            with diagnosis.explained(dataset, batch_size=job.batch_size, workers=place.workers):
+            with tf_errors.explained(dataset, batch_size=job.batch_size, workers=place.workers):
                 _run(job, dataset, directory, place, owned, stop)
         except UserError as error:
             owned.check()
@@ -90,7 +77,7 @@ def _lead(job: TrainConfig, dataset: shards.Dataset, directory: JobDir, place: C
             raise
 
 
-def _assist(job: TrainConfig, dataset: shards.Dataset, directory: JobDir, place: Cluster, stop: StopRequest) -> None:
+def _assist(job: TrainConfig, dataset: manifest.Dataset, directory: JobDir, place: Cluster, stop: StopRequest) -> None:
     """Trains as one of the chief's peers, and stays until the chief has evaluated and exported."""
     # With --fresh, what is there may be an earlier job's that the chief is about to move aside.
     own = not job.fresh or directory.was_begun_by_this_launch()
@@ -100,10 +87,10 @@ def _assist(job: TrainConfig, dataset: shards.Dataset, directory: JobDir, place:
         if directory.is_finished():
             _log.info("%s is finished", directory.path)
             return
-    with diagnosis.explained(dataset, batch_size=job.batch_size, workers=place.workers):
+    with tf_errors.explained(dataset, batch_size=job.batch_size, workers=place.workers):
         _set_up(job)
-        order = training.plan(job, dataset, workers=place.workers)
-        is_trained = functools.partial(training.is_complete, job, order, directory.path)
+        order = loop.plan(job, dataset, workers=place.workers)
+        is_trained = functools.partial(loop.is_complete, job, order, directory.path)
         chief = None
         if not (own and is_trained()):
 
@@ -116,17 +103,17 @@ def _assist(job: TrainConfig, dataset: shards.Dataset, directory: JobDir, place:
             strategy = _form(job, place, directory, stop, beat=beat)
             chief = lock.read(directory.lock_path)
             weights = _initial_weights(job, directory)
-            training.train(
-                job, dataset, order, directory.path, strategy, cluster=place, stop=stop, check=lambda: None, weights=weights
-            )
+            loop.train(job, dataset, order, directory.path, strategy, cluster=place, stop=stop, check=lambda: None, weights=weights)
     standby.wait_for_chief(directory, chief=chief, is_saved=is_trained, timeout=job.peer_timeout)
 
 
-def _run(job: TrainConfig, dataset: shards.Dataset, directory: JobDir, place: Cluster, owned: lock.Lock, stop: StopRequest) -> None:
+def _run(
+    job: TrainConfig, dataset: manifest.Dataset, directory: JobDir, place: Cluster, owned: lock.Lock, stop: StopRequest
+) -> None:
     """Trains, evaluates and exports."""
     _set_up(job)
-    order = training.plan(job, dataset, workers=place.workers)
-    trained = training.is_complete(job, order, directory.path)
+    order = loop.plan(job, dataset, workers=place.workers)
+    trained = loop.is_complete(job, order, directory.path)
     # Evaluation is the chief's alone: it needs no peers then, and ends the same however many there were.
     strategy = strategies.create("auto") if trained and place.workers > 1 else _form(job, place, directory, stop)
     weights = None if trained else _initial_weights(job, directory)
@@ -137,7 +124,7 @@ def _run(job: TrainConfig, dataset: shards.Dataset, directory: JobDir, place: Cl
     if trained:
         _log.info("nothing is left to train")
     else:
-        training.train(job, dataset, order, directory.path, strategy, cluster=place, stop=stop, check=owned.check, weights=weights)
+        loop.train(job, dataset, order, directory.path, strategy, cluster=place, stop=stop, check=owned.check, weights=weights)
         run.mark("trained")
         if place.workers > 1:
             _begin_anew()
@@ -145,9 +132,9 @@ def _run(job: TrainConfig, dataset: shards.Dataset, directory: JobDir, place: Cl
     # As many films at a time as one of the workers had in training: they fit its memory.
     figures = _evaluate(job, dataset, directory, strategy, owned, batch_size=job.batch_size // place.workers)
     run.mark("finished")
-    directory.finish({"step": state.read_progress(directory.path).step})
-    state.delete_backups(directory.path)
-    print(summary.table(figures))
+    directory.finish({"step": checkpoints.read_progress(directory.path).step})
+    checkpoints.delete_backups(directory.path)
+    print(text.table(figures))
     _log.info("the report is %s, the model %s", directory.evaluation / "report.html", directory.path / "model")
 
 
@@ -156,22 +143,22 @@ def _form(
 ) -> tf.distribute.Strategy:
     """Makes the strategy, with all peers where there are any; `beat` is called while it waits for them."""
     if place.workers > 1:
-        peers.wait(place, timeout=job.peer_timeout, beat=beat)
+        rendezvous.wait(place, timeout=job.peer_timeout, beat=beat)
         # From here on TensorFlow would wait for the peers again when the process ends.
-        app.leave_at_once()
+        entry.leave_at_once()
         heartbeat.beat(heartbeat.CONNECTING)
     strategy = strategies.create(job.strategy, place)
     stop.listen()
     if place.workers > 1:
         heartbeat.beat()
-        agreement.check_same_job(strategy, directory.description | {"backup_steps": job.backup_steps}, workers=place.workers)
+        consensus.check_same_job(strategy, directory.description | {"backup_steps": job.backup_steps}, workers=place.workers)
     job.check_divides(strategy.num_replicas_in_sync, "replicas")
     return strategy
 
 
 def _initial_weights(job: TrainConfig, directory: JobDir) -> list[np.ndarray] | None:
     """The weights of others with which a job begins, if it does: one that resumes has its own."""
-    if not job.is_pretrained or state.is_begun(directory.path):
+    if not job.is_pretrained or checkpoints.is_begun(directory.path):
         return None
     return pretrained.load(job)
 
@@ -185,7 +172,7 @@ def _begin_anew() -> NoReturn:
 
 def _evaluate(
     job: TrainConfig,
-    dataset: shards.Dataset,
+    dataset: manifest.Dataset,
     directory: JobDir,
     strategy: tf.distribute.Strategy,
     owned: lock.Lock,
@@ -193,11 +180,11 @@ def _evaluate(
     batch_size: int,
 ) -> dict:
     """Evaluates the best weights, at the temperature and thresholds chosen on the validation split, and exports them."""
-    epochs = state.read_progress(directory.path).history
+    epochs = checkpoints.read_progress(directory.path).history
     _log.info("evaluating the weights of epoch %d", history.best(epochs)["epoch"])
     with strategy.scope():
-        network = model.build(job, genres=len(dataset.genres), height=dataset.height, width=dataset.width)
-    state.restore_best(network, directory.path)
+        network = networks.build(job, genres=len(dataset.genres), height=dataset.height, width=dataset.width)
+    checkpoints.restore_best(network, directory.path)
     validation, test = (
         SplitPredictor(strategy, network, dataset, split, batch_size=batch_size) for split in ("validation", "test")
     )
@@ -205,7 +192,7 @@ def _evaluate(
     temperature = calibration.fit_temperature(validation.labels, logits)
     thresholds = metrics.tune_thresholds(validation.predictions(logits, temperature))
     owned.check()
-    figures = evaluator.evaluate(
+    figures = evaluate.evaluate(
         test,
         dataset,
         directory.evaluation,
@@ -217,8 +204,8 @@ def _evaluate(
     )
     owned.check()
     with files.built_on_disk(directory.path / "model") as folder:
-        serving.export(
-            lambda images: model.logits(network, images),
+        export.export(
+            lambda images: networks.logits(network, images),
             folder,
             genres=dataset.genres,
             height=dataset.height,
@@ -241,4 +228,4 @@ def _set_up(job: TrainConfig) -> None:
 if __name__ == "__main__":
     config.define_flags()
     flags.adopt_module_key_flags(config)  # So that --help lists them.
-    app.run(main)
+    entry.run(main)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests import chaos, drawn
-from tests.commands import run
-from tests.jobs import train
-from tests.storage.server import Storage, storage
+from tests.fakes.storage.server import Storage, storage
+from tests.support import chaos, drawn
+from tests.support.commands import run
+from tests.support.jobs import train
 
 
 @pytest.fixture(scope="session")

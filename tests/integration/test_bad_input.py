@@ -7,9 +7,9 @@ import subprocess
 
 import pytest
 
-from tests import drawn
-from tests.commands import refusal, run
-from tests.jobs import train
+from tests.support import drawn
+from tests.support.commands import refusal, run
+from tests.support.jobs import train
 
 
 def test_flags(data_dir, tmp_path):

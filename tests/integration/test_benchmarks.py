@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import comparison, films, scaling, steps
-from trainer.data import shards
+from benchmarks import scaling
+from benchmarks.lib import comparison, films, steps
+from trainer.dataset import manifest
 
 DRAWN = 40
 
@@ -67,7 +68,7 @@ def test_drawn_posters_can_be_prepared_and_are_as_large_as_real_ones(tmp_path):
     drawn = films.draw(tmp_path / "films", DRAWN)
     assert np.mean([Path(file).stat().st_size for file in drawn.files()]) == pytest.approx(33_000, rel=0.1)
     films.prepare(drawn, tmp_path / "data", "--height=32", "--width=32")
-    dataset = shards.load(tmp_path / "data")
+    dataset = manifest.load(tmp_path / "data")
     assert sum(split.examples for split in dataset.splits.values()) == DRAWN
 
 

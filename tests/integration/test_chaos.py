@@ -3,9 +3,9 @@
 import re
 import signal
 
-from tests.chaos import SHORT, Chaos, Strike, struck
-from tests.chaos_worker import EPOCH, EVALUATION, START, TRAINING_END, VALIDATION
-from tests.jobs import assert_equal
+from tests.support.chaos import SHORT, Chaos, Strike, struck
+from tests.support.chaos_worker import EPOCH, EVALUATION, START, TRAINING_END, VALIDATION
+from tests.support.jobs import assert_equal
 
 
 def test_killed_in_five_phases_and_asked_to_stop(pair_dir, data_dir, tmp_path):

@@ -5,13 +5,13 @@ import json
 import pytest
 
 from benchmarks import serving_parity
-from tests.commands import run
+from tests.support.commands import run
 
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory):
     folder = tmp_path_factory.mktemp("films")
-    run("trainer.data.demo", f"--output={folder}", "--films=150")
+    run("trainer.demo", f"--output={folder}", "--films=150")
     return folder
 
 

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-from tests.commands import ENVIRONMENT, REPOSITORY
-from tests.tiny_backbone import BATCH, FEATURES, LABELS, SIDE, about_to_learn, as_if_trained, config, tiny, use_tiny
+from tests.support.commands import ENVIRONMENT, REPOSITORY
+from tests.support.tiny_backbone import BATCH, FEATURES, LABELS, SIDE, about_to_learn, as_if_trained, config, tiny, use_tiny
 
 TWO_DEVICES = """
 import sys

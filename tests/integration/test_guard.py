@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import commands
-from tests.guard_worker import PRELUDE
-from trainer import guarded
+from tests.support import commands
+from tests.support.guard_worker import PRELUDE
+from trainer.process import guarded
 
 # Ends well when it is asked to, and says by what.
 OBEDIENT = """
@@ -47,7 +47,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     started: list[subprocess.Popen[str]] = []
 
     def start(script: str, *, prefix: tuple[str, ...] = (), **fields: object) -> subprocess.Popen[str]:
-        command = [*prefix, sys.executable, "-m", "tests.guard_worker", json.dumps(fields), script]
+        command = [*prefix, sys.executable, "-m", "tests.support.guard_worker", json.dumps(fields), script]
         environment = commands.ENVIRONMENT | {"ATTEMPTS": str(tmp_path / "attempts")}
         guard = subprocess.Popen(
             command,
@@ -130,7 +130,7 @@ def test_the_command_takes_the_flags_of_the_training_task_and_runs_it() -> None:
 
 def test_it_does_without_tensorflow() -> None:
     heavy = "{'tensorflow', 'tf_keras', 'numpy', 'pandas'}"
-    program = f"import sys, trainer.guard, trainer.guarded; sys.exit(bool({heavy} & set(sys.modules)))"
+    program = f"import sys, trainer.guard, trainer.process.guarded; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", program], cwd=commands.REPOSITORY).returncode == 0
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import REPOSITORY
-from tests.dockerfile import arguments, normalised, versions
+from tests.support.commands import REPOSITORY
+from tests.support.dockerfile import arguments, normalised, versions
 
 ACCELERATOR = os.environ.get("ACCELERATOR", "cpu")
 
@@ -209,7 +209,7 @@ def folder(tmp_path: Path) -> Path:
 
 def prepare(image: Image, folder: Path) -> None:
     """Draws posters and prepares them, in the image."""
-    image.result(folder, "-m", "trainer.data.demo", "--output=/job/films", "--films=120", entrypoint="python")
+    image.result(folder, "-m", "trainer.demo", "--output=/job/films", "--films=120", entrypoint="python")
     options = ("--csv=/job/films/films.csv", "--images=/job/films", "--output=/job/data", "--height=48", "--width=32")
     image.result(folder, "-m", "trainer.prepare", *options, entrypoint="python")
 

@@ -1,7 +1,8 @@
 """What is rendered for Kubernetes does there what it should: the rendered YAML alone, run as a cluster runs it.
 
-Pods are processes with file systems, networks, host names and users of their own, under `tests/kubernetes_node.py`, which shares no
-code with launch. The clock of back-offs runs faster. POSTER_LONG=1 adds the JobSet, and an eviction in the middle of an epoch.
+Pods are processes with file systems, networks, host names and users of their own, under `tests/fakes/kubernetes/node.py`, which
+shares no code with launch. The clock of back-offs runs faster. POSTER_LONG=1 adds the JobSet, and an eviction in the middle of an
+epoch.
 """
 
 import contextlib
@@ -16,10 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from tests import kubernetes_expander, kubernetes_node, namespaces
-from tests.commands import REPOSITORY, run
-from tests.jobs import assert_equal
-from tests.kubernetes_expander import Manifest
+from tests.fakes.kubernetes import expander
+from tests.fakes.kubernetes import node as kubernetes_node
+from tests.fakes.kubernetes.expander import Manifest
+from tests.support import namespaces
+from tests.support.commands import REPOSITORY, run
+from tests.support.jobs import assert_equal
 
 # Of the same job as `pair_dir`.
 OPTIONS = (
@@ -43,7 +46,7 @@ LAUNCH = ("--target=kubernetes", "--dry_run", "--name=film", "--image=poster-tra
 
 def rendered(*options: str, arguments: tuple[str, ...] = (*PLACES, *OPTIONS)) -> Manifest:
     """What launch prints for a job of two workers."""
-    return kubernetes_expander.load(run("launch", *LAUNCH, *options, "--", *arguments).stdout)
+    return expander.load(run("launch", *LAUNCH, *options, "--", *arguments).stdout)
 
 
 def with_command(manifest: Manifest, program: str, **pod: object) -> Manifest:
@@ -226,11 +229,11 @@ def test_what_a_person_writes_for_kustomize_runs_as_what_launch_writes(tmp_path)
     overlay.write_text(OVERLAY.replace("film-1", launched.workload["metadata"]["name"]))
     done = subprocess.run(("kubectl", "kustomize", overlay.parent), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    written = kubernetes_expander.load(done.stdout)
+    written = expander.load(done.stdout)
     assert written.pods() == launched.pods()
-    endpoints = [kubernetes_expander.Endpoint(pod, f"10.0.0.{pod.index}", ready=False) for pod in written.pods()]
-    names = kubernetes_expander.names(written.services, endpoints)
-    assert names == kubernetes_expander.names(launched.services, endpoints)
+    endpoints = [expander.Endpoint(pod, f"10.0.0.{pod.index}", ready=False) for pod in written.pods()]
+    names = expander.names(written.services, endpoints)
+    assert names == expander.names(launched.services, endpoints)
     assert len(names) == 8
     # And what the job controller does is the same.
     assert written.jobs() == launched.jobs()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import ENVIRONMENT, end_all, refusal, run, start
+from tests.support.commands import ENVIRONMENT, end_all, refusal, run, start
 
 LAUNCH = ("--target=local", "--skip_preflight", "--name=film", "--restarts=1")
 FLAGS = ("--", "--data_dir=d", "--job_dir=j", "--grace_period=5")
@@ -28,7 +28,7 @@ class Desk:
         """Starts a job of shell commands, and returns its launcher and its name."""
         known = set(self.names())
         environment = self.environment | {"DESK_WORKERS": "\n".join(workers)}
-        launcher = start("tests.desk_launch", *LAUNCH, f"--workers={len(workers)}", *FLAGS, env=environment)
+        launcher = start("tests.support.desk_launch", *LAUNCH, f"--workers={len(workers)}", *FLAGS, env=environment)
         self.launchers.append(launcher)
         until(lambda: set(self.names()) - known)
         (name,) = set(self.names()) - known
@@ -189,7 +189,7 @@ def test_what_is_kept_is_the_users_alone_to_read(desk):
 
 def test_a_job_runs_where_nothing_can_be_kept(desk):
     desk.folder.write_text("in the way")
-    launcher = start("tests.desk_launch", *LAUNCH, *FLAGS, env=desk.environment | {"DESK_WORKERS": "echo begun"})
+    launcher = start("tests.support.desk_launch", *LAUNCH, *FLAGS, env=desk.environment | {"DESK_WORKERS": "echo begun"})
     out, err = launcher.communicate(timeout=30)
     assert (launcher.returncode, out) == (0, "begun\n")
     assert "no other terminal can look after this job" in err

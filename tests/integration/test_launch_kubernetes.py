@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.commands import ENVIRONMENT, REPOSITORY, end_all
-from tests.kubernetes_server import Cluster, Refused
+from tests.fakes.kubernetes.server import Cluster, Refused
+from tests.support.commands import ENVIRONMENT, REPOSITORY, end_all
 
 # python -m launch, with shorter pauses.
 _LAUNCH = """

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import ENVIRONMENT, REPOSITORY, end_all, refusal, run
+from tests.support.commands import ENVIRONMENT, REPOSITORY, end_all, refusal, run
 
 # Runs a spec as `python -m launch` does; a test may shorten the supervisor's times.
 _DRIVER = """
@@ -409,7 +409,11 @@ def test_launch_brings_no_tensorflow_and_little_of_trainer():
     text = f"import sys, launch.__main__; print(*(m for m in sys.modules if m.split('.')[0] in {heavy}))"
     out = subprocess.run([sys.executable, "-c", text], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
     storage = {"trainer.storage", "trainer.storage.credentials", "trainer.storage.failures", "trainer.storage.patience"}
-    assert set(out.split()) == {"trainer", "trainer.app", "trainer.config", "trainer.errors", "trainer.reporting"} | storage
+    assert (
+        set(out.split())
+        == {"trainer", "trainer.config", "trainer.errors", "trainer.process", "trainer.process.entry", "trainer.process.log"}
+        | storage
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,16 @@ import grpc
 import pytest
 from google.cloud.aiplatform_v1.types import CustomJob
 
-from launch import showing, vertex_logs, vertex_verbs
+from launch import console
 from launch.job import Job, Place
-from launch.vertex_api import Api
-from tests import drawn, vertex_launch
-from tests.commands import ENVIRONMENT, REPOSITORY, end_all, run
-from tests.jobs import assert_equal
-from tests.vertex_expander import Expansion, kill
-from tests.vertex_server import PROJECT, REGION, Refused, Vertex
+from launch.vertex import commands, logs
+from launch.vertex.api import Api
+from tests.fakes.vertex import launch
+from tests.fakes.vertex.expander import Expansion, kill
+from tests.fakes.vertex.server import PROJECT, REGION, Refused, Vertex
+from tests.support import drawn
+from tests.support.commands import ENVIRONMENT, REPOSITORY, end_all, run
+from tests.support.jobs import assert_equal
 from trainer.errors import Ended, LostService, Stopped, UserError
 
 RUN = ("run", "--skip_preflight", "--image=registry/film:1", "--name=film", "--workers=2")
@@ -50,7 +52,7 @@ class Desk:
         """Starts launch; without a patience, as it is, with no way to the server."""
         flags = ("--target=vertex", *([f"--region={region}"] if region else []))
         at = words.index("--") if "--" in words else len(words)
-        server = ("tests.vertex_launch", self.vertex.address, self.vertex.url, str(patience))
+        server = ("tests.fakes.vertex.launch", self.vertex.address, self.vertex.url, str(patience))
         runner = (sys.executable, "-m", *(("launch",) if patience is None else server))
         process = subprocess.Popen(
             [*runner, *words[:at], *flags, *words[at:]],
@@ -69,7 +71,7 @@ class Desk:
     def submit(self, **fields) -> CustomJob:
         """A job that was just started, from within this process."""
         place: dict[str, Any] = {"region": REGION, "image": "i", "arguments": FLAGS[1:], "workers": 2}
-        vertex_verbs.run(Job(**(place | fields)), wait=False, look=False)
+        commands.run(Job(**(place | fields)), wait=False, look=False)
         return self.vertex.jobs()[-1]
 
 
@@ -88,8 +90,8 @@ def here(desk, monkeypatch):
 
     monkeypatch.setattr(JobServiceGrpcTransport, "create_channel", None)
     for name in ("URL", "POLL", "SETTLING"):
-        monkeypatch.setattr(vertex_logs, name, getattr(vertex_logs, name))
-    vertex_launch.redirect(desk.vertex.address, desk.vertex.url)
+        monkeypatch.setattr(logs, name, getattr(logs, name))
+    launch.redirect(desk.vertex.address, desk.vertex.url)
     for name in ("GOOGLE_APPLICATION_CREDENTIALS", "NO_PROXY", "NO_GCE_CHECK", "HOME"):
         monkeypatch.setenv(name, desk.environment[name])
     monkeypatch.delenv("GOOGLE_CLOUD_PROJECT", raising=False)
@@ -231,19 +233,19 @@ def test_status_and_list_show_jobs_by_name_and_number(here, capsys):
     here.vertex.jobs()[2].labels.clear()  # Some other program's.
     capsys.readouterr()
     place = Place(region=REGION)
-    vertex_verbs.list_jobs(place)
+    commands.list_jobs(place)
     rows = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
     assert rows == [["NAME", "STATE", "WORKERS"], [second.display_name, "running", "2"], [first.display_name, "failed", "2"]]
     for name in (first.display_name, first.name.rpartition("/")[2]):
-        vertex_verbs.status(name, place)
+        commands.status(name, place)
         shown = capsys.readouterr().out.splitlines()
         assert shown[0] == f"{first.display_name}  failed: The job is too bad. Really."
         assert shown[2].split()[:3] == [first.name[-19:], "2", "e2-standard-4"]
     for name in (third.display_name, third.name.rpartition("/")[2], 'x" OR display_name="y'):
         with pytest.raises(UserError, match="there is no job"):
-            vertex_verbs.status(name, place)
+            commands.status(name, place)
     with pytest.raises(UserError, match="is failed already: there is nothing to cancel"):
-        vertex_verbs.cancel(first.display_name, place)
+        commands.cancel(first.display_name, place)
 
 
 @pytest.mark.parametrize(
@@ -259,9 +261,9 @@ def test_status_and_list_show_jobs_by_name_and_number(here, capsys):
     ],
 )
 def test_the_end_of_a_job_is_the_end_of_the_command(here, monkeypatch, state, message, code, exit_code, says):
-    monkeypatch.setattr(vertex_logs, "follow", lambda *_, **__: here.vertex.end(here.vertex.jobs()[0], state, message, code=code))
+    monkeypatch.setattr(logs, "follow", lambda *_, **__: here.vertex.end(here.vertex.jobs()[0], state, message, code=code))
     with pytest.raises((Ended, Stopped), match=re.escape(says)) as caught:
-        vertex_verbs.run(Job(region=REGION, image="i", arguments=FLAGS[1:]), wait=True, look=False)
+        commands.run(Job(region=REGION, image="i", arguments=FLAGS[1:]), wait=True, look=False)
     assert getattr(caught.value, "exit_code", None) == exit_code
 
 
@@ -271,9 +273,9 @@ def test_a_job_that_ran_its_whole_time_was_too_long(here, monkeypatch, state):
         here.vertex.advance(here.vertex.jobs()[0], "RUNNING", ran=60.0)
         here.vertex.end(here.vertex.jobs()[0], state, "It is over.")
 
-    monkeypatch.setattr(vertex_logs, "follow", follow)
+    monkeypatch.setattr(logs, "follow", follow)
     with pytest.raises(UserError, match="within its --time_limit"):
-        vertex_verbs.run(Job(region=REGION, image="i", arguments=FLAGS[1:], time_limit=60), wait=True, look=False)
+        commands.run(Job(region=REGION, image="i", arguments=FLAGS[1:], time_limit=60), wait=True, look=False)
 
 
 @pytest.mark.parametrize(
@@ -296,7 +298,7 @@ def test_a_refusal_ends_in_one_line(here, method, code, message, kind, says):
         if method == "CreateCustomJob":
             here.submit()
         else:
-            vertex_verbs.list_jobs(Place(region=REGION))
+            commands.list_jobs(Place(region=REGION))
     assert any(each in str(caught.value) for each in says.split("|"))
     assert "\n" not in str(caught.value)
 
@@ -317,18 +319,18 @@ def test_a_log_that_may_not_be_read_ends_in_one_line(here, monkeypatch):
     name = here.submit().display_name
     here.vertex.log_status = 403
     with pytest.raises(UserError, match=r"not allowed \(403: not now\): ask for the role roles/logging.viewer"):
-        vertex_verbs.logs(name, Place(region=REGION))
-    monkeypatch.setattr(showing, "PATIENCE", 0.0)
+        commands.logs(name, Place(region=REGION))
+    monkeypatch.setattr(console, "PATIENCE", 0.0)
     here.vertex.log_status = 503
     with pytest.raises(LostService, match="Cloud Logging answers 503: not now"):
-        vertex_verbs.logs(name, Place(region=REGION))
+        commands.logs(name, Place(region=REGION))
 
 
 def test_no_line_of_a_log_is_lost_or_repeated(here, capfdbinary):
     job = here.submit()
     capfdbinary.readouterr()
     api = Api(None, REGION)
-    log = vertex_logs._Log(api, api.get(job.display_name))
+    log = logs._Log(api, api.get(job.display_name))
     expected = []
     for number in range(30):
         here.vertex.write(job, f"workerpool{number % 2}-0", f"line {number}", late=(number * 37) % 100)

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.commands import ENVIRONMENT, REPOSITORY, interrupt, start
-from tests.jobs import history, tensors, train
+from tests.support.commands import ENVIRONMENT, REPOSITORY, interrupt, start
+from tests.support.jobs import history, tensors, train
 
 LONG = pytest.mark.skipif("POSTER_LONG" not in os.environ, reason="part of make chaos")
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import namespaces
-from tests.commands import ENVIRONMENT, REPOSITORY
-from tests.jobs import assert_equal, train
+from tests.support import namespaces
+from tests.support.commands import ENVIRONMENT, REPOSITORY
+from tests.support.jobs import assert_equal, train
 
 # What the log of a worker that waits for its peers says, of one that has seen them, and of a guard that starts a worker again.
 WAITS, MEETS, REJOINS = "waits up to", "all 2 workers are there", "the worker rejoins the others"

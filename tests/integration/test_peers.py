@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import REPOSITORY
-from trainer import peers
-from trainer.cluster import Cluster
+from tests.support.commands import REPOSITORY
+from trainer.cluster import rendezvous
+from trainer.cluster.discovery import Cluster
 from trainer.errors import LostPeer
 
 # A worker: waits, and once all are there holds its port as TensorFlow does, until its stdin ends.
@@ -134,7 +134,9 @@ def assert_free(port):
 
 
 def wait(addresses, *, index=0, timeout, beats=None):
-    peers.wait(Cluster(tuple(addresses), index, "test"), timeout=timeout, beat=lambda: None if beats is None else beats.append(1))
+    rendezvous.wait(
+        Cluster(tuple(addresses), index, "test"), timeout=timeout, beat=lambda: None if beats is None else beats.append(1)
+    )
 
 
 LONG = os.environ.get("POSTER_LONG") == "1"

@@ -12,10 +12,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tests import commands
-from tests.storage.faults import Plan
-from tests.storage.server import Storage
-from trainer import serving
+from tests.fakes.storage.faults import Plan
+from tests.fakes.storage.server import Storage
+from tests.support import commands
+from trainer.model import export
 
 GENRES = ("Red", "Green", "Blue")
 
@@ -32,7 +32,7 @@ def job_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return gain * (tf.reduce_mean(tf.cast(images, tf.float32), axis=[1, 2]) - 127)
 
     job_dir = tmp_path_factory.mktemp("job")
-    serving.export(mean_colour, job_dir / "model", genres=GENRES, height=12, width=8, temperature=1.0)
+    export.export(mean_colour, job_dir / "model", genres=GENRES, height=12, width=8, temperature=1.0)
     write_thresholds(job_dir, {"Red": 0.5, "Green": 0.5, "Blue": 0.001})
     (job_dir / "DONE.json").write_text("{}")
     return job_dir

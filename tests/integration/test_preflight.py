@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import ENVIRONMENT, refusal, start
-from tests.jobs import OPTIONS
-from tests.storage.server import Storage
+from tests.fakes.storage.server import Storage
+from tests.support.commands import ENVIRONMENT, refusal, start
+from tests.support.jobs import OPTIONS
 
 DATA = "gs://posters/looked-at"
 

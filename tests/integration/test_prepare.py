@@ -21,9 +21,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests import commands
-from tests.web import serving
-from trainer.data import demo_posters, near_duplicates, shards
+from tests.support import commands
+from tests.support.web import serving
+from trainer.dataset import manifest
+from trainer.demo import posters as demo_posters
+from trainer.preparation import near_duplicates
 
 REAL_POSTERS = commands.REPOSITORY.parent / "shared" / "data" / "originals"
 GENRES = ("Action", "Comedy", "Drama", "War")
@@ -83,7 +85,7 @@ def examples(folder: Path, split: str) -> list[tuple[str, list[int], list[str], 
     import tensorflow as tf
 
     in_shards = []
-    for path in shards.load(folder).shard_paths(split):
+    for path in manifest.load(folder).shard_paths(split):
         of_shard = []
         for record in tf.data.TFRecordDataset(path):
             feature = tf.train.Example.FromString(record.numpy()).features.feature
@@ -133,17 +135,17 @@ def prepared(films: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 
 def test_every_film_becomes_an_example(prepared: tuple[Path, str]):
     output, table = prepared
-    dataset = shards.load(output)
+    dataset = manifest.load(output)
     assert dataset.genres == GENRES
     assert_adds_up(table, output)
     seen: dict[str, tuple[list[int], list[str], bytes]] = {}
-    for name in shards.SPLITS:
+    for name in manifest.SPLITS:
         found = examples(output, name)
         assert len(found) == dataset.split(name).examples
         sizes = [shard.examples for shard in dataset.split(name).shards]
         assert sorted(sizes, reverse=True) == sizes
         assert max(sizes) - min(sizes) <= 1
-        assert not shards.corrupt_shards(dataset, name)
+        assert not manifest.corrupt_shards(dataset, name)
         names_of_genres = Counter(genre for _, _, text, _ in found for genre in text)
         assert names_of_genres == Counter(dataset.split(name).genre_counts)
         seen |= {film_id: (label, text, picture) for film_id, label, text, picture in found}
@@ -170,7 +172,7 @@ def test_the_order_is_mixed_and_does_not_depend_on_the_csv(films: Path, prepared
 
 def test_raw_pictures_are_pixels(films: Path, tmp_path: Path):
     prepare(films / "films.csv", tmp_path, "--encoding=raw", "--shards=3", images=films / "posters")
-    dataset = shards.load(tmp_path)
+    dataset = manifest.load(tmp_path)
     assert dataset.encoding == "raw"
     assert len(dataset.split("train").shards) == 3
     film_id, *_, picture = examples(tmp_path, "train")[0]
@@ -233,10 +235,10 @@ def test_every_bad_row_is_rejected_by_name_and_a_poster_in_two_splits_is_named(f
         (16, "parted", "shared_picture"),
         (17, "", "bad_row"),
     ]
-    assert shards.load(tmp_path / "dataset").genres == ("Drama",)
+    assert manifest.load(tmp_path / "dataset").genres == ("Drama",)
     assert {film_id for film_id, *_ in examples(tmp_path / "dataset", "train")} == {"good", "again", "poster"}
-    dataset = shards.load(tmp_path / "dataset")
-    leaked = {split: near_duplicates.leaked(dataset, split) for split in shards.SPLITS}
+    dataset = manifest.load(tmp_path / "dataset")
+    leaked = {split: near_duplicates.leaked(dataset, split) for split in manifest.SPLITS}
     assert leaked == {"train": {"poster"}, "validation": set(), "test": {"poster again"}}
     assert re.search(r"^posters of test that also occur in train +1$", result.stdout, re.MULTILINE)
     assert re.search(r"^posters of validation that also occur in train +0$", result.stdout, re.MULTILINE)
@@ -249,7 +251,7 @@ def test_the_tilde_is_the_home_folder(films: Path, tmp_path: Path):
     shutil.copytree(films, home)
     flags = ("--cache_dir=~/cache",)
     prepare("~/films.csv", "~/dataset", *flags, images="~/posters", HOME=str(home))
-    assert shards.load(home / "dataset").genres == GENRES
+    assert manifest.load(home / "dataset").genres == GENRES
     assert (home / "cache").is_dir()
 
 
@@ -306,7 +308,7 @@ def test_a_finished_data_set_is_replaced_only_when_asked(films: Path, prepared: 
     assert "finished data set: add --overwrite" in refusal(films / "films.csv", output, "--shards=2", images=films / "posters")
     assert tree(output) == before
     prepare(films / "films.csv", output, "--shards=2", "--overwrite", images=films / "posters")
-    written = {shard.name for split in shards.load(output).splits.values() for shard in split.shards}
+    written = {shard.name for split in manifest.load(output).splits.values() for shard in split.shards}
     assert set(tree(output)) == {"dataset.json", "rejects.csv", "near_duplicates.csv", "notes.txt", *written}
     assert "train-00001-of-00002.tfrecord" in written
 
@@ -424,4 +426,4 @@ def test_real_posters_are_all_accounted_for(tmp_path: Path):
     result = prepare(REAL_POSTERS / "train.csv", tmp_path, images=REAL_POSTERS / "Images")
     assert counts(result.stdout)["rows read"] == 500
     assert_adds_up(result.stdout, tmp_path)
-    assert "N/A" not in shards.load(tmp_path).genres
+    assert "N/A" not in manifest.load(tmp_path).genres

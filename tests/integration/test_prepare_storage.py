@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests import commands
+from tests.fakes.storage.faults import Plan
+from tests.fakes.storage.server import Storage
 from tests.integration.test_prepare import draw, encoded, genres_of, tree
-from tests.storage.faults import Plan
-from tests.storage.server import Storage
-from tests.web import serving
+from tests.support import commands
+from tests.support.web import serving
 
 FILMS = 60
 FLAGS = ("--height=48", "--width=32", "--shards=32")

@@ -3,8 +3,9 @@
 import numpy as np
 import tensorflow as tf
 
-from trainer import model, objective, training
 from trainer.config import TrainConfig
+from trainer.model import networks, objective
+from trainer.training import loop
 
 
 def test_training_steps_repeat_themselves():
@@ -13,8 +14,8 @@ def test_training_steps_repeat_themselves():
     features = {"image": random.integers(0, 256, (64, 144, 96, 3), np.uint8), "position": np.arange(64)}
     labels = random.integers(0, 2, (64, 24)).astype(np.float32)
     batches = tf.data.Dataset.from_tensors((features, labels)).repeat()
-    network = model.build(job, genres=24, height=144, width=96)
-    training.compile_network(network, job, objective.GenreLoss())
+    network = networks.build(job, genres=24, height=144, width=96)
+    loop.compile_network(network, job, objective.GenreLoss())
     variables = [*network.variables, *network.optimizer.variables]
     start = [variable.numpy() for variable in variables]
     ends = []

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from tests.commands import ENVIRONMENT, interrupt, refusal, run, start
-from tests.jobs import STEPS_PER_EPOCH, assert_equal, history, mirrored, train
-from trainer import backbones
+from tests.support.commands import ENVIRONMENT, interrupt, refusal, run, start
+from tests.support.jobs import STEPS_PER_EPOCH, assert_equal, history, mirrored, train
+from trainer.model import backbones
 
 
 def test_another_seed_gives_another_job(job_dir, data_dir, tmp_path):

@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from trainer import serving
-from trainer.data import images
+from trainer.images import decode
+from trainer.model import export
 
 ODD_IMAGES = Path(__file__).parents[2].parent / "shared" / "data" / "odd_images"
 
@@ -34,7 +34,7 @@ def mean_colour(images: tf.Tensor) -> tf.Tensor:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("job") / "model"
-    serving.export(mean_colour, path, genres=("Red", "Green", "Blue"), height=12, width=8, temperature=1.0)
+    export.export(mean_colour, path, genres=("Red", "Green", "Blue"), height=12, width=8, temperature=1.0)
     return path
 
 
@@ -61,7 +61,7 @@ def test_stock_tensorflow_serves_every_kind_of_picture(model: Path, tmp_path: Pa
 def test_stock_tensorflow_sees_real_cmyk_and_greyscale_posters_as_pil_does(model: Path) -> None:
     pictures = sorted(ODD_IMAGES.iterdir())
     for path, scores in zip(pictures, scores_from_stock_tensorflow(model, pictures), strict=True):
-        pixels = images.resize(images.decode(path.read_bytes(), height=12, width=8), height=12, width=8)
+        pixels = decode.resize(decode.decode(path.read_bytes(), height=12, width=8), height=12, width=8)
         expected = tf.sigmoid(mean_colour(pixels[None]))[0]
         # Half a grey level of CMYK's rounding moves a score by 0.05 * 0.5 / 4 at most.
         assert scores == pytest.approx(expected.numpy().tolist(), abs=0.0065)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos import SHORT, Chaos, Strike, one_a_phase, struck
-from tests.chaos_worker import BACKUP
-from tests.commands import ENVIRONMENT, interrupt, refusal, run, start
-from tests.jobs import OPTIONS, assert_equal
-from tests.storage.faults import Plan
-from tests.storage.server import Storage
+from tests.fakes.storage.faults import Plan
+from tests.fakes.storage.server import Storage
+from tests.support.chaos import SHORT, Chaos, Strike, one_a_phase, struck
+from tests.support.chaos_worker import BACKUP
+from tests.support.commands import ENVIRONMENT, interrupt, refusal, run, start
+from tests.support.jobs import OPTIONS, assert_equal
 
 LONG = pytest.mark.skipif("POSTER_LONG" not in os.environ, reason="part of make test-cloud")
 

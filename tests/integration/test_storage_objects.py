@@ -13,13 +13,13 @@ import google_crc32c
 import pytest
 from etils import epath
 
-from tests import drawn
-from tests.storage.faults import Plan
-from tests.storage.server import Storage
-from trainer import files, lock, lock_file
-from trainer.data import shards
+from tests.fakes.storage.faults import Plan
+from tests.fakes.storage.server import Storage
+from tests.support import drawn
+from trainer.dataset import manifest
 from trainer.errors import LostPeer, LostService, UserError
-from trainer.storage import credentials, failures, objects
+from trainer.job import lock, lock_file
+from trainer.storage import credentials, failures, files, objects
 
 
 @contextlib.contextmanager
@@ -217,18 +217,18 @@ def test_what_an_object_is_called_leads_out_of_no_folder(folder, cloud, tmp_path
 
 def test_where_there_is_no_data_set_or_not_all_of_it_the_place_is_named(folder, cloud, tmp_path):
     with pytest.raises(UserError, match=rf"{folder}/data is no data set: it has no dataset.json"):
-        shards.load(f"{folder}/data")
+        manifest.load(f"{folder}/data")
     drawn.dataset(tmp_path, train=4, validation=2, test=2, shard_count=2)
     cloud.upload_folder(tmp_path, f"{folder}/data")
-    assert shards.load(f"{folder}/data").split("train").examples == 4
+    assert manifest.load(f"{folder}/data").split("train").examples == 4
     name = f"{folder}/data/train-00001-of-00002.tfrecord"
     content = cloud.get(name)
     cloud.put(name, content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(UserError, match=rf"{name} is another file than dataset.json says, by its CRC32C"):
-        shards.load(f"{folder}/data")
+        manifest.load(f"{folder}/data")
     cloud.delete(name)
     with pytest.raises(UserError, match=rf"{name} is missing"):
-        shards.load(f"{folder}/data")
+        manifest.load(f"{folder}/data")
 
 
 def test_what_is_in_a_folder_is_listed_moved_and_removed(folder, cloud):

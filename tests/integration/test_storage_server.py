@@ -1,4 +1,4 @@
-"""The Cloud Storage of `tests.storage` serves unmodified clients, and strikes them as it is told.
+"""The Cloud Storage of `tests.fakes.storage` serves unmodified clients, and strikes them as it is told.
 
 Clients run in processes of their own, as `python -m tests.integration.test_storage_server FUNCTION ARGUMENT…`.
 """
@@ -22,10 +22,10 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.commands import ENVIRONMENT, REPOSITORY
-from tests.storage import server
-from tests.storage.faults import KINDS, Faults, Plan
-from tests.storage.server import Ports, Storage
+from tests.fakes.storage import server
+from tests.fakes.storage.faults import KINDS, Faults, Plan
+from tests.fakes.storage.server import Ports, Storage
+from tests.support.commands import ENVIRONMENT, REPOSITORY
 
 _API = "storage.googleapis.com"
 _NAME = "folder/a b+ü?#%2F.txt"  # All that a path must not hold as it is.

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests import drawn
-from tests.commands import refusal, run
-from tests.jobs import RESULTS, STEPS_PER_EPOCH, history, mirrored, train
-from trainer.data import near_duplicates
+from tests.support import drawn
+from tests.support.commands import refusal, run
+from tests.support.jobs import RESULTS, STEPS_PER_EPOCH, history, mirrored, train
+from trainer.preparation import near_duplicates
 
 
 def test_a_job_leaves_everything_that_the_contract_names(job_dir):

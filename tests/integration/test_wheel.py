@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.commands import ENVIRONMENT, REPOSITORY
+from tests.support.commands import ENVIRONMENT, REPOSITORY
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests import drawn
-from tests.graphs import operations
-from trainer import layers, model, objective, randomness, training
+from tests.support import drawn
+from tests.support.graphs import operations
 from trainer.config import TrainConfig
-from trainer.data import pipeline
+from trainer.input import pipeline, stateless
+from trainer.model import layers, networks, objective
+from trainer.training import loop
 
 BATCH, GENRES, HEIGHT, WIDTH = 4, 5, 48, 32
 FEATURES = {
@@ -26,15 +27,15 @@ LABELS = tf.TensorSpec((BATCH, GENRES), tf.float32)
 @pytest.fixture(autouse=True, scope="module")
 def float32_afterwards():
     yield
-    model.build(TrainConfig(data_dir="d", job_dir="j"), genres=1, height=32, width=32)
+    networks.build(TrainConfig(data_dir="d", job_dir="j"), genres=1, height=32, width=32)
 
 
 def network_of(**choices):
     job = TrainConfig(
         data_dir="d", job_dir="j", augment="strong", dropout=0.3, precision="mixed_bfloat16", batch_size=BATCH, **choices
     )
-    network = model.build(job, genres=GENRES, height=HEIGHT, width=WIDTH)
-    training.compile_network(network, job, objective.GenreLoss())
+    network = networks.build(job, genres=GENRES, height=HEIGHT, width=WIDTH)
+    loop.compile_network(network, job, objective.GenreLoss())
     return network
 
 
@@ -67,7 +68,7 @@ def test_a_step_of_training_and_of_evaluation_compiles_with_fixed_shapes(model_n
     network = network_of(model=model_name, optimizer=optimizer)
     # Keras's own step: loss, gradients, optimizer and metrics.
     train = tf.function(lambda features, labels: network.train_step((features, labels)), jit_compile=True)
-    evaluate = tf.function(lambda images: model.logits(network, images), jit_compile=True)
+    evaluate = tf.function(lambda images: networks.logits(network, images), jit_compile=True)
     training_step = train.get_concrete_function(FEATURES, LABELS)
     evaluation_step = evaluate.get_concrete_function(FEATURES["image"])
 
@@ -85,14 +86,14 @@ def test_a_step_of_training_and_of_evaluation_compiles_with_fixed_shapes(model_n
         losses.append(float(train(features, labels)["loss"]))
     assert losses[-1] < losses[0], "it learns its only batch"
     assert train.experimental_get_tracing_count() == 1
-    np.testing.assert_allclose(evaluate(images), model.logits(network, images), atol=0.05)
+    np.testing.assert_allclose(evaluate(images), networks.logits(network, images), atol=0.05)
 
 
 def test_augmentation_and_dropout_draw_the_same_numbers_compiled_or_not():
     position = tf.range(5 * BATCH, 6 * BATCH, dtype=tf.int64)
 
     def draw(position):
-        return randomness.uniform(position, 7, seed=2**32 - 1, stream=3, batch_size=BATCH)
+        return stateless.uniform(position, 7, seed=2**32 - 1, stream=3, batch_size=BATCH)
 
     np.testing.assert_array_equal(draw(position), tf.function(draw, jit_compile=True)(position))
 

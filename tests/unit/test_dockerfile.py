@@ -7,8 +7,8 @@ import tomllib
 import pytest
 import yaml
 
-from tests.commands import REPOSITORY
-from tests.dockerfile import arguments, final_stage, instructions, normalised, versions
+from tests.support.commands import REPOSITORY
+from tests.support.dockerfile import arguments, final_stage, instructions, normalised, versions
 
 ACCELERATORS = ("cpu", "gpu", "tpu")
 

@@ -1,0 +1,206 @@
+"""The programs of benchmarks/: what they ask of the commands that they run, and what they refuse before they begin."""
+
+import functools
+import importlib
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+from absl import app, flags
+
+from benchmarks import scaling
+from benchmarks.lib import comparison
+from trainer.model import efficientnet_lite, networks
+
+
+@pytest.fixture
+def program(monkeypatch):
+    """Loads a program, and what calls it with arguments, with flags of its own: several programs have one of the same name."""
+
+    def load(name):
+        own = flags.FlagValues()
+        for definition in ("DEFINE_string", "DEFINE_enum", "DEFINE_list", "register_validator"):
+            monkeypatch.setattr(flags, definition, functools.partial(getattr(flags, definition), flag_values=own))
+        module = importlib.import_module(name if "." in name else f"benchmarks.{name}")
+        del sys.modules[module.__name__]
+        return module, lambda *arguments: module.main(own([name, *arguments])[1:])
+
+    return load
+
+
+class TestAccuracy:
+    @pytest.fixture
+    def commands(self, monkeypatch):
+        """What was run; a command of trainer.task fails."""
+        run = []
+
+        def record(command, **options):
+            assert "cwd" not in options
+            run.append(list(command))
+            return subprocess.CompletedProcess(command, 75 if "trainer.task" in command else 0)
+
+        monkeypatch.setattr(subprocess, "run", record)
+        return run
+
+    @pytest.fixture
+    def compare(self, program, commands):
+        _, call = program("accuracy")
+        return functools.partial(call, "--images=https://films.example/posters.zip", "--output=out")
+
+    def test_places_are_passed_on_as_they_are_and_a_failure_ends_it_with_its_code(self, compare, commands):
+        with pytest.raises(SystemExit) as end:
+            compare("--csv=gs://films/films.csv", "--recipes=pretrained", "--weights=some/lite2.weights.h5")
+        assert end.value.code == 75
+        prepare, train = commands
+        assert {"--csv=gs://films/films.csv", "--images=https://films.example/posters.zip"} < set(prepare)
+        assert "--weights=some/lite2.weights.h5" in train
+
+    def test_other_films_have_a_folder_of_their_own(self, compare, commands):
+        for films in ("films.csv", "others.csv", "films.csv"):
+            with pytest.raises(SystemExit):
+                compare(f"--csv={films}", "--recipes=scratch")
+        outputs = [option for command in commands for option in command if option.startswith("--output=")]
+        jobs = [option for command in commands for option in command if option.startswith("--job_dir=")]
+        for first, second, again in (outputs, jobs):
+            assert first == again != second
+
+    def test_without_weights_the_pretrained_recipe_is_refused_before_anything_runs(self, compare, commands):
+        with pytest.raises(app.UsageError, match=r"--weights is missing"):
+            compare("--csv=films.csv")
+        assert not commands
+
+    @pytest.mark.parametrize("option", ["--seeds=", "--seeds=a", "--recipes=", "--recipes=scratch,vgg"])
+    def test_lists_that_name_nothing_or_something_else_are_refused(self, compare, commands, option):
+        with pytest.raises(flags.IllegalFlagValueError):
+            compare("--csv=films.csv", option)
+        assert not commands
+
+
+class TestConvertEfficientnetLite:
+    @pytest.fixture
+    def network(self, monkeypatch):
+        """The first blocks: with every kind of layer."""
+        monkeypatch.setattr(efficientnet_lite, "_STAGES", ((1, 3, 1, 1, 16), (1, 3, 2, 6, 24)))
+        return efficientnet_lite.efficientnet_lite(keras.Input((32, 32, 3)), width=1.0, depth=1.0)
+
+    @pytest.fixture
+    def tensors(self):
+        """As PyTorch has them: [out, in, height, width]."""
+        draw = np.random.default_rng(0)
+        shapes: dict[str, tuple[int, ...]] = {
+            **{"_conv_stem": (32, 3, 3, 3), "_bn0": (32,)},
+            **{"_blocks.0._depthwise_conv": (32, 1, 3, 3), "_blocks.0._bn1": (32,)},
+            **{"_blocks.0._project_conv": (16, 32, 1, 1), "_blocks.0._bn2": (16,)},
+            **{"_blocks.1._expand_conv": (96, 16, 1, 1), "_blocks.1._bn0": (96,)},
+            **{"_blocks.1._depthwise_conv": (96, 1, 3, 3), "_blocks.1._bn1": (96,)},
+            **{"_blocks.1._project_conv": (24, 96, 1, 1), "_blocks.1._bn2": (24,)},
+            **{"_conv_head": (1280, 24, 1, 1), "_bn1": (1280,)},
+        }
+        parts = {name: ["weight", "bias", "running_mean", "running_var"] if "_bn" in name else ["weight"] for name in shapes}
+        return {f"{name}.{part}": draw.random(shapes[name]).astype(np.float32) for name in shapes for part in parts[name]}
+
+    def test_each_weight_goes_where_it_belongs(self, program, network, tensors):
+        program("trainer.model.convert_efficientnet_lite")[0].convert(tensors, network)
+        stem, depthwise = network.get_layer("stem").kernel.numpy(), network.get_layer("block_1_depthwise").depthwise_kernel.numpy()
+        assert stem[0, 1, 2, 31] == tensors["_conv_stem.weight"][31, 2, 0, 1]
+        assert depthwise[0, 2, 95, 0] == tensors["_blocks.1._depthwise_conv.weight"][95, 0, 0, 2]
+        norm = network.get_layer("block_0_project_norm")
+        theirs = [tensors[f"_blocks.0._bn2.{part}"] for part in ("weight", "bias", "running_mean", "running_var")]
+        for ours, other in zip((norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance), theirs, strict=True):
+            np.testing.assert_array_equal(ours, other)
+
+    def test_weights_of_another_network_are_told(self, program, network, tensors):
+        convert = program("trainer.model.convert_efficientnet_lite")[0].convert
+        with pytest.raises(ValueError, match="block_1_project"):
+            convert(tensors | {"_blocks.1._project_conv.weight": np.zeros((32, 96, 1, 1))}, network)
+        del tensors["_blocks.1._bn0.bias"]
+        with pytest.raises(ValueError, match=r"it has no _blocks\.1\._bn0\.bias"):
+            convert(tensors, network)
+
+    @pytest.mark.parametrize(
+        ("options", "line"),
+        [
+            (("--output=lite0.h5",), r"--output=lite0.h5 must end in .weights.h5"),
+            (("--output=no/folder/lite0.weights.h5",), r"--output=no/folder/lite0.weights.h5: .*no such folder"),
+            (("--output=lite0.weights.h5", "--input=none.pth"), r"--input=none.pth: .*no such file"),
+        ],
+    )
+    def test_mistakes_end_in_a_line_before_any_work(self, program, options, line):
+        _, call = program("trainer.model.convert_efficientnet_lite")
+        with pytest.raises(SystemExit, match=f"^error: {line}"):
+            call(*options)
+
+
+class TestComparison:
+    @pytest.fixture(autouse=True)
+    def two_rounds(self, monkeypatch):
+        monkeypatch.setattr(comparison, "_REPEATS", types.SimpleNamespace(value=2))
+
+    def test_contenders_are_measured_in_turn_another_one_first_each_time_after_a_round_that_does_not_count(self):
+        calls = []
+
+        def contender(name):
+            def measure():
+                calls.append(name)
+                return float(len(calls))
+
+            return measure
+
+        found = comparison.in_turn({"a": contender("a"), "b": contender("b")})
+        assert calls == ["a", "b", "b", "a", "a", "b"]
+        assert found == {"a": [4.0, 5.0], "b": [3.0, 6.0]}
+
+    def test_the_table_has_the_ratios_of_rounds_and_says_what_was_reached(self, capsys):
+        found = {comparison.OURS: [200.0, 300.0, 220.0], "slow": [100.0, 100.0, 100.0], "fast": [190.0, 290.0, 210.0]}
+        goals = [comparison.Goal(("slow", "fast"), least=2), comparison.Goal(("slow",), least=2)]
+        comparison.report("Work", "images a second", found, goals)
+        printed = capsys.readouterr().out
+        assert "| slow | 100 | 100 to 100 | 2.2 | 2 to 3 |" in printed
+        assert "- 1.05 × fast, to be at least 2: NOT reached" in printed, "the best of several counts"
+        assert "- 2.2 × slow, to be at least 2: reached" in printed
+
+    def test_where_less_is_better_the_least_of_several_counts(self, capsys):
+        found = {comparison.OURS: [1.2], "slow": [2.0], "fast": [1.0]}
+        comparison.report("Start", "seconds", found, [comparison.Goal(("slow", "fast"), most=1.3)])
+        assert "- 1.2 × fast, to be at most 1.3: reached" in capsys.readouterr().out
+
+    def test_the_machine_is_told_with_its_releases(self):
+        assert f"tensorflow {tf.__version__}" in comparison.machine()
+
+
+class TestScaling:
+    def test_a_layer_costs_what_its_products_do(self, monkeypatch):
+        # One 3 x 3 convolution of 3 to 4 channels, and a dense layer of all that to 25 genres.
+        monkeypatch.setattr(scaling, "_HEIGHT", 8)
+        monkeypatch.setattr(scaling, "_WIDTH", 8)
+
+        def tiny(x, position, config):
+            return keras.layers.Flatten()(keras.layers.Conv2D(4, 3, padding="same")(x))
+
+        monkeypatch.setattr(networks, "_cnn", tiny)
+        found = scaling.cost("cnn")
+        assert found.parameters == 3 * 3 * 3 * 4 + 4 + 256 * 25 + 25
+        assert found.flops == 2 * (8 * 8 * 4 * 27 + 256 * 25)
+        assert found.moved == 256 + 25
+
+    def test_an_all_reduce_sends_every_byte_almost_twice(self):
+        assert scaling.all_reduce(4 * 10**9, 2, gigabits=8, latency=0) == pytest.approx(4)
+        assert scaling.all_reduce(4 * 10**9, 256, gigabits=8, latency=0) == pytest.approx(8 * 255 / 256)
+
+    def test_a_short_message_goes_up_and_down_a_tree(self):
+        assert scaling.all_reduce(0, 256, gigabits=8, latency=1) == pytest.approx(2 * 8)
+
+    def test_statistics_are_exchanged_by_layer_and_twice(self):
+        found = scaling.Cost(parameters=0, flops=0, moved=0, kept=0, normalized=(32, 64))
+        gradients, statistics = scaling.exchange(found, 2, gigabits=8)
+        assert statistics == pytest.approx(4 * gradients, rel=1e-2)
+
+    def test_the_lower_of_two_ceilings_is_where_the_device_has_less(self):
+        device = scaling.Accelerator("", tera_flops=3, gigabytes=1, memory=1, processors=1, gigabits=1)
+        found = scaling.Cost(parameters=0, flops=10**6, moved=100, kept=500, normalized=())
+        assert scaling.ceiling(found, device) == pytest.approx((10**6, 10**6))
+        assert scaling.largest_batch(found, device) == 10**6

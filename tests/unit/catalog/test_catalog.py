@@ -1,0 +1,193 @@
+"""Reading the CSVs of the wild."""
+
+from pathlib import Path
+
+import pytest
+from etils import epath
+
+from trainer.catalog import catalog
+from trainer.catalog.columns import Columns
+from trainer.dataset.rejects import Reason
+from trainer.errors import UserError
+
+ALIEN = ("Horror", "Sci-Fi")
+HEAT = ("Crime", "Drama")
+
+
+@pytest.fixture
+def read(tmp_path: Path):
+    """Reads a CSV that is given as text or bytes."""
+
+    def read_csv(content: str | bytes, **columns) -> catalog.Catalog:
+        path = tmp_path / "films.csv"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return catalog.read(epath.Path(path), Columns(**columns))
+
+    return read_csv
+
+
+def genres(found: catalog.Catalog) -> dict[str, tuple[str, ...]]:
+    return {film.id: film.genres for film in found.films}
+
+
+def reasons(found: catalog.Catalog) -> list[tuple[int, Reason]]:
+    return [(reject.row, reject.reason) for reject in found.rejects]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "Id,Genre\ntt1,\"['Horror', 'Sci-Fi']\"\ntt2,\"['Crime', 'Drama']\"\n",
+        'id,genres\ntt1,"[""Horror"", ""Sci-Fi""]"\ntt2,"[""Crime"", ""Drama""]"\n',
+        "tconst\tgenres\ntt1\tHorror,Sci-Fi\ntt2\tCrime,Drama\n",
+        "imdbId,Genre\ntt1,Horror|Sci-Fi\ntt2,Crime|Drama\n",
+        'id,genre\ntt1,"Horror, Sci-Fi"\ntt2,"Crime, Drama"\n',
+        "id;genre\ntt1;Horror, Sci-Fi\ntt2;Crime, Drama\n",
+        "id|genre\ntt1|Horror, Sci-Fi\ntt2|Crime, Drama\n",
+        "id,Crime,Drama,Horror,Sci-Fi\ntt1,0,0,1,1\ntt2,1,1,0,0\n",
+        "id,Crime,Drama,Horror,Sci-Fi\ntt1,False,False,True,True\ntt2,1.0,1.0,0.0,0.0\n",
+        "id,genre\ntt1,\"['Horror' 'Sci-Fi']\"\ntt2,\"['Crime' 'Drama']\"\n",
+        'id,genre\ntt1,"[Horror, Sci-Fi]"\ntt2,"[Crime, Drama]"\n',
+        "id,genres\ntt1,\"[{'id': 1, 'name': 'Horror'}, {'id': 2, 'name': 'Sci-Fi'}]\"\ntt2,Crime|Drama\n",
+        "tt1,Horror|Sci-Fi\ntt2,Crime|Drama\n",
+        "tt1 Horror|Sci-Fi\ntt2 Crime|Drama\n",
+        "tt1 Horror Sci-Fi\ntt2 Crime Drama\n",
+        "tt1 ['Horror', 'Sci-Fi']\ntt2 ['Crime', 'Drama']\n",
+        "tt1\t1979\tHorror, Sci-Fi\ntt2\t1995\tCrime, Drama\n",
+        "tt1,Alien,Horror|Sci-Fi\r\ntt2,Heat,Crime|Drama\r\n",
+        'title,year,kind,film\nAlien,1979,"Horror, Sci-Fi",tt1\n"Heat",1995,"Crime, Drama",tt2\n',
+    ],
+)
+def test_genres_are_read_in_every_form(read, content: str):
+    assert genres(read(content)) == {"tt1": ALIEN, "tt2": HEAT}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "latin-1", "cp1252"])
+def test_every_encoding_is_recognised(read, encoding: str):
+    text = "id,genre\namélie,Comédie|Drama\n" + "".join(f"tt{n},Drama\n" for n in range(20))
+    assert genres(read(text.encode(encoding)))["amélie"] == ("Comédie", "Drama")
+
+
+def test_what_windows_adds_to_latin_1_is_read(read):
+    assert list(genres(read("id,genre\n“8½” – Fellini’s,Drama\n".encode("cp1252"), id="id"))) == ["“8½” – Fellini’s"]
+
+
+def test_films_with_different_numbers_of_genres_without_header_or_commas(read):
+    content = "img/1.jpg Horror Sci-Fi\nimg/2.jpg Drama\nimg/3.jpg Crime Drama Romance\n"
+    assert genres(read(content)) == {
+        "img/1.jpg": ALIEN,
+        "img/2.jpg": ("Drama",),
+        "img/3.jpg": ("Crime", "Drama", "Romance"),
+    }
+
+
+def test_a_file_of_zeros_and_ones_without_header_needs_the_names(read):
+    content = "tt1 0 1 1\ntt2 1 0 0\n"
+    assert genres(read(content, labels=("Drama", "Horror", "Sci-Fi"))) == {"tt1": ALIEN, "tt2": ("Drama",)}
+    with pytest.raises(UserError, match=r"--label_columns.*3 columns of 0 and 1"):
+        read(content)
+
+
+def test_na_is_a_missing_genre_and_no_genre(read):
+    found = read("Id,Genre,Drama,N/A\ntt1,\"['N/A']\",0,1\ntt2,\"['Drama', 'N/A']\",1,1\ntt3,nan,0,0\ntt4,,0,0\n")
+    assert genres(found) == {"tt2": ("Drama",)}
+    assert reasons(found) == [(1, Reason.NO_GENRE), (3, Reason.NO_GENRE), (4, Reason.NO_GENRE)]
+
+
+def test_a_column_called_na_is_no_genre(read):
+    assert genres(read("id,Drama,N/A,War\ntt1,1,1,0\ntt2,0,0,1\n")) == {"tt1": ("Drama",), "tt2": ("War",)}
+
+
+def test_genres_are_stripped_and_named_once(read):
+    assert genres(read("id,genre\ntt1, Drama | War |Drama\n")) == {"tt1": ("Drama", "War")}
+
+
+def test_the_first_of_repeated_rows_counts(read):
+    found = read("id,genre\ntt1,Drama\ntt1,War\n\ntt2,War\n")
+    assert genres(found) == {"tt1": ("Drama",), "tt2": ("War",)}
+    assert reasons(found) == [(2, Reason.REPEATED)]
+    assert found.rows == 3  # A blank line is no row.
+
+
+def test_rows_that_cannot_be_read_are_rejected_one_by_one(read):
+    found = read('id,genre\ntt1,Drama,1\ntt2\n"tt"3",Drama\n,Drama\ntt5,"[\'Drama\', "\ntt6,Drama\ntt7,War,,\n')
+    assert reasons(found) == [
+        (1, Reason.BAD_ROW),
+        (2, Reason.BAD_ROW),
+        (3, Reason.BAD_ROW),
+        (4, Reason.NO_ID),
+        (5, Reason.BAD_GENRES),
+    ]
+    assert genres(found) == {"tt6": ("Drama",), "tt7": ("War",)}
+    assert found.rows == len(found.films) + len(found.rejects) == 7
+
+
+def test_a_cell_that_is_neither_0_nor_1_is_rejected(read):
+    rows = "".join(f"tt{n},1,0\n" for n in range(9))
+    found = read(f"id,Drama,War\n{rows}tt9,2,0\n")
+    assert reasons(found) == [(10, Reason.BAD_GENRES)]
+
+
+def test_ids_keep_leading_zeros(read):
+    assert list(genres(read("imdbId,genres\n0114709,Drama\n007,War\n"))) == ["0114709", "007"]
+
+
+def test_the_picture_is_found_by_name_or_content_of_its_column(read):
+    urls = read(
+        "imdbId,Imdb Link,Title,Genre,Poster\n"
+        '114709,http://films.example/title/tt114709,Toy,Comedy|Drama,"https://films.example/a._V1_CR0,0,182,268_AL_.jpg"\n'
+        "113497,http://films.example/title/tt113497,Jumanji,Comedy,\n"
+    )
+    assert [film.picture for film in urls.films] == ["https://films.example/a._V1_CR0,0,182,268_AL_.jpg", "113497"]
+    paths = read("where,what\nposters\\a.jpg,Drama\nposters\\b.PNG,War\n")
+    assert [(film.id, film.picture) for film in paths.films] == [
+        ("posters\\a.jpg", "posters\\a.jpg"),
+        ("posters\\b.PNG", "posters\\b.PNG"),
+    ]
+
+
+def test_flags_choose_columns(read):
+    content = "a,b,c,d,e\n1,x,War,Drama,val\n2,y,Drama,War,TRAIN\n3,z,War,War,later\n"
+    found = read(content, id="b", image="a", genres="d", split="e")
+    assert [(film.id, film.picture, film.genres, film.split) for film in found.films] == [
+        ("x", "1", ("Drama",), "validation"),
+        ("y", "2", ("War",), "train"),
+    ]
+    assert reasons(found) == [(3, Reason.BAD_SPLIT)]
+
+
+def test_label_columns_choose_among_columns_of_0_and_1(read):
+    content = "id,adult,Drama,War\ntt1,1,1,0\ntt2,1,0,1\n"
+    assert genres(read(content, labels=("Drama", "War"))) == {"tt1": ("Drama",), "tt2": ("War",)}
+
+
+@pytest.mark.parametrize(
+    ("content", "columns", "message"),
+    [
+        ("", {}, "is empty"),
+        ("\n\n", {}, "is empty"),
+        ("id,genre\n", {}, "no row"),
+        ("id,title\ntt1,Alien\n", {}, "no column holds genres among 'id', 'title'.*--genres_column"),
+        ("name,genre\nAlien,Horror\n", {}, "no column names the film.*'name', 'genre'.*--id_column"),
+        ("id,genre\ntt1,War\n", {"genres": "genres"}, "--genres_column=genres: there is no such column among 'id', 'genre'"),
+        ("id,genre\ntt1,War\n", {"labels": ("War",)}, "--label_columns=War: there is no such column"),
+        ("id,genre\ntt1,War\n", {"labels": ("War",), "genres": "genre"}, "give one of them"),
+        ('id,genre\ntt1,"War\ntt2,War\n', {}, "quotation mark is never closed"),
+        (b"PK\x03\x04\x00\x00\x00\x08", {}, "not a text file"),
+        ("id,genre,genre\ntt1,War,War\n", {}, "two columns with the name 'genre'"),
+    ],
+)
+def test_unusable_files_are_explained(read, content, columns, message: str):
+    with pytest.raises(UserError, match=message):
+        read(content, **columns)
+
+
+def test_a_missing_file_is_explained(tmp_path: Path):
+    with pytest.raises(UserError, match=r"nowhere\.csv: there is no such file"):
+        catalog.read(epath.Path(tmp_path / "nowhere.csv"), Columns())
+
+
+def test_hostile_lists_are_rejected_and_not_evaluated(read):
+    nested = "[" * 5000 + "]" * 5000
+    found = read(f'id,genre\ntt1,"[__import__(\'os\').getcwd()]"\ntt2,{nested}\ntt3,"[1, 2]"\ntt4,["\\ud800"]\ntt5,War\n')
+    assert reasons(found) == [(row, Reason.BAD_GENRES) for row in (1, 2, 3, 4)]

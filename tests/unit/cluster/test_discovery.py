@@ -1,0 +1,266 @@
+"""What the environment says about a job's workers, as the platforms write it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from trainer.cluster.discovery import Cluster, discover, host_and_port
+from trainer.errors import UserError
+
+VERTEX = {
+    "chief": ["training-workerpool0-ab-0:2222"],
+    "ps": ["training-workerpool2-ab-0:2222"],
+    "worker": ["training-workerpool1-ab-0:2222", "training-workerpool1-ab-1:2222"],
+}
+VERTEX_WORKERS = ("training-workerpool0-ab-0:2222", "training-workerpool1-ab-0:2222", "training-workerpool1-ab-1:2222")
+
+
+def vertex(kind, index):
+    # "job" is the CustomJobSpec, with whatever the user has put into it.
+    task = {"cloud": "c0ffee-ml", "index": index, "trial": "1", "type": kind}
+    return {"cluster": VERTEX, "environment": "cloud", "job": '{"worker_pool_specs": []}', "task": task}
+
+
+def kubeflow(kind, index, **replicas):
+    cluster = {name: [f"films-{name}-{i}.team.svc:2222" for i in range(count)] for name, count in replicas.items()}
+    return {"cluster": cluster, "task": {"type": kind, "index": index}, "environment": "cloud"}
+
+
+def desk(*addresses, index=0, kind="worker", **cluster):
+    return {"cluster": {"worker": list(addresses), **cluster}, "task": {"type": kind, "index": index}}
+
+
+def tf_config(value):
+    return discover({"TF_CONFIG": value if isinstance(value, str) else json.dumps(value)}, "host")
+
+
+@pytest.mark.parametrize(
+    ("config", "addresses", "index"),
+    [
+        # Vertex AI: worker pool 0 is the chief, 1 the workers, 2 parameter servers or the reduction server.
+        (vertex("chief", 0), VERTEX_WORKERS, 0),
+        (vertex("worker", 0), VERTEX_WORKERS, 1),
+        (vertex("worker", 1), VERTEX_WORKERS, 2),
+        # ... and a job of one replica, in the forms that occur.
+        (
+            {
+                "cluster": {"chief": ["cmle-training-workerpool0-ab-0:2222"]},
+                "environment": "cloud",
+                "task": {"type": "chief", "index": 0},
+            },
+            ("cmle-training-workerpool0-ab-0:2222",),
+            0,
+        ),
+        ({"task": {"cloud": "c0ffee-ml", "index": 0, "trial": "3", "type": "chief"}, "environment": "cloud", "job": "{}"}, (), 0),
+        # Kubeflow's TFJob, with and without a chief; it lists evaluators too.
+        (
+            kubeflow("worker", 1, chief=1, worker=2),
+            ("films-chief-0.team.svc:2222", "films-worker-0.team.svc:2222", "films-worker-1.team.svc:2222"),
+            2,
+        ),
+        (kubeflow("worker", 1, worker=2), ("films-worker-0.team.svc:2222", "films-worker-1.team.svc:2222"), 1),
+        (kubeflow("worker", 0, evaluator=1, ps=1, worker=1), ("films-worker-0.team.svc:2222",), 0),
+        (kubeflow("master", 0, worker=1, master=1), ("films-master-0.team.svc:2222", "films-worker-0.team.svc:2222"), 0),
+        # SageMaker.
+        (
+            {
+                "cluster": {"master": ["algo-1:2222"], "ps": ["algo-1:2223", "algo-2:2223"], "worker": ["algo-2:2222"]},
+                "environment": "cloud",
+                "task": {"index": 0, "type": "worker"},
+            },
+            ("algo-1:2222", "algo-2:2222"),
+            1,
+        ),
+        # By hand, and by writers in Go, whose empty list is null.
+        (desk("localhost:12345", "localhost:23456", index=1), ("localhost:12345", "localhost:23456"), 1),
+        (desk("10.0.0.4:2222", "[fd00::1]:2222", chief=None, ps=None), ("10.0.0.4:2222", "[fd00::1]:2222"), 0),
+        (desk("a:1", ps="whatever", evaluator=[7]), ("a:1",), 0),
+        ({}, (), 0),
+        ({"cluster": {}}, (), 0),
+        ({"cluster": None, "task": None}, (), 0),
+        ({"cluster": {"worker": []}, "task": {"type": "worker", "index": 0}}, (), 0),
+        ({"environment": "cloud"}, (), 0),
+    ],
+)
+def test_tf_config(config, addresses, index):
+    assert tf_config(config) == Cluster(addresses, index, "TF_CONFIG")
+
+
+@pytest.mark.parametrize(
+    ("config", "fragment"),
+    [
+        ("{'cluster': {}}", "not JSON (Expecting property name"),
+        pytest.param("[" * 100_000, "not JSON", id="deep"),
+        ("[]", "not an object"),
+        ("null", "not an object"),
+        ('"worker"', 'is "worker"'),
+        ({"cluster": ["a:1"], "task": {"type": "worker", "index": 0}}, 'cluster is ["a:1"], not an object'),
+        ({"cluster": {"worker": ["a:1"]}, "task": "worker"}, 'task is "worker", not an object'),
+        ({"cluster": {"worker": ["a:1", "b:1"]}}, "no task"),
+        ({"cluster": {"worker": ["a:1"]}, "task": {}}, "no task"),
+        ({"cluster": {"worker": ["a:1"]}, "task": {"index": 0}}, "task type null"),
+        (desk("a:1", kind="Worker"), 'task type "Worker" is none of chief, master, worker'),
+        (desk("a:1", kind="workerpool0"), '"workerpool0"'),
+        (desk("a:1", kind=["worker"]), 'task type ["worker"]'),
+        pytest.param(desk("a:1", kind="x" * 500), "xx …", id="long"),
+        (desk("a:1", kind="chief"), "task type chief has no addresses"),
+        (desk("a:1", kind="chief", master=["b:1"]), "task type chief has no addresses"),
+        (desk("a:1", index="0"), 'task index "0" is not a whole number'),
+        (desk("a:1", index=None), "task index null"),
+        (desk("a:1", index=True), "task index true"),
+        (desk("a:1", index=0.0), "task index 0.0"),
+        (desk("a:1", "b:1", index=2), "task index 2 is not from 0 to 1"),
+        (desk("a:1", "b:1", index=-1), "task index -1"),
+        ({"task": {"type": "worker", "index": 1}}, "task index 1, but no cluster"),
+        (desk("a:1", chief=["b:1", "c:1"]), "2 addresses of a chief"),
+        (desk("a:1", master=["b:1", "c:1"]), "2 addresses of a master"),
+        (desk("a:1", chief=["b:1"], master=["c:1"]), "a chief and a master"),
+        (desk("a:1", workerpool1=["b:1"]), 'unknown role "workerpool1"'),
+        (desk(chief="a:1"), 'chief is "a:1", not a list'),
+        ({"cluster": {"worker": {"0": "a:1"}}, "task": {"type": "worker", "index": 0}}, "not a list"),
+        (desk("a:1", "b"), 'address "b" of a worker is not host:port'),
+        (desk("a:1", 7), "address 7 of a worker"),
+        (desk("a:1", "grpc://b:1"), '"grpc://b:1"'),
+        (desk("a:1", "a:1"), "a:1 is there twice"),
+        (desk("a:1", chief=["a:1"]), "a:1 is there twice"),
+        ({"sparseCluster": {"worker": {"0": "a:1"}}, "task": {"type": "worker", "index": 0}}, "sparseCluster"),
+        (vertex("ps", 0), "makes this process a ps, and training has none: leave that role out (on Vertex AI worker pool 2)"),
+        (vertex("evaluator", 0), "evaluator, and training has none: leave that role out (on Vertex AI worker pool 3)"),
+        (kubeflow("evaluator", 0, evaluator=1, worker=2), "evaluator"),
+        ({"task": {"type": "evaluator", "index": 0}}, "evaluator"),
+    ],
+)
+def test_a_wrong_tf_config_is_named(config, fragment):
+    with pytest.raises(UserError) as caught:
+        tf_config(config)
+    line = str(caught.value)
+    assert fragment in line
+    assert line.startswith("TF_CONFIG")
+    assert "\n" not in line
+    assert len(line) < 300
+
+
+INDEXED = {"JOB_COMPLETION_INDEX": "1", "POSTER_WORKERS": "3", "POSTER_SERVICE": "films", "POSTER_PORT": "5000"}
+ALONE = Cluster((), 0, "nothing describes a cluster")
+
+
+@pytest.mark.parametrize(
+    ("changes", "hostname", "expected"),
+    [
+        ({}, "films-1", Cluster(("films-0.films:5000", "films-1.films:5000", "films-2.films:5000"), 1, "Indexed Job")),
+        # A JobSet's pods, whose subdomain is the JobSet's name; the port left to its default.
+        (
+            {"POSTER_SERVICE": "set", "POSTER_PORT": ""},
+            "set-workers-0-1",
+            Cluster(("set-workers-0-0.set:2222", "set-workers-0-1.set:2222", "set-workers-0-2.set:2222"), 1, "Indexed Job"),
+        ),
+        # setHostnameAsFQDN, a Service's full name, and indices of two digits.
+        (
+            {"JOB_COMPLETION_INDEX": "11", "POSTER_WORKERS": "12", "POSTER_SERVICE": "s.ns.svc.cluster.local"},
+            "films-1-11.s.ns.svc.cluster.local",
+            Cluster(tuple(f"films-1-{i}.s.ns.svc.cluster.local:5000" for i in range(12)), 11, "Indexed Job"),
+        ),
+        # An index that the base ends in, too.
+        ({"POSTER_WORKERS": "2"}, "films-1-1", Cluster(("films-1-0.films:5000", "films-1-1.films:5000"), 1, "Indexed Job")),
+        # The longest name that can be looked up.
+        (
+            {"POSTER_WORKERS": "2"},
+            "f" * 61 + "-1",
+            Cluster(tuple(f"{'f' * 61}-{i}.films:5000" for i in range(2)), 1, "Indexed Job"),
+        ),
+        ({"POSTER_WORKERS": "1", "JOB_COMPLETION_INDEX": "0"}, "anything", ALONE),
+        ({"POSTER_WORKERS": "1", "JOB_COMPLETION_INDEX": ""}, "anything", ALONE),
+        ({"POSTER_WORKERS": " "}, "anything", ALONE),
+        (
+            {"TF_CONFIG": " \n"},
+            "films-1",
+            Cluster(("films-0.films:5000", "films-1.films:5000", "films-2.films:5000"), 1, "Indexed Job"),
+        ),
+        ({"TF_CONFIG": json.dumps(desk("a:1", "b:1"))}, "films-1", Cluster(("a:1", "b:1"), 0, "TF_CONFIG")),
+    ],
+)
+def test_an_indexed_job(changes, hostname, expected):
+    assert discover(INDEXED | changes, hostname) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "hostname", "fragment"),
+    [
+        ({"POSTER_WORKERS": "two"}, "films-1", 'POSTER_WORKERS="two" is not a whole number'),
+        ({"POSTER_WORKERS": "0"}, "films-1", 'POSTER_WORKERS="0"'),
+        ({"POSTER_WORKERS": "-2"}, "films-1", 'POSTER_WORKERS="-2"'),
+        pytest.param({"POSTER_WORKERS": "9" * 5000}, "films-1", "POSTER_WORKERS", id="long"),
+        ({"POSTER_WORKERS": "2\n3"}, "films-1", r'POSTER_WORKERS="2\n3"'),
+        ({"JOB_COMPLETION_INDEX": "first"}, "films-1", 'JOB_COMPLETION_INDEX="first"'),
+        ({"JOB_COMPLETION_INDEX": "3"}, "films-3", "JOB_COMPLETION_INDEX=3 with POSTER_WORKERS=3"),
+        ({"JOB_COMPLETION_INDEX": "1", "POSTER_WORKERS": "1"}, "films-1", "JOB_COMPLETION_INDEX=1 with POSTER_WORKERS=1"),
+        ({"JOB_COMPLETION_INDEX": ""}, "films-1", "POSTER_WORKERS=3, but JOB_COMPLETION_INDEX is not set"),
+        ({"POSTER_SERVICE": ""}, "films-1", "POSTER_SERVICE is not set"),
+        ({"POSTER_SERVICE": "http://films"}, "films-1", 'POSTER_SERVICE="http://films"'),
+        ({"POSTER_SERVICE": "films..ns"}, "films-1", "POSTER_SERVICE"),
+        ({"POSTER_SERVICE": "s" * 64}, "films-1", "too long for a host name"),
+        ({"POSTER_PORT": "0"}, "films-1", 'POSTER_PORT="0" is not a whole number from 1 to 65535'),
+        ({"POSTER_PORT": "65536"}, "films-1", "POSTER_PORT"),
+        ({"POSTER_PORT": "http"}, "films-1", "POSTER_PORT"),
+        ({}, "films-2", 'host name "films-2" does not end in -1'),
+        ({}, "films-11", 'host name "films-11"'),
+        ({}, "-1", 'host name "-1"'),
+        ({}, "gke-node", "hostNetwork"),
+        ({}, "", 'host name ""'),
+        ({"POSTER_WORKERS": "11"}, "f" * 61 + "-1", "has 64 characters"),
+    ],
+)
+def test_a_wrong_indexed_job_is_named(changes, hostname, fragment):
+    with pytest.raises(UserError) as caught:
+        discover(INDEXED | changes, hostname)
+    line = str(caught.value)
+    assert fragment in line
+    assert "\n" not in line
+    assert len(line) < 400
+
+
+def test_where_nothing_is_said_a_process_is_alone_and_the_chief():
+    alone = discover({})
+    assert (alone, alone.workers, alone.is_chief) == (ALONE, 1, True)
+    # An Indexed Job whose pods do not work together.
+    assert discover({"JOB_COMPLETION_INDEX": "4"}) == ALONE
+    worker = tf_config(vertex("worker", 0))
+    assert (worker.workers, worker.is_chief) == (3, False)
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("a:1", ("a", 1)),
+        ("films-0.films.ns.svc.cluster.local.:65535", ("films-0.films.ns.svc.cluster.local.", 65535)),
+        ("my_host:2222", ("my_host", 2222)),
+        ("127.0.0.1:2222", ("127.0.0.1", 2222)),
+        ("[::1]:2222", ("::1", 2222)),
+        ("l" * 63 + ":1", ("l" * 63, 1)),
+    ],
+)
+def test_an_address(address, expected):
+    assert host_and_port(address) == expected
+
+
+@pytest.mark.parametrize(
+    ("address", "fragment"),
+    [
+        *((address, "not host:port") for address in ("", "a", ":1", "a:", "a:b", "a:-1", "a:+1", "a: 1", "a:1 ", "a:0", "a:65536")),
+        *((address, "not host:port") for address in ("a b:1", "a/b:1", "a..b:1", ".a:1", "[a]:1", "[]:1", "[::1:1", "ä:1", "a:¹")),
+        ("::1:2222", "brackets"),
+        ("l" * 64 + ":1", "too long"),
+        (".".join(["l" * 62] * 5) + ":1", "too long"),
+    ],
+)
+def test_what_is_no_address(address, fragment):
+    with pytest.raises(ValueError, match=fragment):
+        host_and_port(address)
+
+
+def test_cluster_and_peers_import_no_tensorflow():
+    heavy = {"tensorflow", "numpy", "absl"}
+    code = f"import sys; from trainer.cluster import discovery, rendezvous; sys.exit(bool({heavy} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,82 @@
+import csv
+import random
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trainer.demo import __main__, posters
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "films.csv").open(encoding="latin-1", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo")
+    __main__.write(folder, __main__.invent(24, seed=1), seed=1)
+    return folder
+
+
+def test_every_row_names_a_poster_that_is_there(folder: Path) -> None:
+    for row in rows_of(folder):
+        with Image.open(folder / row["Poster"]) as image:
+            assert (image.format, image.size) == ("JPEG", (posters.WIDTH, posters.HEIGHT))
+
+
+def test_the_same_seed_writes_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    __main__.write(tmp_path, __main__.invent(24, seed=1), seed=1)
+    names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    assert names == sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
+    assert all((folder / name).read_bytes() == (tmp_path / name).read_bytes() for name in names)
+
+
+def test_another_seed_invents_other_films() -> None:
+    assert __main__.invent(10, seed=1) != __main__.invent(10, seed=2)
+
+
+def test_more_films_begin_with_the_same_ones() -> None:
+    assert __main__.invent(30, seed=1)[:10] == __main__.invent(10, seed=1)
+
+
+def test_films_have_one_to_three_genres_and_a_tenth_of_them_a_wrong_one() -> None:
+    films = __main__.invent(2000, seed=1)
+    assert set(Counter(len(film.drawn) for film in films)) == {1, 2, 3}
+    assert all(film.genres for film in films)
+    mislabelled = sum(set(film.drawn) != set(film.genres) for film in films)
+    assert 0.07 < mislabelled / len(films) < 0.13
+
+
+def test_genres_are_unequally_frequent_but_none_is_rare() -> None:
+    counts = Counter(genre for film in __main__.invent(600, seed=1) for genre in film.genres)
+    assert set(counts) == set(posters.STYLES)
+    assert counts["Drama"] > 3 * counts["Western"]
+    assert min(counts.values()) >= 50
+
+
+def test_one_film_is_listed_twice_and_each_200th_has_no_genre() -> None:
+    rows = __main__.csv_rows(__main__.invent(600, seed=1))
+    assert len(rows) == 601
+    assert sum(count > 1 for count in Counter(row["imdbId"] for row in rows).values()) == 1
+    assert sum(row["Genre"] == "" for row in rows) == 3
+
+
+def test_the_csv_is_latin_1_with_accents_and_joins_genres_by_bars(folder: Path) -> None:
+    with pytest.raises(UnicodeDecodeError):
+        (folder / "films.csv").read_text(encoding="utf-8")
+    assert any("|" in row["Genre"] for row in rows_of(folder))
+
+
+@pytest.mark.parametrize("genre", posters.STYLES)
+def test_posters_of_a_genre_resemble_each_other_more_than_those_of_others(genre: str) -> None:
+    def thumbnail(genre: str, seed: int) -> np.ndarray:
+        poster = posters.draw("The Last Winter", [genre], random.Random(seed))
+        return np.asarray(poster.resize((4, 6), Image.Resampling.BOX), dtype=float)
+
+    one, alike = thumbnail(genre, 1), thumbnail(genre, 2)
+    others = [thumbnail(other, 3) for other in posters.STYLES if other != genre]
+    assert all(np.abs(one - alike).mean() < np.abs(one - other).mean() for other in others)

@@ -1,0 +1,262 @@
+"""What a job becomes on Vertex AI: specs that are kept, machines that fit, and what is refused."""
+
+import json
+import re
+
+import pytest
+from google.cloud.aiplatform_v1.types import CustomJob
+
+from launch import accelerators, job_file
+from launch.job import Job
+from launch.vertex import machines
+from launch.vertex import spec as vertex
+from tests.fakes.vertex import server
+from tests.fakes.vertex.expander import expand
+from tests.support import golden_specs
+from trainer.cluster import discovery
+from trainer.errors import UserError
+
+PLACES = ("--data_dir=gs://films/d", "--job_dir=gs://films/j")
+CASES = list(golden_specs.VERTEX)
+BOARD = "projects/films/locations/europe-west4/tensorboards/12"
+ACCOUNT = "trainer@films.iam.gserviceaccount.com"
+
+
+def specify(*, name="film-1", **fields):
+    return vertex.specify(Job(**({"arguments": PLACES, "image": "i", "name": "film"} | fields)), name=name)
+
+
+def spec_of(**fields):
+    return specify(**fields)["jobSpec"]
+
+
+def machine(accelerator=None, cpu=None, memory=None):
+    device = None if accelerator is None else accelerators.parse(accelerator)
+    return machines.choose(device, cpu=cpu, memory=memory)
+
+
+def kept(case):
+    return golden_specs.path(case).read_text()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_command_comes_to_the_spec_that_is_kept(case):
+    assert golden_specs.render(case) == kept(case), "python -m tests.support.golden_specs, if the change is meant"
+
+
+def test_no_spec_is_kept_without_its_command():
+    assert {path.stem for path in golden_specs.FOLDER.glob("vertex-*")} == set(CASES)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_spec_is_strictly_what_the_api_takes(case):
+    job = CustomJob.from_json(kept(case), ignore_unknown_fields=False)
+    assert server.problems(job) == []
+    # Nothing was lost on the way; the API writes 64-bit numbers as texts.
+    written = json.loads(CustomJob.to_json(job, use_integers_for_enums=False, including_default_value_fields=False))
+    for pool in written["jobSpec"]["workerPoolSpecs"]:
+        pool["replicaCount"] = int(pool["replicaCount"])
+    assert written == json.loads(kept(case))
+
+
+def test_the_check_is_strict():
+    job = json.loads(kept("vertex-one"))
+    for place, value in (("jobSpec", {**job["jobSpec"], "restarts": 3}), ("labls", {}), ("displayName", 3)):
+        with pytest.raises(Exception, match=r"restarts|labls|displayName"):
+            CustomJob.from_json(json.dumps(job | {place: value}), ignore_unknown_fields=False)
+
+
+def test_the_first_pool_is_the_chief_and_the_second_the_others():
+    assert [pool["replicaCount"] for pool in spec_of(workers=1)["workerPoolSpecs"]] == [1]
+    first, second = spec_of(workers=5)["workerPoolSpecs"]
+    assert (first.pop("replicaCount"), second.pop("replicaCount")) == (1, 4)
+    assert first == second
+
+
+def test_what_is_asked_about_restarts_and_time():
+    assert spec_of()["scheduling"] == {"timeout": "604800s"}
+    assert spec_of(workers=2)["scheduling"] == {"timeout": "604800s", "restartJobOnWorkerRestart": True}
+    assert spec_of(workers=2, restarts=0)["scheduling"] == {"timeout": "604800s", "disableRetries": True}
+    assert spec_of(time_limit=0.5, spot=True)["scheduling"] == {"timeout": "1s", "strategy": "SPOT"}
+
+
+def test_the_guard_is_patient_unless_the_user_says_otherwise():
+    (pool,) = spec_of()["workerPoolSpecs"]
+    container = pool["containerSpec"]
+    assert container["command"] == ["python", "-m", "trainer.guard"]
+    assert container["args"] == ["--rejoin=30", *PLACES]
+    (pool,) = spec_of(arguments=(*PLACES, "--rejoin", "2"))["workerPoolSpecs"]
+    assert pool["containerSpec"]["args"] == [*PLACES, "--rejoin", "2"]
+
+
+@pytest.mark.parametrize(
+    ("job_dir", "output"),
+    [
+        ("gs://films/j", "gs://films/j"),
+        ("gs://films/a/b/", "gs://films/a/b"),
+        ("/gcs/films/j/", "gs://films/j"),
+        ("gs://films", "gs://films"),
+    ],
+)
+def test_the_output_directory_is_the_jobs_own(job_dir, output):
+    spec = spec_of(arguments=("--data_dir=/gcs/films/d", f"--job_dir={job_dir}"))
+    assert spec["baseOutputDirectory"] == {"outputUriPrefix": output}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "$(POSTER_JOB_ID)",
+        "$$(HOME)",
+        "$$$(HOME)",
+        "$",
+        "$$",
+        "a$b",
+        "$(",
+        "$()",
+        "\\$(HOME)",
+        "'x' \"y\"",
+        "two\nlines",
+        "é 🎬",
+        "$5 $$6",
+    ],
+)
+def test_what_the_user_writes_arrives_unchanged(text):
+    arguments = (*PLACES, f"--cache={text}")
+    job = CustomJob.from_json(json.dumps(specify(arguments=arguments, env={"TEXT": text})))
+    container = job.job_spec.worker_pool_specs[0].container_spec
+    variables: dict[str, str] = {"HOME": "/root"}
+    for each in container.env:
+        variables[each.name] = expand(each.value, variables)
+    assert variables["TEXT"] == text
+    assert [expand(each, variables) for each in container.args][-3:] == list(arguments)
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "cpu", "memory", "type_"),
+    [
+        (None, None, None, "e2-standard-4"),
+        (None, "2", None, "e2-highmem-2"),
+        (None, "500m", "1Gi", "e2-highmem-2"),
+        (None, "3", "16Gi", "e2-standard-4"),
+        (None, "4", "17Gi", "e2-highmem-4"),
+        (None, "16", None, "e2-highcpu-16"),
+        (None, "16", "64G", "e2-standard-16"),
+        (None, "33", None, "n2-highcpu-48"),
+        (None, None, "200Gi", "n2-highmem-32"),
+        (None, "81", None, "n1-highcpu-96"),
+        (None, None, "640Gi", "n2-highmem-80"),
+        ("nvidia-tesla-t4", None, None, "n1-standard-4"),
+        ("nvidia-tesla-t4:2", "17", None, "n1-highcpu-32"),
+        ("nvidia-tesla-v100:8", "40", "500Gi", "n1-highmem-96"),
+        ("nvidia-l4", None, None, "g2-standard-4"),
+        ("nvidia-l4", "13", "100Gi", "g2-standard-32"),
+        ("nvidia-l4:8", None, None, "g2-standard-96"),
+        ("nvidia-tesla-a100:16", None, None, "a2-megagpu-16g"),
+        ("nvidia-a100-80gb:4", None, None, "a2-ultragpu-4g"),
+        ("nvidia-h100-80gb:8", None, None, "a3-highgpu-8g"),
+        ("nvidia-h100-mega-80gb:8", None, None, "a3-megagpu-8g"),
+        ("nvidia-h200-141gb:8", None, None, "a3-ultragpu-8g"),
+        ("nvidia-b200:8", None, None, "a4-highgpu-8g"),
+        ("tpu-v5-lite-podslice:4", "100", None, "ct5lp-hightpu-4t"),
+        ("tpu-v3-device", None, None, "cloud-tpu"),
+    ],
+)
+def test_the_smallest_machine_is_chosen_that_fits(accelerator, cpu, memory, type_):
+    assert machine(accelerator, cpu, memory).type == type_
+
+
+def test_every_machine_is_one_that_vertex_ai_has():
+    """Each that may be chosen, with each accelerator in each number, against the rows of the documentation's own table."""
+    counts = [f"{type_}:{count}" for type_ in (*machines._ATTACHED, *machines._BUILT_IN, *machines._TPUS) for count in range(1, 17)]
+    seen = set()
+    for accelerator in (None, *counts):
+        try:
+            device = None if accelerator is None else accelerators.parse(accelerator)
+            found = list(machines._without() if device is None else machines._with(device))
+        except UserError:
+            continue
+        assert found
+        for each in found:
+            seen.add(each.type)
+            pool = {"machineSpec": each.spec, "replicaCount": 1, "containerSpec": {"imageUri": "i"}}
+            job = specify() | {"jobSpec": spec_of() | {"workerPoolSpecs": [pool]}}
+            assert server.problems(CustomJob.from_json(json.dumps(job))) == [], each
+    assert seen >= {*server._GPUS, *server._TPUS}
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"image": None}, "--image is missing: name"),
+        (
+            {"arguments": ("--data_dir=data/", "--job_dir=gs://films/j")},
+            "--data_dir=data/ is in no bucket, and the workers are on other machines",
+        ),
+        ({"arguments": ("--data_dir=gs://films/d", "--job_dir=/jobs/j")}, "--job_dir=/jobs/j is in no bucket"),
+        ({"arguments": ("--data_dir=gs://films/d", "--job_dir=gs:///j")}, "--job_dir=gs:///j names no bucket"),
+        ({"arguments": ("--data_dir=/gcs/", "--job_dir=gs://films/j")}, "--data_dir=/gcs/ names no bucket"),
+        ({"service_account": "trainer"}, "--service_account=trainer is no service account of Google Cloud: use its e-mail address"),
+        ({"service_account": "me@example.com"}, "--service_account=me@example.com is no service account"),
+        ({"tensorboard": BOARD}, "needs --service_account: name one that has the role"),
+        ({"tensorboard": BOARD, "service_account": ACCOUNT, "region": "us-central1"}, "is in europe-west4, the job in --region=us"),
+        ({"tensorboard": "12"}, "--tensorboard=12 must be projects/PROJECT/locations/REGION/tensorboards/NUMBER"),
+        (
+            {"network": "projects/films/global/networks/vpc"},
+            "must be projects/NUMBER/global/networks/NAME, with",
+        ),
+        ({"labels": {"Team": "films"}}, "--label=Team=films is no label of Vertex AI"),
+        ({"labels": {"team": "Films"}}, "--label=team=Films is no label of Vertex AI"),
+        ({"labels": {"kueue.x-k8s.io/queue-name": "q"}}, "is no label of Vertex AI"),
+        ({"labels": {"launcher": "me"}}, "--label=launcher=… is not yours to set"),
+        ({"labels": {f"l{number}": "" for number in range(64)}}, "--label sets 64 labels, and Vertex AI takes 63"),
+        ({"env": {"AIP_MODEL_DIR": "x"}}, "--env=AIP_MODEL_DIR=… is not yours to set: Vertex AI does"),
+        ({"env": {"CLUSTER_SPEC": "x"}}, "--env=CLUSTER_SPEC=… is not yours to set"),
+        ({"env": {f"V{number}": "" for number in range(100)}}, "--env sets 100 variables, and Vertex AI takes 99"),
+        ({"accelerator": "tpu-v4-podslice"}, "--accelerator=tpu-v4-podslice is not to be had on Vertex AI: use one of"),
+        ({"accelerator": "nvidia-tesla-p100"}, "--accelerator=nvidia-tesla-p100 is not to be had on Vertex AI"),
+        ({"accelerator": "nvidia-l4:3"}, "no machine of Vertex AI has 3 of them, only 1, 2, 4, 8: use nvidia-l4:4"),
+        ({"accelerator": "nvidia-h200-141gb"}, "has 1 of them, only 8: use nvidia-h200-141gb:8"),
+        ({"cpu": "97"}, "--cpu=97 is more than any machine of Vertex AI has: the largest, n1-highmem-96, has 96 cores and 624Gi"),
+        ({"cpu": "90", "memory": "630Gi"}, "--cpu=90 --memory=630Gi is more than any machine"),
+        ({"accelerator": "nvidia-tesla-t4", "cpu": "17"}, "with nvidia-tesla-t4:1 has: the largest, n1-highmem-16, has 16 cores"),
+    ],
+)
+def test_a_wrong_field_is_named_with_its_value_and_the_remedy(fields, says):
+    with pytest.raises(UserError, match=re.escape(says)) as caught:
+        specify(**fields)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_label_is_taken_as_vertex_ai_has_them():
+    assert specify(labels={"team": "", "cost_centre-2": "9_a"})["labels"] == {
+        "launcher": "poster-trainer",
+        "team": "",
+        "cost_centre-2": "9_a",
+    }
+
+
+def test_what_a_user_should_know_is_noted():
+    notes = list(vertex.notes(Job(arguments=PLACES, image="i", restarts=5, env={"HF_TOKEN": "s3", "COLOUR": "red"})))
+    assert [note.split("=")[0] for note in notes] == ["--env", "--restarts"]
+    assert not any("s3" in note or "COLOUR" in note for note in notes)
+    for restarts in (0, 3):
+        assert not list(vertex.notes(Job(arguments=PLACES, image="i", restarts=restarts)))
+
+
+def test_a_file_may_have_the_fields_of_vertex_ai(tmp_path):
+    (tmp_path / "job.yaml").write_text(f"image: i\ntensorboard: {BOARD}\nnetwork: projects/1/global/networks/vpc\n")
+    job = Job(arguments=PLACES, **job_file.read(str(tmp_path / "job.yaml")))
+    assert (job.tensorboard, job.network) == (BOARD, "projects/1/global/networks/vpc")
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"CLUSTER_SPEC": '{"cluster": {"workerpool0": ["h:2222"]}, "task": {"type": "workerpool0", "index": 0}}'},
+        {"TF_CONFIG": '{"cluster": {"chief": ["h:2222"]}, "task": {"type": "chief", "index": 0, "trial": ""}}'},
+    ],
+)
+def test_one_worker_is_alone_with_a_cluster_of_its_own_or_without(environment):
+    found = discovery.discover({"CLOUD_ML_JOB_ID": "1", **environment}, hostname="h")
+    assert (found.workers, found.is_chief) == (1, True)

@@ -1,0 +1,152 @@
+"""Posters that occur in two splits are found, whatever has been done to them, and others are not."""
+
+import io
+import random
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageEnhance
+
+from tests.support import drawn
+from trainer.dataset import manifest
+from trainer.demo import posters as demo_posters
+from trainer.errors import UserError
+from trainer.images import perceptual_hash
+from trainer.preparation import hamming, near_duplicates
+from trainer.preparation.near_duplicates import NearDuplicate, Poster
+
+GENRES = tuple(demo_posters.STYLES)
+
+
+@cache
+def poster(number: int) -> Image.Image:
+    rng = random.Random(number)
+    return demo_posters.draw(f"The Film {number}", rng.sample(GENRES, 2), rng)
+
+
+def as_jpeg(image: Image.Image, quality: int) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return Image.open(buffer).convert("RGB")
+
+
+def cropped(image: Image.Image) -> Image.Image:
+    across, down = round(image.width * 0.015), round(image.height * 0.015)
+    return image.crop((across, down, image.width - across, image.height - down))
+
+
+def with_another_bar(image: Image.Image) -> Image.Image:
+    image = image.copy()
+    ImageDraw.Draw(image).rectangle((0, round(image.height * 0.9), image.width, image.height), (20, 20, 60))
+    return image
+
+
+def found(pictures: dict[str, tuple[str, Image.Image]]) -> list[NearDuplicate]:
+    """Finds the near-duplicates among pictures, given by the films' ids with their splits."""
+    thumbnails = {
+        film_id: perceptual_hash.thumbnail(np.asarray(image.resize((96, 144), Image.Resampling.BICUBIC)))
+        for film_id, (_, image) in pictures.items()
+    }
+    posters = [
+        Poster(film_id, split, perceptual_hash.picture_hash(thumbnails[film_id])) for film_id, (split, _) in pictures.items()
+    ]
+    return near_duplicates.find(posters, thumbnails.__getitem__)
+
+
+CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "quality": lambda image: as_jpeg(image, 40),
+    "size": lambda image: image.resize((image.width // 2, image.height // 2)),
+    "crop": cropped,
+    "brightness": lambda image: ImageEnhance.Brightness(image).enhance(1.3),
+    "bar": with_another_bar,
+    "all at once": lambda image: as_jpeg(cropped(with_another_bar(image)).resize((90, 130)), 40),
+}
+
+
+def test_a_changed_poster_is_found_in_another_split_and_no_other_is():
+    pictures = {f"train {number}": ("train", poster(number)) for number in range(12)}
+    pictures |= {f"test {name}": ("test", change(poster(number))) for number, (name, change) in enumerate(CHANGES.items())}
+    pictures["train again"] = ("train", as_jpeg(poster(11), 40))  # In its own split.
+    pictures["test new"] = ("test", poster(99))
+    both = {(one.id, one.split, one.other_id, one.other_split) for one in found(pictures)}
+    expected = {(f"test {name}", "test", f"train {number}", "train") for number, name in enumerate(CHANGES)}
+    assert both == expected | {(other, "train", film, "test") for film, _, other, _ in expected}
+
+
+def test_of_several_in_a_split_the_nearest_is_named_and_the_order_of_films_does_not_matter(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(near_duplicates, "_LOOKS", 1)
+    pictures = {
+        "far": ("train", cropped(poster(1))),
+        "near": ("train", poster(1)),
+        "near too": ("train", poster(1)),
+        "film": ("test", poster(1)),
+        "last": ("validation", as_jpeg(poster(1), 40)),
+    }
+    rows = found(pictures)
+    assert [(row.id, row.other_id) for row in rows][:4] == [("far", "last"), ("far", "film"), ("film", "near"), ("film", "last")]
+    assert [row.distance for row in rows if {row.id, row.other_id} == {"film", "near"}] == [0, 0]
+    assert near_duplicates.counts(rows) == dict.fromkeys([("train", "test"), ("train", "validation")], 3) | dict.fromkeys(
+        [("test", "train"), ("test", "validation"), ("validation", "train"), ("validation", "test")], 1
+    )
+    shuffled = list(pictures.items())
+    random.Random(0).shuffle(shuffled)
+    assert found(dict(shuffled)) == rows
+
+
+def test_pictures_of_one_colour_are_nobodys_poster():
+    flat = [Image.new("RGB", (90, 135), colour) for colour in ("black", "white", (70, 80, 200))]
+    flat += [as_jpeg(ImageEnhance.Contrast(poster(1)).enhance(0.02), 40)]
+    assert not found({f"{split} {n}": (split, image) for split in ("train", "test") for n, image in enumerate(flat)})
+
+
+def test_hashes_that_are_near_by_chance_are_no_near_duplicates():
+    # Both get lighter to the right and downwards, but one mostly to the right and the other mostly downwards.
+    ramps = [np.add.outer(np.linspace(0, down, 144), np.linspace(0, 240 - down, 96)) for down in (30, 210)]
+    one, other = (Image.fromarray(ramp.astype(np.uint8)).convert("RGB") for ramp in ramps)
+    hashes = [perceptual_hash.picture_hash(perceptual_hash.thumbnail(np.asarray(image))) for image in (one, other)]
+    assert hashes[0] == hashes[1]
+    assert not found({"one": ("train", one), "other": ("test", other)})
+
+
+def test_no_film_and_films_of_one_split_have_no_near_duplicates():
+    assert found({}) == []
+    assert found({"one": ("train", poster(1)), "other": ("train", poster(1))}) == []
+
+
+@pytest.mark.parametrize("ones", [0.5, 0.05], ids=["even", "mostly dark"])
+def test_the_tables_find_what_comparing_each_with_each_finds(monkeypatch: pytest.MonkeyPatch, ones: float):
+    monkeypatch.setattr(hamming, "_CANDIDATES", 100)
+    rng = np.random.default_rng(1)
+    bits = rng.random((400, 128)) < ones
+    bits[200:] = bits[:200] ^ (rng.random((200, 128)) < rng.uniform(0, 0.2, (200, 1)))
+    hashes = np.packbits(bits, axis=1).view(np.uint16)
+    queries = np.arange(0, 400, 3)
+    expected = {(q, n, d) for q in queries for n, d in enumerate((bits[q] ^ bits).sum(1)) if d <= 15}
+    assert {15, 14} <= {d for *_, d in expected}
+    got = {
+        triple
+        for arrays in hamming.near(hashes, queries, within=15)
+        for triple in zip(*map(np.ndarray.tolist, arrays), strict=True)
+    }
+    assert got == expected
+
+
+def test_what_is_written_is_read_and_what_was_not_looked_for_is_not_known(tmp_path: Path):
+    dataset = drawn.dataset(tmp_path, train=4, validation=2, test=2, shard_count=1)
+    assert near_duplicates.leaked(dataset, "test") is None
+    rows = [NearDuplicate('a,"b"\n', "test", "ü", "train", 3), NearDuplicate("c", "train", "d", "validation", 0)]
+    near_duplicates.write(rows, tmp_path / near_duplicates.FILE)
+    leaked = {split: near_duplicates.leaked(dataset, split) for split in manifest.SPLITS}
+    assert leaked == {"train": {"c"}, "validation": set(), "test": {'a,"b"\n'}}
+
+
+@pytest.mark.parametrize("content", [b"", b"id,split\n", b"\xff", b"id,split,other_id,other_split,distance\na,test,b\n"])
+def test_a_damaged_file_is_one_line(tmp_path: Path, content: bytes):
+    dataset = drawn.dataset(tmp_path, train=4, validation=2, test=2, shard_count=1)
+    (tmp_path / near_duplicates.FILE).write_bytes(content)
+    with pytest.raises(UserError, match=r"near_duplicates\.csv is damaged \(.+\): restore it or prepare") as error:
+        near_duplicates.leaked(dataset, "test")
+    assert "\n" not in str(error.value)

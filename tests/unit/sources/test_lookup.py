@@ -1,0 +1,142 @@
+"""Finding pictures in a folder, wherever it is, and never outside it."""
+
+import os
+import zipfile
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from trainer.dataset.rejects import Reason
+from trainer.images.decode import PictureError
+from trainer.sources import folders
+from trainer.sources.folders import LocalFile
+from trainer.sources.lookup import PictureFolder
+
+FILES = [
+    *("tt0000001.jpg", "tt0000002.JPEG", "tt0000003.png", "tt0000004.webp", "notes.txt", "both.png", "both.jpg"),
+    *("deep/tt0000005.jpg", "deep/both.jpg", "42.jpg", "a.b.jpg", "__MACOSX/deep/tt0000007.jpg", "deep/a b#ü.jpg"),
+]
+KINDS = ("folder", "zip", "memory")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder whose files hold their own paths."""
+    root = tmp_path / "posters"
+    for name in FILES:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name)
+    (tmp_path / "secret.jpg").write_text("secret")
+    return root
+
+
+@pytest.fixture(params=KINDS)
+def anywhere(folder: Path, request: pytest.FixtureRequest) -> PictureFolder:
+    """The same files in places of every kind that a test can have without a server."""
+    match request.param:
+        case "zip":
+            with zipfile.ZipFile(folder.parent / "posters.zip", "w") as archive:
+                for name in FILES:
+                    archive.write(folder / name, name)
+            return folders.folder(f"{folder}.zip")
+        case "memory":
+            for name in FILES:
+                fsspec.filesystem("memory").pipe(f"{folder}/{name}", name.encode())
+            return folders.folder(f"memory:/{folder}")
+        case _:
+            return folders.folder(str(folder))
+
+
+@pytest.fixture
+def linked(folder: Path) -> PictureFolder:
+    """The folder with symbolic links."""
+    (folder / "link.jpg").symlink_to(folder.parent / "secret.jpg")
+    (folder / "inner.jpg").symlink_to(folder / "42.jpg")
+    (folder / "loop.jpg").symlink_to(folder / "loop.jpg")
+    (folder / "way_out").symlink_to(folder.parent)
+    return folders.folder(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("tt0000001", "tt0000001.jpg"),
+        ("tt0000002", "tt0000002.JPEG"),
+        ("tt0000003", "tt0000003.png"),
+        ("tt0000004", "tt0000004.webp"),
+        ("tt0000005", "deep/tt0000005.jpg"),
+        ("1", "tt0000001.jpg"),
+        ("0000001", "tt0000001.jpg"),
+        ("tt42", "42.jpg"),
+        ("both", "both.jpg"),
+        ("a.b", "a.b.jpg"),
+        ("tt0000001.jpg", "tt0000001.jpg"),
+        ("deep/tt0000005.jpg", "deep/tt0000005.jpg"),
+        ("deep\\tt0000005.jpg", "deep/tt0000005.jpg"),
+        ("posters/deep/tt0000005.jpg", "deep/tt0000005.jpg"),
+        ("./posters\\tt0000003.png", "tt0000003.png"),
+        ("deep/both", "deep/both.jpg"),
+        ("deep/../42.jpg", "42.jpg"),
+        ("deep/a b#ü.jpg", "deep/a b#ü.jpg"),
+        ("./notes.txt", "notes.txt"),
+    ],
+)
+def test_found_by_id_or_path(anywhere: PictureFolder, name: str, found: str):
+    assert anywhere.find(name).read().decode() == found
+
+
+def test_a_link_inside_the_folder_is_followed(folder: Path, linked: PictureFolder):
+    assert linked.find("inner") == LocalFile(folder / "42.jpg")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../secret.jpg", "../../etc/passwd", "..\\secret.jpg", "deep/../../secret.jpg", "/etc/passwd", "\\\\host\\a.jpg", "C:\\a.jpg"],
+)
+def test_a_path_that_leaves_the_folder_is_rejected(anywhere: PictureFolder, folder: Path, name: str):
+    with pytest.raises(PictureError) as caught:
+        anywhere.find(name)
+    assert caught.value.reason is Reason.OUTSIDE_FOLDER
+    assert str(folder.parent) not in caught.value.detail
+
+
+@pytest.mark.parametrize("name", ["link", "link.jpg", "way_out/secret.jpg"])
+def test_a_link_that_leaves_the_folder_is_rejected(linked: PictureFolder, name: str):
+    with pytest.raises(PictureError) as caught:
+        linked.find(name)
+    assert caught.value.reason is Reason.OUTSIDE_FOLDER
+
+
+@pytest.mark.parametrize(
+    "name", ["tt9", "tt7", "notes", "deep", "deep/", "none.jpg", "x\0.jpg", "x" * 5000 + ".jpg", "..", ".", "", "./", "posters/"]
+)
+def test_what_is_no_picture_of_the_folder_is_not_found(anywhere: PictureFolder, name: str):
+    with pytest.raises(PictureError) as caught:
+        anywhere.find(name)
+    assert caught.value.reason is Reason.NO_PICTURE
+
+
+def test_a_link_in_a_circle_is_not_found(linked: PictureFolder):
+    with pytest.raises(PictureError) as caught:
+        linked.find("loop.jpg")
+    assert caught.value.reason is Reason.NO_PICTURE
+
+
+def test_a_pipe_is_not_opened(folder: Path):
+    os.mkfifo(folder / "pipe.jpg")
+    with pytest.raises(PictureError):
+        folders.folder(str(folder)).find("pipe")
+
+
+def test_one_subfolder_that_holds_all_pictures_need_not_be_named(tmp_path: Path):
+    for name in ("outer/Posters/deep/a.jpg", "outer/__MACOSX/Posters/._a.jpg", "outer/readme.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    found = folders.folder(str(tmp_path / "outer"))
+    expected = LocalFile(tmp_path / "outer" / "Posters" / "deep" / "a.jpg")
+    assert {found.find(name) for name in ("deep/a.jpg", "Posters/deep/a.jpg", "outer/Posters/deep/a.jpg", "a")} == {expected}
+    (tmp_path / "outer" / "Other").mkdir()
+    (tmp_path / "outer" / "Other" / "b.jpg").touch()
+    with pytest.raises(PictureError):
+        folders.folder(str(tmp_path / "outer")).find("deep/a.jpg")

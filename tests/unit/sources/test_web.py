@@ -1,0 +1,149 @@
+"""Fetching pictures from a real server on this machine that misbehaves on demand."""
+
+import http.server
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from urllib3 import Retry
+
+from tests.support.web import serving
+from trainer.dataset.rejects import Reason
+from trainer.images.decode import PictureError
+from trainer.sources.web import fetch
+
+PICTURE = b"\xff\xd8\xff picture " * 100
+QUICK = Retry(total=3)
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    asked: Counter[str]
+
+    def do_GET(self) -> None:
+        self.asked[self.path] += 1
+        first = self.asked[self.path] == 1
+        match self.path.split("?")[0]:
+            case "/busy_at_first" if first:
+                self.answer(503)
+            case "/always_busy":
+                self.answer(503)
+            case "/missing":
+                self.answer(404)
+            case "/hangs_up_at_first" if first:
+                self.close_connection = True
+            case "/breaks_off_at_first" if first:
+                self.answer(200, PICTURE[:50], length=len(PICTURE))
+                self.close_connection = True
+            case "/endless":
+                self.send_response(200)
+                self.end_headers()
+                self.close_connection = True
+                try:
+                    while True:
+                        self.wfile.write(bytes(10_000))
+                except OSError:
+                    pass
+            case "/sorry":
+                self.answer(200, b"<html>come back later</html>")
+            case "/moved":
+                self.answer(302, location="/good")
+            case "/to_a_file":
+                self.answer(302, location="file:///etc/passwd")
+            case "/in_circles":
+                self.answer(302, location="/in_circles")
+            case _:
+                self.answer(200, PICTURE)
+
+    def answer(self, status: int, content: bytes = b"", *, length: int | None = None, location: str | None = None) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content) if length is None else length))
+        if location:
+            self.send_header("Location", location)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture
+def server() -> Iterator[http.server.ThreadingHTTPServer]:
+    Handler.asked = Counter()
+    with serving(Handler) as running:
+        yield running
+
+
+@pytest.fixture
+def address(server: http.server.ThreadingHTTPServer) -> str:
+    return f"http://127.0.0.1:{server.server_port}"
+
+
+def one(url: str, cache_dir: Path) -> Path | PictureError:
+    return fetch([url], cache_dir=cache_dir, max_bytes=100_000, retry=QUICK)[url]
+
+
+@pytest.mark.parametrize("path", ["/good", "/a,b?c=d,e", "/busy_at_first", "/hangs_up_at_first", "/breaks_off_at_first", "/moved"])
+def test_a_picture_is_fetched_whatever_happens_at_first(address: str, tmp_path: Path, path: str):
+    found = one(address + path, tmp_path)
+    assert isinstance(found, Path)
+    assert found.read_bytes() == PICTURE
+    assert [file.name for file in tmp_path.iterdir()] == [found.name]
+
+
+@pytest.mark.parametrize(
+    ("path", "reason", "detail", "requests"),
+    [
+        ("/missing", Reason.NOT_FETCHED, "the server answered 404", 1),
+        ("/always_busy", Reason.NOT_FETCHED, "the server answered 503", 4),
+        ("/endless", Reason.TOO_LARGE, "more than 100,000 bytes", 1),
+        ("/to_a_file", Reason.NOT_FETCHED, "no valid http address, or a redirect to none", 1),
+        ("/in_circles", Reason.NOT_FETCHED, "too many redirects", 31),
+    ],
+)
+def test_what_cannot_be_fetched_is_rejected_and_not_kept(
+    address: str, tmp_path: Path, path: str, reason: Reason, detail: str, requests: int
+):
+    error = one(address + path, tmp_path)
+    assert isinstance(error, PictureError)
+    assert (error.reason, error.detail) == (reason, detail)
+    assert Handler.asked[path] == requests
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_page_instead_of_a_picture_is_not_kept(server: http.server.ThreadingHTTPServer, tmp_path: Path):
+    url = f"http://127.0.0.1:{server.server_address[1]}/sorry"
+    for _ in range(2):
+        result = fetch([url], cache_dir=tmp_path, retry=QUICK)[url]
+        assert isinstance(result, PictureError)
+        assert result.reason == Reason.UNSUPPORTED_FORMAT
+    assert not list(tmp_path.iterdir())
+    assert Handler.asked["/sorry"] == 2
+
+
+def test_no_server_is_said_without_its_address(tmp_path: Path):
+    error = one("http://127.0.0.1:9/poster.jpg", tmp_path)
+    assert isinstance(error, PictureError)
+    assert error.detail == "no connection to the server, or it broke off"
+
+
+def test_an_impossible_address_is_rejected(tmp_path: Path):
+    error = one("http://[broken", tmp_path)
+    assert isinstance(error, PictureError)
+    assert error.reason is Reason.NOT_FETCHED
+
+
+def test_many_are_fetched_once_each_and_a_rerun_asks_for_none(address: str, tmp_path: Path):
+    urls = [f"{address}/{number}" for number in range(40)] * 2
+    first = fetch(urls, cache_dir=tmp_path, retry=QUICK)
+    assert len(first) == 40
+    assert set(Handler.asked.values()) == {1}
+    assert fetch(urls, cache_dir=tmp_path, retry=QUICK) == first
+    assert set(Handler.asked.values()) == {1}
+
+
+def test_a_cache_that_cannot_be_written_is_an_error(address: str, tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError):
+        one(f"{address}/good", tmp_path / "file")

@@ -1,0 +1,237 @@
+"""A data set on disk: TFRecord shards of tf.train.Example, and the dataset.json that makes a folder of them a data set.
+
+Features of an example:
+  image/encoded   bytes: a JPEG file, or the raw uint8 pixels [height, width, 3], row by row
+  image/format    bytes: b"jpeg" or b"raw"
+  image/height, image/width   int64
+  image/id        bytes: the film's id in UTF-8
+  image/label     int64 [genres]: 1 for each genre of the film, in dataset.json's order, else 0
+  image/label_text   bytes: the names of the film's genres in the same order, in UTF-8
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+
+from trainer.errors import UserError
+from trainer.storage import files, objects
+
+VERSION = 1
+SPLITS = ("train", "validation", "test")
+ENCODINGS = ("jpeg", "raw")
+DATASET_FILE = "dataset.json"
+
+_SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-\d{{5,}}-of-\d{{5,}}\.tfrecord")
+_CHUNK_BYTES = 1 << 20
+REMEDY = "prepare the data set again with --overwrite"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A TFRecord file. `crc32c` is the checksum of the whole file as Cloud Storage prints it: big-endian, in base64."""
+
+    name: str
+    examples: int
+    bytes: int
+    crc32c: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """`genre_counts` has every genre of the data set, in its order, also those with no film here."""
+
+    examples: int
+    genre_counts: Mapping[str, int]
+    shards: tuple[Shard, ...]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What dataset.json says. `height` and `width` are in pixels, `encoding` is one of `ENCODINGS`."""
+
+    path: epath.Path
+    fingerprint: str
+    genres: tuple[str, ...]
+    height: int
+    width: int
+    encoding: str
+    splits: Mapping[str, Split]
+
+    def split(self, name: str) -> Split:
+        """Returns a split that has examples.
+
+        Raises:
+          UserError: there is no such split, or it is empty.
+        """
+        split = self.splits.get(name)
+        if split is None or not split.examples:
+            filled = [known for known, content in self.splits.items() if content.examples]
+            state = "has no split" if split is None else "has no example in its split"
+            raise UserError(f"{self.path} {state} {name!r}: choose among {', '.join(filled) or 'none'}, or prepare more films")
+        return split
+
+    def shard_paths(self, name: str) -> list[str]:
+        """Returns the paths of a split's shards, as TensorFlow takes them, in the order of their numbers."""
+        return [str(self.path / shard.name) for shard in self.split(name).shards]
+
+
+def shard_name(split: str, number: int, of: int) -> str:
+    """Names a shard; `number` counts from 0."""
+    return f"{split}-{number:05d}-of-{of:05d}.tfrecord"
+
+
+def load(data_dir: epath.PathLike) -> Dataset:
+    """Reads and checks a data set's dataset.json, and looks whether its shards are there in their sizes.
+
+    Raises:
+      UserError: the folder is no data set, its dataset.json is damaged, edited or of another version, or a shard is missing or has
+        another size than it was written with.
+    """
+    path = files.place("--data_dir", str(data_dir))
+    try:
+        content = files.read(path / DATASET_FILE)
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(
+            f"{path} is no data set: it has no {DATASET_FILE} (make one with python -m trainer.prepare --output={path} …)"
+        ) from None
+    dataset = _parse(path, content)
+    if dataset.fingerprint != fingerprint(dataset):
+        raise UserError(f"{path / DATASET_FILE} is damaged (its fingerprint is not that of its content): {REMEDY}")
+    _check_shards(dataset)
+    return dataset
+
+
+def corrupt_shards(dataset: Dataset, split: str) -> list[str]:
+    """Reads all shards of a split and returns the names of those that are not what prepare wrote."""
+    return [shard.name for shard in dataset.split(split).shards if checksum(dataset.path / shard.name) != shard.crc32c]
+
+
+def checksum(path: epath.Path) -> str:
+    """Returns the CRC32C of a file, big-endian, in base64; of an object, what Cloud Storage keeps."""
+    if objects.is_uri(path):
+        return objects.stat(str(path)).crc32c
+    with path.open("rb") as file:
+        return objects.crc32c(iter(lambda: file.read(_CHUNK_BYTES), b""))
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """Returns a SHA-256, in hexadecimal, of what training depends on: the genres, the form of the pictures and every shard."""
+    content = {key: value for key, value in _to_json(dataset).items() if key != "fingerprint"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def to_text(dataset: Dataset) -> str:
+    """Returns the content of dataset.json, the same for the same data set on every machine."""
+    return json.dumps(_to_json(dataset), indent=2, ensure_ascii=False) + "\n"
+
+
+def is_shard(name: str) -> bool:
+    """Tells whether a file's name is one of those that `shard_name` gives."""
+    return _SHARD_NAME.fullmatch(name) is not None
+
+
+def listed_files(content: bytes, beside: Iterable[str]) -> list[str]:
+    """Returns the names of the shards that a dataset.json lists; where it is damaged, of all shards among the files beside it."""
+    try:
+        return [shard.name for split in _parse(epath.Path(), content).splits.values() for shard in split.shards]
+    except UserError:
+        return sorted(filter(is_shard, beside))
+
+
+def _to_json(dataset: Dataset) -> dict[str, Any]:
+    return {
+        "version": VERSION,
+        "fingerprint": dataset.fingerprint,
+        "genres": list(dataset.genres),
+        "image": {"height": dataset.height, "width": dataset.width, "encoding": dataset.encoding},
+        "splits": {
+            name: {
+                "examples": split.examples,
+                "genre_counts": dict(split.genre_counts),
+                "shards": [asdict(shard) for shard in split.shards],
+            }
+            for name, split in dataset.splits.items()
+        },
+    }
+
+
+def _parse(path: epath.Path, data: bytes) -> Dataset:
+    file = path / DATASET_FILE
+    try:
+        content = json.loads(data)
+        version = content["version"]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{file} is damaged (it is not the JSON that trainer.prepare writes): {REMEDY}") from None
+    if version != VERSION:
+        raise UserError(f"{file} has version {version!r}, and this program reads version {VERSION}: {REMEDY}")
+    try:
+        genres = tuple(map(str, content["genres"]))
+        if not genres or len(set(genres)) < len(genres):
+            raise ValueError("no genres, or one of them twice")
+        return Dataset(
+            path=path,
+            fingerprint=str(content["fingerprint"]),
+            genres=genres,
+            height=int(content["image"]["height"]),
+            width=int(content["image"]["width"]),
+            encoding=_one_of(ENCODINGS, content["image"]["encoding"]),
+            splits={_one_of(SPLITS, name): _parse_split(split, genres) for name, split in content["splits"].items()},
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{file} is damaged ({type(error).__name__}: {error}): {REMEDY}") from None
+
+
+def _parse_split(content: Mapping[str, Any], genres: tuple[str, ...]) -> Split:
+    shards = tuple(
+        Shard(name=_checked_name(shard["name"]), examples=int(shard["examples"]), bytes=int(shard["bytes"]), crc32c=shard["crc32c"])
+        for shard in content["shards"]
+    )
+    if set(content["genre_counts"]) != set(genres):
+        raise ValueError("a split counts other genres than the data set has")
+    counts = {genre: int(content["genre_counts"][genre]) for genre in genres}
+    split = Split(examples=int(content["examples"]), genre_counts=counts, shards=shards)
+    if split.examples != sum(shard.examples for shard in shards):
+        raise ValueError("a split has not as many examples as its shards together")
+    return split
+
+
+def _one_of(known: tuple[str, ...], value: str) -> str:
+    if value not in known:
+        raise ValueError(f"{value!r} is none of {', '.join(known)}")
+    return value
+
+
+def _checked_name(name: str) -> str:
+    """Refuses names that would lead out of the data set's folder."""
+    if not is_shard(name):
+        raise ValueError(f"{name!r} is no shard's name")
+    return name
+
+
+def _check_shards(dataset: Dataset) -> None:
+    """Looks whether the shards are there; each by its name, because who may read objects may not always list them."""
+    with ThreadPoolExecutor(objects.CONNECTIONS) as pool:
+        for checked in [
+            pool.submit(_check, dataset.path / shard.name, shard) for split in dataset.splits.values() for shard in split.shards
+        ]:
+            checked.result()
+
+
+def _check(path: epath.Path, shard: Shard) -> None:
+    try:
+        # For a local file epath would also ask for the name of its owner, which a container need not know, and fail.
+        found = objects.stat(str(path)) if objects.is_uri(path) else None
+        size = found.size if found else Path(path).stat().st_size
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: restore it or {REMEDY}") from None
+    if size != shard.bytes:
+        raise UserError(f"{path} has {size} bytes and {DATASET_FILE} says {shard.bytes}: restore it or {REMEDY}")
+    if found and found.crc32c and found.crc32c != shard.crc32c:
+        raise UserError(f"{path} is another file than {DATASET_FILE} says, by its CRC32C: restore it or {REMEDY}")

@@ -1,0 +1,102 @@
+"""Augmentation on the device: one Keras layer for flip, crop, brightness and contrast, which compiles under XLA."""
+
+import dataclasses
+
+import tensorflow as tf
+import tf_keras as keras
+
+from trainer.input import stateless
+
+
+@dataclasses.dataclass(frozen=True)
+class Strength:
+    """How far a training picture may be from the poster.
+
+    Attributes:
+      smallest_area: the smallest crop, as a share of the poster's area.
+      aspect: the crop's width to height changes by up to this factor, either way.
+      brightness: what is added to every value, up to this share of the range, either way.
+      contrast: the distance to the picture's mean changes by up to this share, either way.
+      mixed: the share of films that the input mixes with another one, see `cutmix`.
+    """
+
+    smallest_area: float
+    aspect: float
+    brightness: float
+    contrast: float
+    mixed: float = 0.0
+
+
+# Posters carry their title and faces at the edges: crops stay large, and light is what a camera would do.
+STRENGTHS = {
+    "light": Strength(smallest_area=0.7, aspect=1.1, brightness=0.1, contrast=0.1),
+    "strong": Strength(smallest_area=0.5, aspect=1.2, brightness=0.2, contrast=0.25, mixed=0.5),
+}
+
+
+class Augment(keras.layers.Layer):
+    """Changes each training picture at random; outside training it passes pictures through.
+
+    Called on (pictures float32 [b, H, W, 3] with values in [0, 1], position int64 [b]); returns pictures of the same
+    shape. The method is random resized cropping as in Szegedy et al. 2015, "Going Deeper with Convolutions" (training
+    image sampling).
+    """
+
+    def __init__(self, strength: Strength, *, seed: int, batch_size: int, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self._strength, self._seed, self._batch_size = strength, seed, batch_size
+
+    @tf.autograph.experimental.do_not_convert
+    def call(self, inputs: tuple[tf.Tensor, tf.Tensor], training: bool | None = None) -> tf.Tensor:
+        pictures, position = inputs
+        if not training:
+            return pictures
+        strength = self._strength
+        draws = stateless.uniform(position, 7, seed=self._seed, stream=0, batch_size=self._batch_size)
+        area, ratio, top, left, flip, brightness, contrast = tf.unstack(draws, axis=1)
+
+        side = tf.sqrt(_between(area, strength.smallest_area, 1.0))
+        stretch = tf.sqrt(strength.aspect ** _between(ratio, -1.0, 1.0))
+        height, width = tf.minimum(side / stretch, 1.0), tf.minimum(side * stretch, 1.0)
+        pictures = _crop(pictures, (top * (1 - height), height), (left * (1 - width), width), flip < 0.5)
+
+        mean = tf.reduce_mean(pictures, axis=(1, 2, 3), keepdims=True)
+        gain = _per_picture(_between(contrast, 1 - strength.contrast, 1 + strength.contrast))
+        shift = _per_picture(_between(brightness, -strength.brightness, strength.brightness))
+        return tf.clip_by_value((pictures - mean) * gain + mean + shift, 0.0, 1.0)
+
+
+def _between(draw: tf.Tensor, low: float, high: float) -> tf.Tensor:
+    return low + draw * (high - low)
+
+
+def _per_picture(values: tf.Tensor) -> tf.Tensor:
+    return values[:, tf.newaxis, tf.newaxis, tf.newaxis]
+
+
+def _crop(
+    pictures: tf.Tensor, rows: tuple[tf.Tensor, tf.Tensor], columns: tuple[tf.Tensor, tf.Tensor], flip: tf.Tensor
+) -> tf.Tensor:
+    """Cuts (start, extent), both shares of a side, out of each picture and resizes it bilinearly to the full size.
+
+    Two products with interpolation matrices: the ops made for this (CropAndResize, ImageProjectiveTransform) do not
+    compile under XLA. A crop is never larger than the picture, so that plain bilinear interpolation does not alias.
+    """
+    height, width, channels = pictures.shape[1:]
+    vertical = _interpolation(rows, height, flip=tf.zeros_like(flip))
+    horizontal = _interpolation(columns, width, flip=flip)
+    batch = tf.shape(pictures)[0]
+    cut = tf.matmul(vertical, tf.reshape(pictures, (batch, height, width * channels)))
+    cut = tf.transpose(tf.reshape(cut, (batch, height, width, channels)), (0, 2, 1, 3))
+    cut = tf.matmul(horizontal, tf.reshape(cut, (batch, width, height * channels)))
+    return tf.transpose(tf.reshape(cut, (batch, width, height, channels)), (0, 2, 1, 3))
+
+
+def _interpolation(span: tuple[tf.Tensor, tf.Tensor], size: int, flip: tf.Tensor) -> tf.Tensor:
+    """Weights [b, size, size]: row i holds what each pixel gives to pixel i of the crop."""
+    start, extent = (value[:, tf.newaxis] for value in span)
+    centre = (tf.range(size, dtype=tf.float32) + 0.5)[tf.newaxis, :] / size
+    centre = tf.where(flip[:, tf.newaxis], 1 - centre, centre)
+    source = tf.clip_by_value((start + centre * extent) * size - 0.5, 0.0, size - 1.0)
+    distance = tf.abs(source[:, :, tf.newaxis] - tf.range(size, dtype=tf.float32))
+    return tf.nn.relu(1 - distance)
