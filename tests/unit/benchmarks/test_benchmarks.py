@@ -6,7 +6,6 @@ import subprocess
 import sys
 import types
 
-import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
@@ -14,7 +13,7 @@ from absl import app, flags
 
 from benchmarks import scaling
 from benchmarks.lib import comparison
-from trainer.model import efficientnet_lite, networks
+from trainer.model import networks
 
 
 @pytest.fixture
@@ -25,7 +24,7 @@ def program(monkeypatch):
         own = flags.FlagValues()
         for definition in ("DEFINE_string", "DEFINE_enum", "DEFINE_list", "register_validator"):
             monkeypatch.setattr(flags, definition, functools.partial(getattr(flags, definition), flag_values=own))
-        module = importlib.import_module(name if "." in name else f"benchmarks.{name}")
+        module = importlib.import_module(f"benchmarks.{name}")
         del sys.modules[module.__name__]
         return module, lambda *arguments: module.main(own([name, *arguments])[1:])
 
@@ -78,61 +77,6 @@ class TestAccuracy:
         with pytest.raises(flags.IllegalFlagValueError):
             compare("--csv=films.csv", option)
         assert not commands
-
-
-class TestConvertEfficientnetLite:
-    @pytest.fixture
-    def network(self, monkeypatch):
-        """The first blocks: with every kind of layer."""
-        monkeypatch.setattr(efficientnet_lite, "_STAGES", ((1, 3, 1, 1, 16), (1, 3, 2, 6, 24)))
-        return efficientnet_lite.efficientnet_lite(keras.Input((32, 32, 3)), width=1.0, depth=1.0)
-
-    @pytest.fixture
-    def tensors(self):
-        """As PyTorch has them: [out, in, height, width]."""
-        draw = np.random.default_rng(0)
-        shapes: dict[str, tuple[int, ...]] = {
-            **{"_conv_stem": (32, 3, 3, 3), "_bn0": (32,)},
-            **{"_blocks.0._depthwise_conv": (32, 1, 3, 3), "_blocks.0._bn1": (32,)},
-            **{"_blocks.0._project_conv": (16, 32, 1, 1), "_blocks.0._bn2": (16,)},
-            **{"_blocks.1._expand_conv": (96, 16, 1, 1), "_blocks.1._bn0": (96,)},
-            **{"_blocks.1._depthwise_conv": (96, 1, 3, 3), "_blocks.1._bn1": (96,)},
-            **{"_blocks.1._project_conv": (24, 96, 1, 1), "_blocks.1._bn2": (24,)},
-            **{"_conv_head": (1280, 24, 1, 1), "_bn1": (1280,)},
-        }
-        parts = {name: ["weight", "bias", "running_mean", "running_var"] if "_bn" in name else ["weight"] for name in shapes}
-        return {f"{name}.{part}": draw.random(shapes[name]).astype(np.float32) for name in shapes for part in parts[name]}
-
-    def test_each_weight_goes_where_it_belongs(self, program, network, tensors):
-        program("trainer.model.convert_efficientnet_lite")[0].convert(tensors, network)
-        stem, depthwise = network.get_layer("stem").kernel.numpy(), network.get_layer("block_1_depthwise").depthwise_kernel.numpy()
-        assert stem[0, 1, 2, 31] == tensors["_conv_stem.weight"][31, 2, 0, 1]
-        assert depthwise[0, 2, 95, 0] == tensors["_blocks.1._depthwise_conv.weight"][95, 0, 0, 2]
-        norm = network.get_layer("block_0_project_norm")
-        theirs = [tensors[f"_blocks.0._bn2.{part}"] for part in ("weight", "bias", "running_mean", "running_var")]
-        for ours, other in zip((norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance), theirs, strict=True):
-            np.testing.assert_array_equal(ours, other)
-
-    def test_weights_of_another_network_are_told(self, program, network, tensors):
-        convert = program("trainer.model.convert_efficientnet_lite")[0].convert
-        with pytest.raises(ValueError, match="block_1_project"):
-            convert(tensors | {"_blocks.1._project_conv.weight": np.zeros((32, 96, 1, 1))}, network)
-        del tensors["_blocks.1._bn0.bias"]
-        with pytest.raises(ValueError, match=r"it has no _blocks\.1\._bn0\.bias"):
-            convert(tensors, network)
-
-    @pytest.mark.parametrize(
-        ("options", "line"),
-        [
-            (("--output=lite0.h5",), r"--output=lite0.h5 must end in .weights.h5"),
-            (("--output=no/folder/lite0.weights.h5",), r"--output=no/folder/lite0.weights.h5: .*no such folder"),
-            (("--output=lite0.weights.h5", "--input=none.pth"), r"--input=none.pth: .*no such file"),
-        ],
-    )
-    def test_mistakes_end_in_a_line_before_any_work(self, program, options, line):
-        _, call = program("trainer.model.convert_efficientnet_lite")
-        with pytest.raises(SystemExit, match=f"^error: {line}"):
-            call(*options)
 
 
 class TestComparison:
