@@ -145,7 +145,7 @@ def _table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """The figures of recipes, by their names, beside the published ones and the constants."""
     rows = [["", *FIGURES]]
     rows.append(["as published", *(f"{_PUBLISHED_FIGURES[name]:.3f}" if name in _PUBLISHED_FIGURES else "" for name in FIGURES)])
-    (any_job, *_), *_ = found.values()
+    any_job = next(iter(found.values()))[0]
     for baseline in any_job["baselines"].values():
         # A constant says the same at every threshold, and has no scores.
         named = {"precision .5": "precision", "recall .5": "recall", "micro F1 .5": "f1_micro"}

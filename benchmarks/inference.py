@@ -37,7 +37,7 @@ def evaluation(job_dir: str, data_dir: str) -> Callable[[], float]:
     return comparison.rate(predictor.logits, len(predictor.labels))
 
 
-def forward(job_dir: str, data_dir: str, batch: int, pictures: int) -> Callable[[], float]:
+def forward(job_dir: str, data_dir: str, batch: int, images: int) -> Callable[[], float]:
     """The network on one batch, again and again."""
     import tensorflow as tf
 
@@ -54,10 +54,10 @@ def forward(job_dir: str, data_dir: str, batch: int, pictures: int) -> Callable[
         return networks.logits(network, images)
 
     def run() -> None:
-        for _ in range(-(-pictures // batch)):
+        for _ in range(-(-images // batch)):
             logits(images).numpy()
 
-    return comparison.rate(run, -(-pictures // batch) * batch)
+    return comparison.rate(run, -(-images // batch) * batch)
 
 
 def prediction(job_dir: str, images: str) -> Callable[[], float]:

@@ -66,7 +66,7 @@ def bare(data_dir: str) -> None:
         pipeline.training_dataset(dataset, order, replica_batch=job.batch_size, first_step=0, epochs=job.epochs),
         epochs=job.epochs,
         steps_per_epoch=order.steps_per_epoch,
-        callbacks=[Steps(), callbacks.Validation(lambda: evaluate.epoch_figures(predictor, loss))],
+        callbacks=[Steps(), callbacks.Validation(lambda: evaluate.epoch_metrics(predictor, loss))],
         verbose=0,
     )
 

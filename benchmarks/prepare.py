@@ -88,13 +88,13 @@ def _with_fastest(path: str) -> bytes:
     return simplejpeg.encode_jpeg(resized, quality=_QUALITY, colorsubsampling="444", fastdct=True)
 
 
-def _write(pictures: Iterable[bytes]) -> None:
+def _write(images: Iterable[bytes]) -> None:
     import tensorflow as tf
 
     writers = [tf.io.TFRecordWriter(f"{_OUTPUT.value}/train-{number:05d}.tfrecord") for number in range(_SHARDS)]
-    for film, picture in enumerate(pictures):
+    for film, image in enumerate(images):
         feature = {
-            "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[picture])),
+            "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[image])),
             "image/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[0, 1, 0, 1])),
         }
         example = tf.train.Example(features=tf.train.Features(feature=feature))

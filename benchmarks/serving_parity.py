@@ -32,8 +32,8 @@ def compare(job_dir: Path, images: Path) -> dict[str, float]:
     """
     with (job_dir / "evaluation" / "predictions.csv").open(encoding="utf-8") as file:
         evaluated = list(csv.DictReader(file))
-    pictures = {path.stem: path for path in images.rglob("*") if path.is_file()}
-    paths = [str(pictures[row["id"]]) for row in evaluated]
+    path_of = {path.stem: path for path in images.rglob("*") if path.is_file()}
+    paths = [str(path_of[row["id"]]) for row in evaluated]
     command = [sys.executable, "-m", "trainer.predict", f"--job_dir={job_dir}", "--json", *paths]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     differences, changed = [], 0

@@ -42,8 +42,10 @@ def main(_: list[str]) -> None:
     comparison.report(f"A fresh job's first step, {_MODEL}", "seconds", found)
     beyond = [ours - 2 * theirs for ours, theirs in zip(found[OURS], found[importing], strict=True)]
     _say_whether("the first step, less twice the import", statistics.median(beyond), 3)
-    launch = ("-m", "launch", "--dry_run", "--target=kubernetes", "--name=posters", "--image=registry.example/trainer:1")
-    launch += ("--", "--data_dir=gs://bucket/data", "--job_dir=gs://bucket/job")
+    launch = (
+        *("-m", "launch", "--dry_run", "--target=kubernetes", "--name=posters", "--image=registry.example/trainer:1"),
+        *("--", "--data_dir=gs://bucket/data", "--job_dir=gs://bucket/job"),
+    )
     found = comparison.in_turn({OURS: functools.partial(whole, *launch), nothing: functools.partial(whole, "-c", "pass")})
     comparison.report("launch --dry_run", "seconds", found)
     _say_whether("launch --dry_run", statistics.median(found[OURS]), 1)

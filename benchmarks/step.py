@@ -39,8 +39,8 @@ def ours(model: str, batch: int, steps: int) -> Callable[[], float]:
     job = TrainConfig(data_dir="-", job_dir="-", model=model, batch_size=batch, augment="none", optimizer="adam", dropout=_DROPOUT)
     network = networks.build(job, genres=_GENRES, height=_HEIGHT, width=_WIDTH)
     loop.compile_network(network, job, objective.GenreLoss())
-    pictures, labels = _batch(batch)
-    return _fit(network, ({"image": pictures, "position": np.arange(batch)}, labels), batch, steps)
+    images, labels = _batch(batch)
+    return _fit(network, ({"image": images, "position": np.arange(batch)}, labels), batch, steps)
 
 
 def keras_3(model: str, batch: int, steps: int) -> Callable[[], float]:
@@ -129,13 +129,13 @@ def torch_step(model: str, batch: int, steps: int) -> Callable[[], float]:
     torch.backends.cudnn.benchmark = True
     network = nn.Sequential(*{"cnn": cnn, "resnet": resnet}[model]()).to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), _RATE, fused=True)
-    pictures, labels = map(torch.from_numpy, _batch(batch))
-    pictures = pictures.permute(0, 3, 1, 2)  # In memory they are channels last as they are.
+    images, labels = map(torch.from_numpy, _batch(batch))
+    images = images.permute(0, 3, 1, 2)  # In memory they are channels last as they are.
 
     def run() -> None:
         for _ in range(steps):
             optimizer.zero_grad()
-            x = pictures.to(device).to(torch.float32).mul_(1 / 127.5).sub_(1)
+            x = images.to(device).to(torch.float32).mul_(1 / 127.5).sub_(1)
             loss = functional.binary_cross_entropy_with_logits(network(x), labels.to(device))
             loss.backward()
             optimizer.step()
@@ -146,8 +146,8 @@ def torch_step(model: str, batch: int, steps: int) -> Callable[[], float]:
 
 def _batch(size: int) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(0)
-    pictures = random.integers(0, 256, (size, _HEIGHT, _WIDTH, 3), np.uint8)
-    return pictures, random.integers(0, 2, (size, _GENRES)).astype(np.float32)
+    images = random.integers(0, 256, (size, _HEIGHT, _WIDTH, 3), np.uint8)
+    return images, random.integers(0, 2, (size, _GENRES)).astype(np.float32)
 
 
 def _check_same_device() -> None:

@@ -72,7 +72,7 @@ def measured(place: str, environment: dict[str, str]) -> tuple[float, float]:
 
 def compare(folder: Path, server: Storage) -> None:
     """Prints the comparison."""
-    kinds = {"from the disk": (str(folder), {})}
+    kinds: dict[str, tuple[str, dict[str, str]]] = {"from the disk": (str(folder), {})}
     for name, block in _BLOCKS.items():
         kinds[name] = ("gs://posters/data", server.environment | {"GCS_READ_CACHE_BLOCK_SIZE_MB": block})
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in kinds}

@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> None:
     dataset = manifest.load(_DATA_DIR.value)
     _check_fits(dataset, description["data"])
     other = None if dataset.fingerprint == description["data"]["fingerprint"] else dataset.fingerprint
-    output = job_dir.place_evaluation(directory, split, other_data=other, output=_OUTPUT.value)
+    output = job_dir.evaluation_folder(directory, split, other_data=other, output=_OUTPUT.value)
 
     job = config.from_description(description)
     strategy = strategies.create(_STRATEGY.value)

@@ -15,8 +15,8 @@ from etils import epath
 
 from trainer.dataset.rejects import Reason
 from trainer.errors import EXIT_DONE, EXIT_USER_ERROR, Ended, UserError
-from trainer.images import decode
-from trainer.images.decode import PictureError
+from trainer.images import decode, formats
+from trainer.images.decode import ImageError
 from trainer.process import entry
 from trainer.process.progress import progress
 from trainer.sources import folders, web
@@ -28,10 +28,9 @@ _JSON = flags.DEFINE_bool("json", False, "Print one JSON object a picture, with 
 
 BATCH_SIZE = 32
 _OTHERS_SHOWN = 3
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 # Picture files -> for each of them the score of every genre, in the model's order, or why there is none.
-Scorer = Callable[[Sequence[bytes]], list[dict[str, float] | PictureError]]
+Scorer = Callable[[Sequence[bytes]], list[dict[str, float] | ImageError]]
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def main(arguments: list[str]) -> int:
         raise UserError("no pictures: name at least one picture file, folder or URL after the flags")
     job_dir = files.place("--job_dir", _JOB_DIR.value)
     thresholds = load_thresholds(job_dir)
-    paths = [path for argument in arguments for path in _pictures(argument)]
+    paths = [path for argument in arguments for path in _images(argument)]
     scorer = load_scorer(job_dir)
     # A file's name may have bytes that are no text.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -105,7 +104,7 @@ def load_scorer(job_dir: epath.Path) -> Scorer:
             f"{job_dir}/model is no model that can be loaded ({type(error).__name__}): restore it or train again"
         ) from error
 
-    def scorer(files: Sequence[bytes]) -> list[dict[str, float] | PictureError]:
+    def scorer(files: Sequence[bytes]) -> list[dict[str, float] | ImageError]:
         try:
             output = serve(image_bytes=tf.constant(files, tf.string))
         except tf.errors.InvalidArgumentError:
@@ -136,22 +135,22 @@ def predict(
     Raises:
       UserError: the model has other genres than `thresholds`.
     """
-    urls = [path for path in paths if _is_url(path)]
+    urls = [path for path in paths if addresses.is_web(path)]
     fetched = web.fetch(urls, cache_dir=cache_dir) if urls else {}
     for batch, data in _read_ahead(paths, partial(_read, fetched=fetched)):
-        pictures = {path: _checked(file) for path, file in zip(batch, data, strict=True)}
-        usable = {path: file for path, file in pictures.items() if isinstance(file, bytes)}
+        images = {path: _checked(file) for path, file in zip(batch, data, strict=True)}
+        usable = {path: file for path, file in images.items() if isinstance(file, bytes)}
         scores = dict(zip(usable, scorer(list(usable.values())), strict=True))
-        outcomes = {path: error for path, error in pictures.items() if isinstance(error, PictureError)} | scores
+        outcomes = {path: error for path, error in images.items() if isinstance(error, ImageError)} | scores
         for path in batch:
             yield _result(path, outcomes[path], thresholds)
 
 
 def _read_ahead(
-    paths: Sequence[str], read: Callable[[str], bytes | PictureError]
-) -> Iterator[tuple[Sequence[str], Iterator[bytes | PictureError]]]:
+    paths: Sequence[str], read: Callable[[str], bytes | ImageError]
+) -> Iterator[tuple[Sequence[str], Iterator[bytes | ImageError]]]:
     """Yields a batch of the paths and what is in the files at a time; the next is read while one is worked on."""
-    ahead: deque[tuple[Sequence[str], Iterator[bytes | PictureError]]] = deque()
+    ahead: deque[tuple[Sequence[str], Iterator[bytes | ImageError]]] = deque()
     with ThreadPoolExecutor(BATCH_SIZE) as readers:
         for begin in range(0, len(paths), BATCH_SIZE):
             batch = paths[begin : begin + BATCH_SIZE]
@@ -161,8 +160,8 @@ def _read_ahead(
         yield from ahead
 
 
-def _result(path: str, outcome: Mapping[str, float] | PictureError, thresholds: Mapping[str, float]) -> Prediction | Failure:
-    if isinstance(outcome, PictureError):
+def _result(path: str, outcome: Mapping[str, float] | ImageError, thresholds: Mapping[str, float]) -> Prediction | Failure:
+    if isinstance(outcome, ImageError):
         return Failure(path, str(outcome))
     if outcome.keys() != thresholds.keys():
         raise UserError(
@@ -172,9 +171,9 @@ def _result(path: str, outcome: Mapping[str, float] | PictureError, thresholds: 
     return Prediction(path, tuple(genre for genre, score in outcome.items() if score >= thresholds[genre]), outcome)
 
 
-def _pictures(argument: str) -> list[str]:
+def _images(argument: str) -> list[str]:
     """What an argument stands for: itself, or the pictures right in a folder, by name."""
-    if _is_url(argument):
+    if addresses.is_web(argument):
         return [argument]
     if "://" in argument and not objects.is_uri(argument):
         raise UserError(f"{addresses.shown(argument)}: name a file or folder, local or gs://…, or an http(s) URL")
@@ -183,52 +182,48 @@ def _pictures(argument: str) -> list[str]:
     children = files.children(folder) if is_stored or folder.is_dir() else []
     if not children and (is_stored or not folder.is_dir()):
         return [argument]
-    found = [str(path) for path in children if path.suffix.lower() in _SUFFIXES]
+    found = [str(path) for path in children if path.suffix.lower() in formats.EXTENSIONS]
     if not found:
-        raise UserError(f"{argument} holds no pictures ({', '.join(_SUFFIXES)}): name another folder")
+        raise UserError(f"{argument} holds no pictures ({', '.join(formats.EXTENSIONS)}): name another folder")
     return found
 
 
-def _is_url(path: str) -> bool:
-    return path.startswith(("http://", "https://"))
-
-
-def _read(path: str, fetched: Mapping[str, Path | PictureError]) -> bytes | PictureError:
+def _read(path: str, fetched: Mapping[str, Path | ImageError]) -> bytes | ImageError:
     """The bytes of a file, or why there are none."""
     try:
-        source = fetched[path] if _is_url(path) else path
-        if isinstance(source, PictureError):
+        source = fetched[path] if addresses.is_web(path) else path
+        if isinstance(source, ImageError):
             return source
         return _stored(path) if objects.is_uri(path) else decode.read(Path(epath.Path(source).expanduser()))
-    except PictureError as error:
+    except ImageError as error:
         return error
 
 
-def _checked(file: bytes | PictureError) -> bytes | PictureError:
+def _checked(file: bytes | ImageError) -> bytes | ImageError:
     """The same, if its header is that of a picture; whether the rest can be decoded, the model finds out."""
     try:
         if isinstance(file, bytes):
             decode.check_header(file)
-    except PictureError as error:
+    except ImageError as error:
         return error
     return file
 
 
-def _why_not(file: bytes) -> PictureError:
+def _why_not(file: bytes) -> ImageError:
     """What is wrong with a file that TensorFlow cannot decode, whose errors are not for users."""
     try:
         # At the smallest scale, because the pixels are not used.
         decode.decode(file, height=1, width=1)
-    except PictureError as error:
+    except ImageError as error:
         return error
-    return PictureError(Reason.CORRUPT, "TensorFlow cannot decode it")
+    return ImageError(Reason.CORRUPT, "TensorFlow cannot decode it")
 
 
 def _stored(uri: str) -> bytes:
     try:
         size = objects.stat(uri).size
     except FileNotFoundError:
-        raise PictureError(Reason.NO_PICTURE, "no such file") from None
+        raise ImageError(Reason.NO_PICTURE, "no such file") from None
     return folders.StoredObject(uri, size).read()
 
 
@@ -248,10 +243,10 @@ def _print_json(results: Iterator[Prediction | Failure]) -> int:
 def _print_table(results: Iterator[Prediction | Failure], total: int) -> int:
     """Prints a table once all results are there; returns the number of failures."""
     collected = list(progress(results, total=total, what="naming genres"))
-    rows = [("PICTURE", "GENRES", "NEXT LIKELIEST"), *map(_row, collected)]
+    rows = [("IMAGE", "GENRES", "NEXT LIKELIEST"), *map(_row, collected)]
     first, second, _ = (max(map(len, column)) for column in zip(*rows, strict=True))
-    for picture, genres, others in rows:
-        print(f"{picture:{first}}  {genres:{second}}  {others}".rstrip())
+    for image, genres, others in rows:
+        print(f"{image:{first}}  {genres:{second}}  {others}".rstrip())
     return sum(isinstance(result, Failure) for result in collected)
 
 

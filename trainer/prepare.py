@@ -18,12 +18,12 @@ from absl import flags
 from etils import epath
 
 from trainer.catalog import catalog, columns
-from trainer.dataset import manifest, rejects
+from trainer.dataset import manifest, near_duplicates, rejects
 from trainer.dataset.manifest import Dataset
+from trainer.dataset.near_duplicates import NearDuplicate
 from trainer.dataset.rejects import Reject
 from trainer.errors import Stopped, UserError
-from trainer.preparation import build, near_duplicates, publishing, staging
-from trainer.preparation.near_duplicates import NearDuplicate
+from trainer.preparation import build, publishing, staging
 from trainer.process import entry, tables
 from trainer.sources import web
 from trainer.storage import files, urls

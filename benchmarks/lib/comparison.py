@@ -122,14 +122,14 @@ def on_cores(count: int) -> Iterator[None]:
         os.sched_setaffinity(0, cores)
 
 
-def rate(work: Callable[[], object], pictures: int) -> Callable[[], float]:
+def rate(work: Callable[[], object], images: int) -> Callable[[], float]:
     """Does the work once, for what is built or compiled then; returns what does it again and tells the images a second."""
     work()
 
     def measure() -> float:
         began = time.monotonic()
         work()
-        return pictures / (time.monotonic() - began)
+        return images / (time.monotonic() - began)
 
     return measure
 

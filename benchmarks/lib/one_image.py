@@ -14,11 +14,11 @@ from trainer.images import decode
 
 def write(folder: Path, pixels: np.ndarray, shard_counts: Mapping[str, int], *, films_a_shard: int) -> None:
     """Writes a data set whose films all have one picture, uint8 [H, W, 3]; `shard_counts` says the shards of each split."""
-    picture = decode.encode_jpeg(pixels)
+    image = decode.encode_jpeg(pixels)
 
     def record(film: int) -> bytes:
         features = {
-            "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[picture])),
+            "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[image])),
             "image/id": tf.train.Feature(bytes_list=tf.train.BytesList(value=[str(film).encode()])),
             "image/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[film % 2, 1 - film % 2])),
         }

@@ -85,12 +85,12 @@ def test_json_has_a_line_for_every_picture_and_the_bad_ones_spoil_no_good_one(jo
     (folder / "notes.txt").write_text("no picture, and passed over")
     save(tmp_path / "web" / "green.png", "lime")
 
-    web_pictures = [f"{web}/green.png", f"{web}/gone.png"]
-    pictures = [red, empty, cut_off, corrupt, missing, folder, *web_pictures, red]
-    lines = [json.loads(line) for line in predict(f"--job_dir={job_dir}", *pictures, "--json", code=2)]
+    web_images = [f"{web}/green.png", f"{web}/gone.png"]
+    images = [red, empty, cut_off, corrupt, missing, folder, *web_images, red]
+    lines = [json.loads(line) for line in predict(f"--job_dir={job_dir}", *images, "--json", code=2)]
 
     bad = [str(empty), str(cut_off), str(corrupt), str(missing)]
-    assert [line["path"] for line in lines] == [red, *bad, *in_folder, *web_pictures, red]
+    assert [line["path"] for line in lines] == [red, *bad, *in_folder, *web_images, red]
     assert [line.get("genres") for line in lines] == [
         *(["Red", "Blue"], None, None, None, None),  # Blue has a threshold under what no blue at all scores.
         *(["Green", "Blue"], ["Red", "Blue"], ["Blue"]),

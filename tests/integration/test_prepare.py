@@ -23,9 +23,8 @@ from PIL import Image
 
 from tests.support import commands
 from tests.support.web import serving
-from trainer.dataset import manifest
+from trainer.dataset import manifest, near_duplicates
 from trainer.demo import posters as demo_posters
-from trainer.preparation import near_duplicates
 
 REAL_POSTERS = commands.REPOSITORY.parent / "shared" / "data" / "originals"
 GENRES = ("Action", "Comedy", "Drama", "War")
@@ -148,14 +147,14 @@ def test_every_film_becomes_an_example(prepared: tuple[Path, str]):
         assert not manifest.corrupt_shards(dataset, name)
         names_of_genres = Counter(genre for _, _, text, _ in found for genre in text)
         assert names_of_genres == Counter(dataset.split(name).genre_counts)
-        seen |= {film_id: (label, text, picture) for film_id, label, text, picture in found}
+        seen |= {film_id: (label, text, image) for film_id, label, text, image in found}
     assert len(dataset.split("train").shards) == 16
     assert set(seen) == {f"tt{film:07d}" for film in range(FILMS)}
     for film in range(FILMS):
-        label, text, picture = seen[f"tt{film:07d}"]
+        label, text, image = seen[f"tt{film:07d}"]
         assert text == genres_of(film)
         assert label == [int(genre in text) for genre in GENRES]
-        pixels = np.asarray(Image.open(io.BytesIO(picture))).astype(int)
+        pixels = np.asarray(Image.open(io.BytesIO(image))).astype(int)
         assert pixels.shape == (48, 32, 3)
         assert np.abs(pixels - draw(film).getpixel((0, 0))).max() <= 4
 
@@ -175,8 +174,8 @@ def test_raw_pictures_are_pixels(films: Path, tmp_path: Path):
     dataset = manifest.load(tmp_path)
     assert dataset.encoding == "raw"
     assert len(dataset.split("train").shards) == 3
-    film_id, *_, picture = examples(tmp_path, "train")[0]
-    pixels = np.frombuffer(picture, np.uint8).reshape(48, 32, 3).astype(int)
+    film_id, *_, image = examples(tmp_path, "train")[0]
+    pixels = np.frombuffer(image, np.uint8).reshape(48, 32, 3).astype(int)
     assert np.abs(pixels - draw(int(film_id[2:])).getpixel((0, 0))).max() <= 2
 
 
@@ -317,7 +316,7 @@ def test_a_finished_data_set_is_replaced_only_when_asked(films: Path, prepared: 
 def test_killed_at_any_moment_a_rerun_ends_with_the_same_bytes(
     films: Path, prepared: tuple[Path, str], tmp_path: Path, moment: str
 ):
-    pattern = {"decoding": "pictures.spool", "first shard": "train-00000*", "later shards": "validation-*"}[moment]
+    pattern = {"decoding": "images.spool", "first shard": "train-00000*", "later shards": "validation-*"}[moment]
     stage = tmp_path / "dataset" / ".incomplete"
     process = commands.start(*command(films / "films.csv", tmp_path / "dataset", images=films / "posters"))
     ended = commands.interrupt(process, signal.SIGKILL, when=lambda: any(stage.glob(pattern)))
@@ -330,13 +329,14 @@ def test_killed_at_any_moment_a_rerun_ends_with_the_same_bytes(
 
 
 def test_the_processes_that_decode_do_not_outlive_the_one_they_work_for(films: Path, tmp_path: Path):
-    spool, picture = tmp_path / "spool", films / "posters" / "tt0000001.jpg"
+    spool, image = tmp_path / "spool", films / "posters" / "tt0000001.jpg"
     spool.touch()
     program = f"""
 from pathlib import Path
-from trainer.data import decoding, sources
+from trainer.preparation import decoding
+from trainer.sources import folders
 with open({str(spool)!r}, "wb") as spool:
-    decoding.store([sources.LocalFile(Path({str(picture)!r}))] * 100_000, spool, height=192, width=128, encoding="jpeg")
+    decoding.store([folders.LocalFile(Path({str(image)!r}))] * 100_000, spool, height=192, width=128, encoding="jpeg")
 """
     process = subprocess.Popen([sys.executable, "-c", program], cwd=commands.REPOSITORY, start_new_session=True)
     try:

@@ -38,8 +38,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def scores_from_stock_tensorflow(model: Path, pictures: list[Path]) -> list[list[float]]:
-    command = [sys.executable, "-I", "-c", STOCK_TENSORFLOW, str(model), *map(str, pictures)]
+def scores_from_stock_tensorflow(model: Path, images: list[Path]) -> list[list[float]]:
+    command = [sys.executable, "-I", "-c", STOCK_TENSORFLOW, str(model), *map(str, images)]
     # This project makes TensorFlow leave out Keras 3.
     environment = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}
     done = subprocess.run(command, cwd=model, capture_output=True, text=True, check=True, env=environment)
@@ -59,8 +59,8 @@ def test_stock_tensorflow_serves_every_kind_of_picture(model: Path, tmp_path: Pa
 
 @pytest.mark.skipif(not ODD_IMAGES.is_dir(), reason="no real CMYK and greyscale posters beside the repository")
 def test_stock_tensorflow_sees_real_cmyk_and_greyscale_posters_as_pil_does(model: Path) -> None:
-    pictures = sorted(ODD_IMAGES.iterdir())
-    for path, scores in zip(pictures, scores_from_stock_tensorflow(model, pictures), strict=True):
+    images = sorted(ODD_IMAGES.iterdir())
+    for path, scores in zip(images, scores_from_stock_tensorflow(model, images), strict=True):
         pixels = decode.resize(decode.decode(path.read_bytes(), height=12, width=8), height=12, width=8)
         expected = tf.sigmoid(mean_colour(pixels[None]))[0]
         # Half a grey level of CMYK's rounding moves a score by 0.05 * 0.5 / 4 at most.

@@ -53,11 +53,11 @@ def test_two_workers_survive_kills_and_faults_and_end_as_on_a_disk(stored, envir
     assert_equal(pair_dir, job.job_dir)
     assert not {"LOCK.json", "backup/checkpoint"} & set(stored.names(job.place))
 
-    picture = _picture(tmp_path)
-    stored.put("gs://posters/pictures/poster.png", Path(picture).read_bytes())
+    image = _image(tmp_path)
+    stored.put("gs://posters/pictures/poster.png", Path(image).read_bytes())
     on_disk, in_bucket = (
         run("trainer.predict", f"--job_dir={place}", "--json", poster, env=environment).stdout
-        for place, poster in ((pair_dir, picture), (job.place, "gs://posters/pictures/poster.png"))
+        for place, poster in ((pair_dir, image), (job.place, "gs://posters/pictures/poster.png"))
     )
     assert json.loads(on_disk)["scores"] == json.loads(in_bucket)["scores"]
 
@@ -76,7 +76,7 @@ def struck_in_bucket(cloud: Storage, folder: Path, model: str, strikes: tuple[St
     return job
 
 
-def _picture(folder: Path) -> str:
+def _image(folder: Path) -> str:
     from PIL import Image
 
     Image.linear_gradient("L").convert("RGB").save(folder / "poster.png")

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tests.support import drawn
 from tests.support.commands import refusal, run
 from tests.support.jobs import RESULTS, STEPS_PER_EPOCH, history, mirrored, train
-from trainer.preparation import near_duplicates
+from trainer.dataset import near_duplicates
 
 
 def test_a_job_leaves_everything_that_the_contract_names(job_dir):

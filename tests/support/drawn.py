@@ -24,16 +24,16 @@ def label_of(film: int) -> np.ndarray:
     return np.array([film % 2, film % 3 == 0, 1 - film % 2])
 
 
-def picture_of(film: int) -> np.ndarray:
+def image_of(film: int) -> np.ndarray:
     """A picture, uint8 [16, 16, 3], that shows the film's number in black and white blocks, and so outlives JPEG."""
     bits = [(film >> bit) & 1 for bit in range(16)]
     blocks = np.array(bits, np.uint8).reshape(_SIZE // _BLOCK, _SIZE // _BLOCK) * 255
     return np.repeat(np.repeat(blocks, _BLOCK, 0), _BLOCK, 1)[:, :, np.newaxis].repeat(3, 2)
 
 
-def film_of(picture: np.ndarray) -> int:
+def film_of(image: np.ndarray) -> int:
     """The inverse of `picture_of`."""
-    bits = picture[_BLOCK // 2 :: _BLOCK, _BLOCK // 2 :: _BLOCK, 0].ravel() > 127
+    bits = image[_BLOCK // 2 :: _BLOCK, _BLOCK // 2 :: _BLOCK, 0].ravel() > 127
     return sum(int(bit) << place for place, bit in enumerate(bits))
 
 
@@ -66,8 +66,8 @@ def dataset(
 def _write_shard(path: Path, films: range, encoding: str) -> manifest.Shard:
     with tf.io.TFRecordWriter(str(path)) as writer:
         for film in films:
-            picture = picture_of(film)
-            encoded = tf.io.encode_jpeg(picture, quality=95).numpy() if encoding == "jpeg" else picture.tobytes()
+            image = image_of(film)
+            encoded = tf.io.encode_jpeg(image, quality=95).numpy() if encoding == "jpeg" else image.tobytes()
             features = {
                 "image/encoded": _bytes(encoded),
                 "image/id": _bytes(film_id(film).encode()),

@@ -19,9 +19,9 @@ FEATURES = {
 LABELS = tf.constant(np.eye(BATCH, 3), tf.float32)
 
 
-def tiny(picture: tf.Tensor) -> keras.Model:
+def tiny(image: tf.Tensor) -> keras.Model:
     """A network without its head, of its symbolic input."""
-    x = keras.layers.Conv2D(8, 3, strides=2, use_bias=False, name="stem")(picture)
+    x = keras.layers.Conv2D(8, 3, strides=2, use_bias=False, name="stem")(image)
     x = keras.layers.BatchNormalization(name="stem_norm")(x)
     x = keras.layers.ReLU(name="stem_relu")(x)
     x = keras.layers.Conv2D(8, 3, strides=4, padding="same", use_bias=False, name="down")(x)
@@ -30,7 +30,7 @@ def tiny(picture: tf.Tensor) -> keras.Model:
     y = keras.layers.DepthwiseConv2D(3, padding="same", use_bias=False, name="depthwise")(x)
     y = keras.layers.BatchNormalization(name="depthwise_norm")(y)
     y = keras.layers.Dropout(0.5, noise_shape=(None, 1, 1, 1), name="drop")(y)
-    return keras.Model(picture, keras.layers.Add(name="add")([x, y]))
+    return keras.Model(image, keras.layers.Add(name="add")([x, y]))
 
 
 def use_tiny(patch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ class Film:
     row: int
     id: str
     genres: tuple[str, ...]
-    picture: str
+    image: str
     split: str | None = None
 
 
@@ -86,5 +86,5 @@ def _film(number: int, film_id: str, row: Mapping[str, str], layout: columns.Lay
         split = cells.parse_split(row[layout.split])
         if split is None:
             return Reject(number, film_id, Reason.BAD_SPLIT, f"{row[layout.split]!r} is neither train, validation nor test")
-    picture = row[layout.picture].strip()
-    return Film(number, film_id, genres, film_id if cells.is_missing(picture) else picture, split)
+    image = row[layout.image].strip()
+    return Film(number, film_id, genres, film_id if cells.is_missing(image) else image, split)

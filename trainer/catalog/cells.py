@@ -6,6 +6,9 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from trainer.images import formats
+from trainer.storage import urls
+
 _MISSING = frozenset({"", "n/a", "na", "nan", "none", "null", "empty", "\\n", "[]", "(no genres listed)"})
 _YES = frozenset({"1", "1.0", "true"})
 _NO = frozenset({"0", "0.0", "false", ""})
@@ -29,8 +32,6 @@ _WELL_KNOWN = """
 """
 _WELL_KNOWN_GENRES = frozenset(_WELL_KNOWN.split())
 
-_EXTENSION = re.compile(r"\.(jpe?g|png|webp)(\?.*)?$", re.IGNORECASE)
-_URL = re.compile(r"https?://", re.IGNORECASE)
 _IMDB_ID = re.compile(r"tt\d+")
 _LONGEST_LIST = 10_000  # Characters; a film has a few genres, and Python's parser is not to be fed with more.
 _SEPARATORS = ("|", ";", ",")
@@ -43,12 +44,12 @@ def is_missing(cell: str) -> bool:
 
 def is_url(cell: str) -> bool:
     """Whether a cell is an http or https address."""
-    return _URL.match(cell.strip()) is not None
+    return urls.is_web(cell.strip())
 
 
-def names_picture(cell: str) -> bool:
+def names_image(cell: str) -> bool:
     """Whether a cell is a file name, path or address with the extension of a picture."""
-    return _EXTENSION.search(cell.strip()) is not None
+    return formats.is_image_name(cell.strip())
 
 
 def is_imdb_id(cell: str) -> bool:

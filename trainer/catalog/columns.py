@@ -11,7 +11,7 @@ from trainer.errors import UserError
 # Names without case and punctuation; of those that a file has, the first one counts.
 _ID_NAMES = ("id", "imdbid", "tconst", "movieid", "filmid", "tmdbid", "imdb", "tmdb")
 _GENRES_NAMES = ("genres", "genre", "labels", "label", "tags", "categories", "category")
-_PICTURE_NAMES = (
+_IMAGE_NAMES = (
     *("poster", "posterpath", "posterurl", "posterlink", "posterfile"),
     *("image", "imagepath", "imageurl", "imagefile", "imagename", "img", "imgpath", "imgurl"),
     *("picture", "picturepath", "pictureurl", "filename", "filepath", "file", "path"),
@@ -48,12 +48,12 @@ class Layout:
     genres: str | None
     separator: str | None
     labels: Mapping[str, str]
-    picture: str
+    image: str
     split: str | None
 
     def __str__(self) -> str:
         genres = f"genres in {self.genres!r}" if self.genres else f"{len(self.labels)} genres in columns of 0 and 1"
-        return f"ids in {self.id!r}, {genres}, pictures by {self.picture!r}"
+        return f"ids in {self.id!r}, {genres}, images by {self.image!r}"
 
 
 def find(table: Table, asked: Columns) -> Layout:
@@ -79,24 +79,24 @@ def find(table: Table, asked: Columns) -> Layout:
             or samples.first(lambda cell: "|" in cell)
         )
     film_id = _asked(table, "--id_column", asked.id) or samples.named(_ID_NAMES, but={genres, split})
-    picture = (
+    image = (
         _asked(table, "--image_column", asked.image)
-        or samples.named(_PICTURE_NAMES, but={genres, split, film_id})
-        or samples.first(cells.names_picture, but={genres, split})
+        or samples.named(_IMAGE_NAMES, but={genres, split, film_id})
+        or samples.first(cells.names_image, but={genres, split})
     )
     film_id = (
         film_id
-        or samples.first(cells.is_imdb_id, but={genres, split, picture}, distinct=True)
-        or samples.first(cells.is_film_id, but={genres, split, picture}, distinct=True)
-        or picture
+        or samples.first(cells.is_imdb_id, but={genres, split, image}, distinct=True)
+        or samples.first(cells.is_film_id, but={genres, split, image}, distinct=True)
+        or image
     )
     if film_id is None:
         raise UserError(
             f"--csv: no column names the film or its picture among {_listing(table)}: say which with --id_column or --image_column"
         )
-    labels = {} if genres else _label_columns(table, samples, asked.labels, but={film_id, picture, split})
+    labels = {} if genres else _label_columns(table, samples, asked.labels, but={film_id, image, split})
     separator = cells.separator_of(table.column(genres)) if genres else None
-    return Layout(film_id, genres, separator, labels, picture or film_id, split)
+    return Layout(film_id, genres, separator, labels, image or film_id, split)
 
 
 class _Samples:

@@ -163,7 +163,7 @@ def _width(fields: Sequence[str]) -> int:
 
 
 def _is_film(cell: str) -> bool:
-    return cells.is_film_id(cell) or cells.names_picture(cell)
+    return cells.is_film_id(cell) or cells.names_image(cell)
 
 
 def _is_data(first: Sequence[str], others: Sequence[Sequence[str]]) -> bool:

@@ -8,19 +8,18 @@ import tensorflow as tf
 import tf_keras as keras
 from etils import epath
 
-from trainer.dataset import manifest
+from trainer.dataset import manifest, near_duplicates
 from trainer.evaluation.metrics import assessment, metrics
 from trainer.evaluation.predict_split import SplitPredictor
 from trainer.evaluation.report import examples, extremes, page, text
 from trainer.input import pipeline
-from trainer.preparation import near_duplicates
 
 _log = logging.getLogger(__name__)
 
 _POSTERS_SHOWN = 30
 
 
-def epoch_figures(predictor: SplitPredictor, loss: keras.losses.Loss) -> dict[str, float | None]:
+def epoch_metrics(predictor: SplitPredictor, loss: keras.losses.Loss) -> dict[str, float | None]:
     """The figures of a split for history.csv; `loss` is what training minimises, so that the two compare."""
     logits = predictor.logits()
     predictions = predictor.predictions(logits)
@@ -82,7 +81,7 @@ def evaluate(
         _log.log(logging.INFO if verdict.clear else logging.WARNING, "%s", verdict.sentence)
     sample = examples.pick_examples(predictions, _POSTERS_SHOWN)
     rows = {*sample, *(row for genre in extremes.pick(predictions, figures) for row in genre.rows)}
-    pictures = pipeline.read_pictures(dataset, split, sorted(rows))
+    images = pipeline.read_images(dataset, split, sorted(rows))
     page.write(
         output,
         metrics=figures,
@@ -90,7 +89,7 @@ def evaluate(
         history=history,
         config=config,
         sample=[predictions.ids[row] for row in sample],
-        pictures={predictions.ids[row]: picture for row, picture in pictures.items()},
+        images={predictions.ids[row]: image for row, image in images.items()},
         train_genre_counts=trained_on["train"]["genre_counts"],
         train_examples=trained_on["train"]["examples"],
     )

@@ -36,7 +36,7 @@ _TURNS = {
 }
 
 
-class PictureError(Exception):
+class ImageError(Exception):
     """A picture that cannot be used.
 
     Attributes:
@@ -64,15 +64,15 @@ def read(file: Path | epath.Path) -> bytes:
     """
     try:
         if not file.is_file():
-            raise PictureError(Reason.NO_PICTURE, "not a regular file" if file.exists() else "no such file")
+            raise ImageError(Reason.NO_PICTURE, "not a regular file" if file.exists() else "no such file")
         with file.open("rb") as opened:
             data = opened.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         if error.errno in TRANSIENT_ERRNOS:
             raise
-        raise PictureError(Reason.NO_PICTURE, f"it cannot be read: {error.strerror or type(error).__name__}") from error
+        raise ImageError(Reason.NO_PICTURE, f"it cannot be read: {error.strerror or type(error).__name__}") from error
     if len(data) > MAX_FILE_BYTES:
-        raise PictureError(Reason.TOO_LARGE, f"more than {MAX_FILE_BYTES:,} bytes")
+        raise ImageError(Reason.TOO_LARGE, f"more than {MAX_FILE_BYTES:,} bytes")
     return data
 
 
@@ -157,9 +157,9 @@ def format_of(data: bytes) -> str | None:
 def _opened(data: bytes) -> Iterator[Image.Image]:
     """Opens a file whose header is good; what goes wrong meanwhile, there or in the block, is a `PictureError`."""
     if not data:
-        raise PictureError(Reason.EMPTY, "0 bytes")
+        raise ImageError(Reason.EMPTY, "0 bytes")
     if format_of(data) is None:
-        raise PictureError(Reason.UNSUPPORTED_FORMAT, f"neither JPEG, PNG nor WebP: it begins with {data[:8]!r}")
+        raise ImageError(Reason.UNSUPPORTED_FORMAT, f"neither JPEG, PNG nor WebP: it begins with {data[:8]!r}")
     try:
         # Pillow warns of damaged metadata and of large pictures; the first do no harm and the second are refused here.
         with warnings.catch_warnings():
@@ -170,16 +170,16 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
                     image.verify()
             with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as image:
                 if image.width * image.height > MAX_PIXELS:
-                    raise PictureError(Reason.TOO_LARGE, f"{image.width} x {image.height} pixels")
+                    raise ImageError(Reason.TOO_LARGE, f"{image.width} x {image.height} pixels")
                 if image.format in ("PNG", "WEBP") and getattr(image, "is_animated", False):
-                    raise PictureError(Reason.UNSUPPORTED_FORMAT, "an animation, not a picture")
+                    raise ImageError(Reason.UNSUPPORTED_FORMAT, "an animation, not a picture")
                 yield image
     except Image.DecompressionBombError as error:
-        raise PictureError(Reason.TOO_LARGE, f"more than {MAX_PIXELS:,} pixels") from error
+        raise ImageError(Reason.TOO_LARGE, f"more than {MAX_PIXELS:,} pixels") from error
     except _DECODE_ERRORS as error:
         if _is_cut_off(data):
-            raise PictureError(Reason.TRUNCATED, f"its end is missing after {len(data)} bytes") from error
-        raise PictureError(Reason.CORRUPT, f"its {format_of(data)} data cannot be decoded") from error
+            raise ImageError(Reason.TRUNCATED, f"its end is missing after {len(data)} bytes") from error
+        raise ImageError(Reason.CORRUPT, f"its {format_of(data)} data cannot be decoded") from error
 
 
 def _is_cut_off(data: bytes) -> bool:

@@ -43,7 +43,7 @@ def thumbnail(pixels: np.ndarray) -> bytes:
     return Image.fromarray(pixels).convert("L").resize((_SIDE, _SIDE), Image.Resampling.BILINEAR).tobytes()
 
 
-def picture_hash(of: bytes) -> bytes:
+def compute(of: bytes) -> bytes:
     """Hashes a thumbnail.
 
     Returns:

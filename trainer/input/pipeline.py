@@ -126,17 +126,17 @@ def training_dataset(
         steps, epochs = steps + 1, epochs + 1
     records = _training_records(order, first_step=first_step, epochs=epochs, worker=worker, workers=workers, cache=cache)
     positions = tf.data.Dataset.range(first_step * order.batch_size + worker, steps * order.batch_size, workers)
-    pictures = _decoded(tf.data.Dataset.zip(records, positions), dataset, replica_batch)
+    images = _decoded(tf.data.Dataset.zip(records, positions), dataset, replica_batch)
     if mixed:
-        pictures = cutmix.mixed(
-            pictures,
+        images = cutmix.mixed(
+            images,
             share=mixed,
             batches_a_step=order.batch_size // workers // replica_batch,
             seed=order.seed,
             batch_size=order.batch_size,
             parallel_calls=_PARALLEL_CALLS,
         )
-    return _with_options(pictures.map(lambda parsed, position: ({"image": parsed["image"], "position": position}, parsed["label"])))
+    return _with_options(images.map(lambda parsed, position: ({"image": parsed["image"], "position": position}, parsed["label"])))
 
 
 def _training_records(
@@ -241,7 +241,7 @@ def read_labels(dataset: manifest.Dataset, split: str) -> LabelledSplit:
     return LabelledSplit(ids=tuple(film.decode() for film in ids), labels=labels.astype(bool))
 
 
-def read_pictures(dataset: manifest.Dataset, split: str, rows: Sequence[int]) -> dict[int, np.ndarray]:
+def read_images(dataset: manifest.Dataset, split: str, rows: Sequence[int]) -> dict[int, np.ndarray]:
     """Reads a few pictures of a split.
 
     Args:
@@ -294,8 +294,8 @@ def evaluation_dataset(
     shares = _shares(dataset.split(split), workers)
     blanks = -(-max(shares) // worker_batch) * worker_batch - shares[worker]
     records = records.concatenate(tf.data.Dataset.from_tensors((np.int64(-1), _blank_record(dataset))).repeat(blanks))
-    pictures = _decoded(records.map(_record_first), dataset, replica_batch)
-    return _with_options(pictures.map(lambda parsed, row: (parsed["image"], row)))
+    images = _decoded(records.map(_record_first), dataset, replica_batch)
+    return _with_options(images.map(lambda parsed, row: (parsed["image"], row)))
 
 
 def _shares(split: manifest.Split, workers: int) -> list[int]:

@@ -174,7 +174,7 @@ def describe(config: TrainConfig, dataset: Dataset) -> JobDir:
     return JobDir(path, config.result_fields() | {"epochs": config.epochs, "data": data})
 
 
-def place_evaluation(job_dir: epath.Path, split: str, *, other_data: str | None, output: str | None) -> epath.Path:
+def evaluation_folder(job_dir: epath.Path, split: str, *, other_data: str | None, output: str | None) -> epath.Path:
     """Returns the folder that trainer.evaluate writes.
 
     Args:

@@ -48,9 +48,9 @@ class Augment(keras.layers.Layer):
 
     @tf.autograph.experimental.do_not_convert
     def call(self, inputs: tuple[tf.Tensor, tf.Tensor], training: bool | None = None) -> tf.Tensor:
-        pictures, position = inputs
+        images, position = inputs
         if not training:
-            return pictures
+            return images
         strength = self._strength
         draws = stateless.uniform(position, 7, seed=self._seed, stream=0, batch_size=self._batch_size)
         area, ratio, top, left, flip, brightness, contrast = tf.unstack(draws, axis=1)
@@ -58,35 +58,33 @@ class Augment(keras.layers.Layer):
         side = tf.sqrt(_between(area, strength.smallest_area, 1.0))
         stretch = tf.sqrt(strength.aspect ** _between(ratio, -1.0, 1.0))
         height, width = tf.minimum(side / stretch, 1.0), tf.minimum(side * stretch, 1.0)
-        pictures = _crop(pictures, (top * (1 - height), height), (left * (1 - width), width), flip < 0.5)
+        images = _crop(images, (top * (1 - height), height), (left * (1 - width), width), flip < 0.5)
 
-        mean = tf.reduce_mean(pictures, axis=(1, 2, 3), keepdims=True)
-        gain = _per_picture(_between(contrast, 1 - strength.contrast, 1 + strength.contrast))
-        shift = _per_picture(_between(brightness, -strength.brightness, strength.brightness))
-        return tf.clip_by_value((pictures - mean) * gain + mean + shift, 0.0, 1.0)
+        mean = tf.reduce_mean(images, axis=(1, 2, 3), keepdims=True)
+        gain = _per_image(_between(contrast, 1 - strength.contrast, 1 + strength.contrast))
+        shift = _per_image(_between(brightness, -strength.brightness, strength.brightness))
+        return tf.clip_by_value((images - mean) * gain + mean + shift, 0.0, 1.0)
 
 
 def _between(draw: tf.Tensor, low: float, high: float) -> tf.Tensor:
     return low + draw * (high - low)
 
 
-def _per_picture(values: tf.Tensor) -> tf.Tensor:
+def _per_image(values: tf.Tensor) -> tf.Tensor:
     return values[:, tf.newaxis, tf.newaxis, tf.newaxis]
 
 
-def _crop(
-    pictures: tf.Tensor, rows: tuple[tf.Tensor, tf.Tensor], columns: tuple[tf.Tensor, tf.Tensor], flip: tf.Tensor
-) -> tf.Tensor:
+def _crop(images: tf.Tensor, rows: tuple[tf.Tensor, tf.Tensor], columns: tuple[tf.Tensor, tf.Tensor], flip: tf.Tensor) -> tf.Tensor:
     """Cuts (start, extent), both shares of a side, out of each picture and resizes it bilinearly to the full size.
 
     Two products with interpolation matrices: the ops made for this (CropAndResize, ImageProjectiveTransform) do not
     compile under XLA. A crop is never larger than the picture, so that plain bilinear interpolation does not alias.
     """
-    height, width, channels = pictures.shape[1:]
+    height, width, channels = images.shape[1:]
     vertical = _interpolation(rows, height, flip=tf.zeros_like(flip))
     horizontal = _interpolation(columns, width, flip=flip)
-    batch = tf.shape(pictures)[0]
-    cut = tf.matmul(vertical, tf.reshape(pictures, (batch, height, width * channels)))
+    batch = tf.shape(images)[0]
+    cut = tf.matmul(vertical, tf.reshape(images, (batch, height, width * channels)))
     cut = tf.transpose(tf.reshape(cut, (batch, height, width, channels)), (0, 2, 1, 3))
     cut = tf.matmul(horizontal, tf.reshape(cut, (batch, width, height * channels)))
     return tf.transpose(tf.reshape(cut, (batch, width, height, channels)), (0, 2, 1, 3))

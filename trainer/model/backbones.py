@@ -33,7 +33,7 @@ class Backbone:
         What would depend on how a batch is shared out, or on when a job was interrupted, is replaced: see `trainer.model.layers`.
         The weights are those of `network`, in their order.
         """
-        network = keras.models.clone_model(self.network(_picture(height, width)), clone_function=_exact)
+        network = keras.models.clone_model(self.network(_image(height, width)), clone_function=_exact)
         return keras.Model(network.inputs, network.outputs, name="backbone")
 
     def download(self) -> keras.Model:
@@ -45,10 +45,10 @@ class Backbone:
         """
         if self.downloaded is None:
             raise ValueError("nobody offers its weights for download")
-        return self.downloaded(_picture(None, None))
+        return self.downloaded(_image(None, None))
 
 
-def _picture(height: int | None, width: int | None) -> tf.Tensor:
+def _image(height: int | None, width: int | None) -> tf.Tensor:
     return keras.Input((height, width, 3), name="picture")
 
 
@@ -64,8 +64,8 @@ def _exact(layer: keras.layers.Layer) -> keras.layers.Layer:
 def _of_keras(application: Callable[..., keras.Model], **options: bool) -> dict[str, Callable[..., keras.Model]]:
     """The two makers of a network of keras.applications."""
 
-    def make(weights: str | None, picture: tf.Tensor) -> keras.Model:
-        return application(include_top=False, weights=weights, input_tensor=picture, **options)
+    def make(weights: str | None, image: tf.Tensor) -> keras.Model:
+        return application(include_top=False, weights=weights, input_tensor=image, **options)
 
     return {"network": functools.partial(make, None), "downloaded": functools.partial(make, "imagenet")}
 

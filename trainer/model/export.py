@@ -33,17 +33,17 @@ def export(
       temperature: what the logits are divided by before they become scores.
     """
 
-    def picture(data: tf.Tensor) -> tf.Tensor:
+    def image(data: tf.Tensor) -> tf.Tensor:
         return tf_decode.resize(tf_decode.decode(data, height=height, width=width), height=height, width=width)
 
     # AutoGraph would rewrite every function that is called here, for ifs and loops on tensors of which this package writes none: on
     # all paths together that took a seventh of a short job's time.
     @tf.autograph.experimental.do_not_convert
     def serve(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        pictures = tf.map_fn(picture, image_bytes, fn_output_signature=tf.TensorSpec([height, width, 3], tf.uint8))
+        images = tf.map_fn(image, image_bytes, fn_output_signature=tf.TensorSpec([height, width, 3], tf.uint8))
         count = tf.size(image_bytes)
         # TensorFlow's fusion of convolution and batch normalization fails on an empty batch: it gets a black picture.
-        at_least_one = tf.pad(pictures, [[0, tf.cast(count == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
+        at_least_one = tf.pad(images, [[0, tf.cast(count == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
         scores = tf.sigmoid(model(at_least_one) / temperature)[:count]
         return {"scores": scores, "genres": tf.tile([list(genres)], [count, 1])}
 

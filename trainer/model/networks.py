@@ -63,7 +63,7 @@ class Network(keras.Model):
       pretrained: the part that begins with weights of others, if there is one.
     """
 
-    more_figures: Callable[[], dict[str, tf.Tensor]] = dict
+    more_metrics: Callable[[], dict[str, tf.Tensor]] = dict
     is_mirrored: bool = False
     pretrained: fine_tuning.Pretrained | None = None
 
@@ -71,7 +71,7 @@ class Network(keras.Model):
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """As Keras's."""
         figures = super().train_step(data) if self.pretrained is None else self._fine_tuning_step(*data)
-        return figures | self.more_figures()
+        return figures | self.more_metrics()
 
     def _fine_tuning_step(self, features: dict[str, tf.Tensor], labels: tf.Tensor) -> dict[str, tf.Tensor]:
         # Keras's step, but for the tape: the optimizer asks it once in each of two branches. Left to itself it would watch frozen
@@ -92,8 +92,8 @@ def logits(network: "Network", images: tf.Tensor) -> tf.Tensor:
     0.246 to 0.249.
     """
     sides = [images, tf.reverse(images, axis=[2])] if network.is_mirrored else [images]
-    pictures = tf.concat(sides, axis=0)
-    values = network({"image": pictures, "position": tf.zeros([tf.shape(pictures)[0]], tf.int64)}, training=False)
+    images = tf.concat(sides, axis=0)
+    values = network({"image": images, "position": tf.zeros([tf.shape(images)[0]], tf.int64)}, training=False)
     return tf.reduce_mean(tf.reshape(values, (len(sides), -1, values.shape[-1])), axis=0)
 
 

@@ -1,8 +1,6 @@
 """From the films of a CSV to the shards of a data set."""
 
 import dataclasses
-import importlib
-import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,16 +13,16 @@ from trainer.catalog import cells
 from trainer.catalog.catalog import Catalog, Film
 from trainer.dataset import manifest
 from trainer.dataset.manifest import Dataset, Split
+from trainer.dataset.near_duplicates import NearDuplicate
 from trainer.dataset.rejects import Reason, Reject
 from trainer.errors import UserError
 from trainer.images import perceptual_hash
-from trainer.images.decode import PictureError
-from trainer.preparation import decoding, near_duplicates, splits, writing
+from trainer.images.decode import ImageError
+from trainer.preparation import decoding, duplicate_search, splits, writing
 from trainer.preparation.decoding import Stored
-from trainer.preparation.near_duplicates import NearDuplicate
 from trainer.preparation.output import Output
 from trainer.sources import folders, web
-from trainer.sources.lookup import Picture
+from trainer.sources.lookup import ImageFile
 
 _T = TypeVar("_T")
 
@@ -75,48 +73,46 @@ def build(
     """
     rejected = list(catalog.rejects)
     found = _good(catalog.films, _find(catalog.films, images, cache_dir), rejected)
-    # Importing it takes seconds, and other processes do the decoding; what goes wrong shows when the shards are written.
-    threading.Thread(target=importlib.import_module, args=("tensorflow",)).start()
-    spool_path = output.folder / "pictures.spool"
+    spool_path = output.folder / "images.spool"
     with spool_path.open("w+b") as spool:
         encoded = decoding.store(
-            [picture for _, picture in found],
+            [image for _, image in found],
             spool,
             height=settings.height,
             width=settings.width,
             encoding=settings.encoding,
         )
-        pictures = _good([film for film, _ in found], encoded, rejected)
-        dataset, duplicates = _write(output, pictures, spool, settings, rejected)
+        stored = _good([film for film, _ in found], encoded, rejected)
+        dataset, duplicates = _write(output, stored, spool, settings, rejected)
     spool_path.unlink()
     return dataset, rejected, duplicates
 
 
-def _find(films: Sequence[Film], images: str | None, cache_dir: Path) -> list[Picture | PictureError]:
+def _find(films: Sequence[Film], images: str | None, cache_dir: Path) -> list[ImageFile | ImageError]:
     """Returns where each film's picture is."""
-    local = next((film for film in films if not cells.is_url(film.picture)), None)
+    local = next((film for film in films if not cells.is_url(film.image)), None)
     if local is not None and images is None:
-        raise UserError(f"--images is not given, and row {local.row} names the picture {local.picture!r}: give its folder")
+        raise UserError(f"--images is not given, and row {local.row} names the image {local.image!r}: give its folder")
     folder = folders.folder(images) if images is not None else None
-    fetched = web.fetch([film.picture for film in films if cells.is_url(film.picture)], cache_dir=cache_dir)
-    found: list[Picture | PictureError] = []
+    fetched = web.fetch([film.image for film in films if cells.is_url(film.image)], cache_dir=cache_dir)
+    found: list[ImageFile | ImageError] = []
     for film in films:
-        if folder is None or cells.is_url(film.picture):
-            file = fetched[film.picture]
-            found.append(file if isinstance(file, PictureError) else folders.LocalFile(file))
+        if folder is None or cells.is_url(film.image):
+            file = fetched[film.image]
+            found.append(file if isinstance(file, ImageError) else folders.LocalFile(file))
             continue
         try:
-            found.append(folder.find(film.picture))
-        except PictureError as error:
+            found.append(folder.find(film.image))
+        except ImageError as error:
             found.append(error)
     return found
 
 
-def _good(films: Iterable[Film], results: Iterable[_T | PictureError], rejected: list[Reject]) -> list[tuple[Film, _T]]:
+def _good(films: Iterable[Film], results: Iterable[_T | ImageError], rejected: list[Reject]) -> list[tuple[Film, _T]]:
     """Returns the films that have a result, and adds the others to the rejects."""
     good = []
     for film, result in zip(films, results, strict=True):
-        if isinstance(result, PictureError):
+        if isinstance(result, ImageError):
             rejected.append(Reject(film.row, film.id, result.reason, result.detail))
         else:
             good.append((film, result))
@@ -130,14 +126,14 @@ def _frequent_genres(films: Iterable[Film], min_examples: int) -> tuple[str, ...
 
 
 def _write(
-    output: Output, pictures: Sequence[tuple[Film, Stored]], spool: BinaryIO, settings: Settings, rejected: list[Reject]
+    output: Output, images: Sequence[tuple[Film, Stored]], spool: BinaryIO, settings: Settings, rejected: list[Reject]
 ) -> tuple[Dataset, list[NearDuplicate]]:
-    picture_of = {film.id: stored for film, stored in pictures}
+    image_of = {film.id: stored for film, stored in images}
     split_of, conflicts = splits.assign(
-        [film for film, _ in pictures], {film_id: stored.source_hash for film_id, stored in picture_of.items()}
+        [film for film, _ in images], {film_id: stored.source_hash for film_id, stored in image_of.items()}
     )
     rejected += conflicts
-    assigned = [film for film, _ in pictures if film.id in split_of]
+    assigned = [film for film, _ in images if film.id in split_of]
     genres = _frequent_genres(assigned, settings.min_examples)
     members: dict[str, list[Film]] = {name: [] for name in manifest.SPLITS}
     # The order of the hashes shuffles: a CSV is often sorted, and a shard must not be all of one kind.
@@ -149,10 +145,10 @@ def _write(
             rejected.append(Reject(film.row, film.id, Reason.RARE_GENRE_ONLY, detail))
     if not genres:
         raise UserError(_no_film_is_left(rejected))
-    duplicates = _near_duplicates(members, picture_of, spool)
+    duplicates = _near_duplicates(members, image_of, spool)
     dataset = Dataset(epath.Path(output.folder), "", genres, settings.height, settings.width, settings.encoding, {})
     for name, films in members.items():
-        examples = [writing.Example(film.id, frozenset(film.genres), picture_of[film.id]) for film in films]
+        examples = [writing.Example(film.id, frozenset(film.genres), image_of[film.id]) for film in films]
         count = _shard_count(name, examples, settings)
         written = writing.write_shards(output, name, examples, dataset, count=count, spool=spool)
         counts = Counter(genre for film in films for genre in film.genres)
@@ -161,19 +157,17 @@ def _write(
     return dataclasses.replace(dataset, fingerprint=manifest.fingerprint(dataset)), duplicates
 
 
-def _near_duplicates(
-    members: Mapping[str, Sequence[Film]], picture_of: Mapping[str, Stored], spool: BinaryIO
-) -> list[NearDuplicate]:
+def _near_duplicates(members: Mapping[str, Sequence[Film]], image_of: Mapping[str, Stored], spool: BinaryIO) -> list[NearDuplicate]:
     def thumbnail_of(film_id: str) -> bytes:
-        spool.seek(picture_of[film_id].offset + picture_of[film_id].size)
+        spool.seek(image_of[film_id].offset + image_of[film_id].size)
         return spool.read(perceptual_hash.THUMBNAIL_BYTES)
 
     posters = [
-        near_duplicates.Poster(film.id, split, picture_of[film.id].picture_hash)
+        duplicate_search.Poster(film.id, split, image_of[film.id].perceptual_hash)
         for split, films in members.items()
         for film in films
     ]
-    return near_duplicates.find(posters, thumbnail_of)
+    return duplicate_search.find(posters, thumbnail_of)
 
 
 def _shard_count(split: str, examples: Sequence[writing.Example], settings: Settings) -> int:

@@ -15,10 +15,10 @@ from typing import BinaryIO
 
 from trainer.errors import UserError
 from trainer.images import decode, perceptual_hash
-from trainer.images.decode import PictureError
+from trainer.images.decode import ImageError
 from trainer.process import cores
 from trainer.process.progress import progress
-from trainer.sources.lookup import Picture
+from trainer.sources.lookup import ImageFile
 
 _BATCH = 16  # Pictures that travel between the processes at once, and are read side by side.
 _BATCHES_IN_FLIGHT = 4  # For each core: enough to keep it busy while the parent writes, and all that is held in memory.
@@ -38,7 +38,7 @@ class Stored:
     """
 
     source_hash: str
-    picture_hash: bytes
+    perceptual_hash: bytes
     offset: int
     size: int
 
@@ -46,12 +46,12 @@ class Stored:
 @dataclass(frozen=True)
 class _Encoded:
     source_hash: str
-    picture_hash: bytes
-    picture: bytes
+    perceptual_hash: bytes
+    image: bytes
     thumbnail: bytes
 
 
-def store(pictures: Sequence[Picture], spool: BinaryIO, *, height: int, width: int, encoding: str) -> list[Stored | PictureError]:
+def store(images: Sequence[ImageFile], spool: BinaryIO, *, height: int, width: int, encoding: str) -> list[Stored | ImageError]:
     """Decodes pictures, resizes and encodes them and appends them to a spool: which ones are good decides the shards' sizes.
 
     Args:
@@ -69,33 +69,33 @@ def store(pictures: Sequence[Picture], spool: BinaryIO, *, height: int, width: i
       LostService: what holds the pictures does not answer.
     """
     work = partial(_encode_batch, height=height, width=width, encoding=encoding)
-    stored: list[Stored | PictureError] = []
+    stored: list[Stored | ImageError] = []
     offset = 0
-    for result in progress(_parallel(work, pictures), total=len(pictures), what="decoding pictures"):
-        if isinstance(result, PictureError):
+    for result in progress(_parallel(work, images), total=len(images), what="decoding pictures"):
+        if isinstance(result, ImageError):
             stored.append(result)
             continue
-        spool.write(result.picture)
+        spool.write(result.image)
         spool.write(result.thumbnail)
-        stored.append(Stored(result.source_hash, result.picture_hash, offset, len(result.picture)))
-        offset += len(result.picture) + len(result.thumbnail)
+        stored.append(Stored(result.source_hash, result.perceptual_hash, offset, len(result.image)))
+        offset += len(result.image) + len(result.thumbnail)
     spool.flush()
     return stored
 
 
 def _parallel(
-    work: Callable[[Sequence[Picture]], list[_Encoded | PictureError]], pictures: Sequence[Picture]
-) -> Iterator[_Encoded | PictureError]:
+    work: Callable[[Sequence[ImageFile]], list[_Encoded | ImageError]], images: Sequence[ImageFile]
+) -> Iterator[_Encoded | ImageError]:
     """Maps `work` over batches of the pictures, on all cores, in order, with a bounded number of them in flight."""
     count = cores.available()
-    processes = count * _WAITING_PROCESSES if any(picture.waits for picture in pictures) else count
-    in_flight: deque[Future[list[_Encoded | PictureError]]] = deque()
+    processes = count * _WAITING_PROCESSES if any(image.waits for image in images) else count
+    in_flight: deque[Future[list[_Encoded | ImageError]]] = deque()
     # A fork would copy the threads' locks; a fresh interpreter is ready in a third of a second.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker) as pool:
         try:
-            for start in range(0, len(pictures), _BATCH):
-                in_flight.append(pool.submit(work, pictures[start : start + _BATCH]))
+            for start in range(0, len(images), _BATCH):
+                in_flight.append(pool.submit(work, images[start : start + _BATCH]))
                 if len(in_flight) >= count * _BATCHES_IN_FLIGHT:
                     yield from in_flight.popleft().result()
             while in_flight:
@@ -109,18 +109,18 @@ def _parallel(
             raise
 
 
-def _encode_batch(pictures: Sequence[Picture], *, height: int, width: int, encoding: str) -> list[_Encoded | PictureError]:
+def _encode_batch(images: Sequence[ImageFile], *, height: int, width: int, encoding: str) -> list[_Encoded | ImageError]:
     # While one is decoded, those after it are read.
     readers = _readers()
-    read = deque(readers.submit(_read_ahead, picture) for picture in pictures)
-    encoded: list[_Encoded | PictureError] = []
-    for picture in pictures:
+    read = deque(readers.submit(_read_ahead, image) for image in images)
+    encoded: list[_Encoded | ImageError] = []
+    for image in images:
         try:
             data = read.popleft().result()
             if data is None:
-                data = picture.read()
+                data = image.read()
             encoded.append(_encode(data, height=height, width=width, encoding=encoding))
-        except PictureError as error:
+        except ImageError as error:
             encoded.append(error)
     return encoded
 
@@ -130,15 +130,15 @@ def _encode(data: bytes, *, height: int, width: int, encoding: str) -> _Encoded:
     thumbnail = perceptual_hash.thumbnail(pixels)
     return _Encoded(
         source_hash=hashlib.sha256(data).hexdigest(),
-        picture_hash=perceptual_hash.picture_hash(thumbnail),
-        picture=decode.encode_jpeg(pixels) if encoding == "jpeg" else pixels.tobytes(),
+        perceptual_hash=perceptual_hash.compute(thumbnail),
+        image=decode.encode_jpeg(pixels) if encoding == "jpeg" else pixels.tobytes(),
         thumbnail=thumbnail,
     )
 
 
-def _read_ahead(picture: Picture) -> bytes | None:
+def _read_ahead(image: ImageFile) -> bytes | None:
     """Reads a picture, unless it is a large one."""
-    return picture.read_small(_LARGE_BYTES)
+    return image.read_small(_LARGE_BYTES)
 
 
 @cache

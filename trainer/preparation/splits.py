@@ -15,7 +15,7 @@ def film_hash(film_id: str) -> bytes:
     return hashlib.sha256(film_id.encode()).digest()
 
 
-def assign(films: Sequence[Film], picture_hashes: Mapping[str, str]) -> tuple[dict[str, str], list[Reject]]:
+def assign(films: Sequence[Film], source_hashes: Mapping[str, str]) -> tuple[dict[str, str], list[Reject]]:
     """Assigns each film a split.
 
     A film goes by the hash of its id, so that no rerun and no larger CSV moves it. Films with the same picture would tell training
@@ -31,9 +31,9 @@ def assign(films: Sequence[Film], picture_hashes: Mapping[str, str]) -> tuple[di
     """
     splits: dict[str, str] = {}
     rejects = []
-    first_with_picture: dict[str, Film] = {}
+    first_with_image: dict[str, Film] = {}
     for film in films:
-        first = first_with_picture.setdefault(picture_hashes[film.id], film)
+        first = first_with_image.setdefault(source_hashes[film.id], film)
         if film.split is not None and film.split != splits.get(first.id, film.split):
             detail = f"the same picture as row {first.row}, which is in {splits[first.id]}"
             rejects.append(Reject(film.row, film.id, Reason.SHARED_PICTURE, detail))

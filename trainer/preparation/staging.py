@@ -10,10 +10,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from trainer.dataset import manifest
+from trainer.dataset import manifest, near_duplicates
 from trainer.dataset.manifest import DATASET_FILE
 from trainer.errors import UserError
-from trainer.preparation import near_duplicates
 
 REJECTS_FILE = "rejects.csv"
 TABLES = frozenset({REJECTS_FILE, near_duplicates.FILE})  # What a data set has beside its shards and dataset.json.

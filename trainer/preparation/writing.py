@@ -3,12 +3,12 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from etils import epath
 
+from trainer.dataset import tfrecord
 from trainer.dataset.manifest import Dataset, Shard, checksum, shard_name
-from trainer.errors import UserError
 from trainer.preparation.decoding import Stored
 from trainer.preparation.output import Output
 from trainer.process.progress import progress
@@ -22,7 +22,7 @@ class Example:
 
     id: str
     genres: frozenset[str]
-    picture: Stored
+    image: Stored
 
 
 def shard_count(examples: Sequence[Example], *, multiple_of: int) -> int:
@@ -32,7 +32,7 @@ def shard_count(examples: Sequence[Example], *, multiple_of: int) -> int:
     """
     if len(examples) < multiple_of:
         return min(len(examples), 4)
-    size = sum(example.picture.size for example in examples)
+    size = sum(example.image.size for example in examples)
     return min(multiple_of * max(1, math.ceil(size / (multiple_of * _SHARD_BYTES))), len(examples))
 
 
@@ -50,42 +50,35 @@ def write_shards(
       spool: the file in which `decoding.store` has put the pictures, open for reading.
 
     Raises:
-      UserError: TensorFlow cannot write a file, which it does not say as an OSError.
+      OSError: a file cannot be written.
       LostService: the output is on Cloud Storage, which does not answer.
     """
-    import tensorflow as tf  # Takes seconds: the processes that decode pictures import this program too, and need none of it.
-
     shards = []
     for number in progress(range(count), total=count, what=f"{output.verb} shards of {split}"):
         path = output.folder / shard_name(split, number, count)
         members = examples[number::count]
         try:
-            with tf.io.TFRecordWriter(str(path)) as writer:
+            with tfrecord.Writer(path) as writer:
                 for example in members:
-                    spool.seek(example.picture.offset)
-                    writer.write(_serialize(tf, example, spool.read(example.picture.size), dataset))
-        except tf.errors.OpError as error:
-            raise UserError(f"{path} cannot be written ({error.message}): free some space or choose another place") from None
+                    spool.seek(example.image.offset)
+                    writer.write(_serialize(example, spool.read(example.image.size), dataset))
+        except OSError as error:
+            error.filename = error.filename or str(path)  # For the line that the user reads: a write does not know its file's name.
+            raise
         shards.append(Shard(path.name, len(members), path.stat().st_size, checksum(epath.Path(path))))
         output.add(shards[-1])
     return tuple(shards)
 
 
-def _serialize(tf: Any, example: Example, encoded: bytes, dataset: Dataset) -> bytes:
-    def of_bytes(*values: bytes) -> Any:
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
-
-    def of_ints(*values: int) -> Any:
-        return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
-
-    feature = {
-        "image/encoded": of_bytes(encoded),
-        "image/format": of_bytes(dataset.encoding.encode()),
-        "image/height": of_ints(dataset.height),
-        "image/width": of_ints(dataset.width),
-        "image/id": of_bytes(example.id.encode()),
-        "image/label": of_ints(*(int(genre in example.genres) for genre in dataset.genres)),
-        "image/label_text": of_bytes(*(genre.encode() for genre in dataset.genres if genre in example.genres)),
-    }
-    # A protocol buffer's map has no order of its own.
-    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString(deterministic=True)
+def _serialize(example: Example, encoded: bytes, dataset: Dataset) -> bytes:
+    return tfrecord.serialize(
+        {
+            "image/encoded": [encoded],
+            "image/format": [dataset.encoding.encode()],
+            "image/height": [dataset.height],
+            "image/width": [dataset.width],
+            "image/id": [example.id.encode()],
+            "image/label": [int(genre in example.genres) for genre in dataset.genres],
+            "image/label_text": [genre.encode() for genre in dataset.genres if genre in example.genres],
+        }
+    )

@@ -16,7 +16,7 @@ from typing import Any
 from trainer.dataset.rejects import Reason
 from trainer.errors import TRANSIENT_ERRNOS, UserError
 from trainer.images import decode
-from trainer.images.decode import PictureError
+from trainer.images.decode import ImageError
 from trainer.sources import fsspec_files
 from trainer.storage import failures, objects, urls
 
@@ -79,11 +79,11 @@ class Member:
 
     def read(self) -> bytes:
         if self.encrypted:
-            raise PictureError(Reason.NO_PICTURE, "it cannot be read: it is encrypted")
+            raise ImageError(Reason.NO_PICTURE, "it cannot be read: it is encrypted")
         if self.method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise PictureError(Reason.NO_PICTURE, f"it cannot be read: the archive holds it compressed by method {self.method}")
+            raise ImageError(Reason.NO_PICTURE, f"it cannot be read: the archive holds it compressed by method {self.method}")
         if max(self.size, self.packed) > decode.MAX_FILE_BYTES:
-            raise PictureError(Reason.TOO_LARGE, f"more than {decode.MAX_FILE_BYTES:,} bytes")
+            raise ImageError(Reason.TOO_LARGE, f"more than {decode.MAX_FILE_BYTES:,} bytes")
         packed = self._packed()
         data = packed if self.method == zipfile.ZIP_STORED else _inflated(packed, self.size)
         if len(data) != self.size or zlib.crc32(data) != self.crc:
@@ -107,7 +107,7 @@ class Member:
         except OSError as error:
             if error.errno in TRANSIENT_ERRNOS:
                 raise
-            raise PictureError(Reason.NO_PICTURE, f"it cannot be read: {error.strerror or type(error).__name__}") from error
+            raise ImageError(Reason.NO_PICTURE, f"it cannot be read: {error.strerror or type(error).__name__}") from error
 
 
 def is_archive_name(value: str) -> bool:
@@ -180,5 +180,5 @@ def _was_replaced(archive: Archive) -> UserError:
     return UserError(f"--images={urls.shown(archive.place)} was removed or replaced while it was read: run again")
 
 
-def _damaged() -> PictureError:
-    return PictureError(Reason.CORRUPT, "it is damaged in the archive")
+def _damaged() -> ImageError:
+    return ImageError(Reason.CORRUPT, "it is damaged in the archive")

@@ -11,9 +11,9 @@ from etils import epath
 from trainer.dataset.rejects import Reason
 from trainer.errors import TRANSIENT_ERRNOS, UserError
 from trainer.images import decode
-from trainer.images.decode import PictureError
+from trainer.images.decode import ImageError
 from trainer.sources import archives, fsspec_files
-from trainer.sources.lookup import Files, LeadsOut, Listed, Picture, PictureFolder, listed
+from trainer.sources.lookup import Files, ImageFile, ImageFolder, LeadsOut, Listed, listed
 from trainer.storage import objects, urls
 
 
@@ -52,11 +52,11 @@ class StoredObject:
 
     def read(self) -> bytes:
         if self.size > decode.MAX_FILE_BYTES:
-            raise PictureError(Reason.TOO_LARGE, f"more than {decode.MAX_FILE_BYTES:,} bytes")
+            raise ImageError(Reason.TOO_LARGE, f"more than {decode.MAX_FILE_BYTES:,} bytes")
         try:
             return objects.read(self.uri)
         except FileNotFoundError:
-            raise PictureError(Reason.NO_PICTURE, "no such file") from None
+            raise ImageError(Reason.NO_PICTURE, "no such file") from None
 
     def read_small(self, most: int) -> bytes | None:
         return self.read() if self.size <= most else None
@@ -77,7 +77,7 @@ class LocalFolder:
             folder = Path(parent).relative_to(self._root).as_posix()
             yield from (name if folder == "." else f"{folder}/{name}" for name in names)
 
-    def get(self, path: str) -> Picture | None:
+    def get(self, path: str) -> ImageFile | None:
         try:
             file = (self._root / path).resolve()
             if not file.is_relative_to(self._root):
@@ -108,7 +108,7 @@ def read(place: str) -> bytes:
     return fsspec_files.read(place) if local is None else epath.Path(local).expanduser().read_bytes()
 
 
-def folder(value: str) -> PictureFolder:
+def folder(value: str) -> ImageFolder:
     """Finds the pictures that --images names, and lists them.
 
     Args:
@@ -118,7 +118,7 @@ def folder(value: str) -> PictureFolder:
       UserError: there is no such folder or archive, nothing is in it, or it cannot be read.
       LostService: what holds it does not answer.
     """
-    return PictureFolder(_files(value))
+    return ImageFolder(_files(value))
 
 
 def _files(value: str) -> Files:
@@ -160,7 +160,7 @@ def _of_archive(value: str, archive: archives.Archive) -> Listed:
 
 
 def _not_empty(value: str, files: Listed) -> Listed:
-    if not files.pictures:
+    if not files.images:
         raise UserError(
             f"--images={urls.shown(value)} holds no file, or is no folder: name the folder or the zip archive of the posters"
         )

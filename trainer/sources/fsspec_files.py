@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from trainer.dataset.rejects import Reason
 from trainer.errors import Ended, LostService, UserError
 from trainer.images import decode
-from trainer.images.decode import PictureError
+from trainer.images.decode import ImageError
 from trainer.storage import urls
 
 _T = TypeVar("_T")
@@ -43,7 +43,7 @@ class File:
     def read(self) -> bytes:
         data = self.read_small(decode.MAX_FILE_BYTES)
         if data is None:
-            raise PictureError(Reason.TOO_LARGE, f"more than {decode.MAX_FILE_BYTES:,} bytes")
+            raise ImageError(Reason.TOO_LARGE, f"more than {decode.MAX_FILE_BYTES:,} bytes")
         return data
 
     def read_small(self, most: int) -> bytes | None:
@@ -57,7 +57,7 @@ class File:
         try:
             data = _patiently(self.folder, beginning)
         except FileNotFoundError:
-            raise PictureError(Reason.NO_PICTURE, "no such file") from None
+            raise ImageError(Reason.NO_PICTURE, "no such file") from None
         return data if len(data) <= most else None
 
 
@@ -133,7 +133,7 @@ def below(folder: str) -> Iterator[tuple[str, File]]:
 
     def found() -> list[tuple[str, File]]:
         system, root = _file_system(folder)
-        if _is_web(folder):
+        if urls.is_web(folder):
             return [
                 (unquote(path.removeprefix(f"{root.rstrip('/')}/")), File(folder, path, None)) for path in _crawled(system, root)
             ]
@@ -169,17 +169,13 @@ def _crawled(system: Any, root: str) -> Iterator[str]:
                 waiting.append(path)
 
 
-def _is_web(url: str) -> bool:
-    return url.startswith(("http://", "https://"))
-
-
 @functools.cache
 def _file_system(url: str) -> tuple[Any, str]:
     """Returns the file system of a URL, and what it calls the file there."""
     import fsspec
 
     # aiohttp, unlike all others, does not ask the environment for a proxy unless it is told to.
-    options = {"client_kwargs": {"trust_env": True}} if _is_web(url) else {}
+    options = {"client_kwargs": {"trust_env": True}} if urls.is_web(url) else {}
     try:
         return fsspec.url_to_fs(url, **options)
     except ImportError as error:
@@ -191,7 +187,7 @@ def _file_system(url: str) -> tuple[Any, str]:
 def _beginning(system: Any, path: str, most: int) -> bytes:
     """Reads a file of unknown size, but not more than so many bytes."""
     # Without blocks a file on the web is one stream, of which no more comes than is taken.
-    options = {"block_size": 0} if _is_web(path) else {}
+    options = {"block_size": 0} if urls.is_web(path) else {}
     data = b""
     with system.open(path, "rb", **options) as file:
         while len(data) < most and (piece := file.read(most - len(data))):
@@ -216,7 +212,7 @@ def _explained(url: str) -> Iterator[None]:
     """Turns the errors of a file system, of which each has its own, into those of the contract."""
     try:
         yield
-    except (Ended, PictureError):
+    except (Ended, ImageError):
         raise
     except Exception as error:
         raise _meaning(url, error) from error
@@ -243,7 +239,7 @@ def _meaning(url: str, error: BaseException) -> Exception:
 
 
 def _lacks(url: str, error: ImportError) -> UserError:
-    remedy = "pip install 'poster-trainer[fsspec]'" if _is_web(url) else "install that package with pip"
+    remedy = "pip install 'poster-trainer[fsspec]'" if urls.is_web(url) else "install that package with pip"
     return UserError(f"{urls.shown(url)} needs a package that is not installed ({urls.cleaned(str(error))}): {remedy}")
 
 

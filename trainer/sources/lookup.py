@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Protocol
 
-from trainer.catalog import cells
 from trainer.dataset.rejects import Reason
-from trainer.images.decode import PictureError
+from trainer.images import formats
+from trainer.images.decode import ImageError
 
-_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")  # Of pictures with the same name, the first one counts.
 _DRIVE = re.compile(r"[A-Za-z]:")
 _MAC_FOLDER = "__MACOSX"  # What macOS adds to its archives: files of other content with the names of the pictures.
 
 
-class Picture(Protocol):
+class ImageFile(Protocol):
     """A picture file, wherever it is; small, and can be sent to another process."""
 
     @property
@@ -54,7 +53,7 @@ class Files(Protocol):
     def paths(self) -> Iterable[str]:
         """Returns the paths of all files from the folder, with slashes."""
 
-    def get(self, path: str) -> Picture | None:
+    def get(self, path: str) -> ImageFile | None:
         """Returns the file with a path, one without `..`, or None where there is none.
 
         Raises:
@@ -67,29 +66,29 @@ class Listed:
     """The files that a listing names; no other can be reached."""
 
     name: str
-    pictures: Mapping[str, Picture]
+    images: Mapping[str, ImageFile]
 
     def paths(self) -> Iterable[str]:
-        return self.pictures
+        return self.images
 
-    def get(self, path: str) -> Picture | None:
-        return self.pictures.get(path)
+    def get(self, path: str) -> ImageFile | None:
+        return self.images.get(path)
 
 
-def listed(name: str, pictures: Iterable[tuple[str, Picture]]) -> Listed:
+def listed(name: str, images: Iterable[tuple[str, ImageFile]]) -> Listed:
     """Returns the files of a listing, without the marks of folders and names that a folder's file cannot have."""
-    found: dict[str, Picture] = {}
-    for path, picture in pictures:
+    found: dict[str, ImageFile] = {}
+    for path, image in images:
         inside = posixpath.normpath(path)
         if path.endswith("/") or inside.startswith("/") or inside in (".", "..") or inside.startswith("../"):
             continue
         # Cloud Storage tells a//b from a/b; who has the exact name is meant.
         if inside == path or inside not in found:
-            found[inside] = picture
+            found[inside] = image
     return Listed(name, found)
 
 
-class PictureFolder:
+class ImageFolder:
     """A folder of pictures, with those of its subfolders; its listing is read once.
 
     A path from a CSV never leads out of the folder, neither by `..` nor as an absolute path nor through a symbolic link.
@@ -99,7 +98,7 @@ class PictureFolder:
         self._files = files
         self._by_name, self._only_top = _index(files.paths())
 
-    def find(self, name: str) -> Picture:
+    def find(self, name: str) -> ImageFile:
         """Finds a picture.
 
         Args:
@@ -115,21 +114,21 @@ class PictureFolder:
         """
         path = name.replace("\\", "/")
         if path.startswith("/") or _DRIVE.match(path):
-            raise PictureError(Reason.OUTSIDE_FOLDER, f"{name!r} is an absolute path")
+            raise ImageError(Reason.OUTSIDE_FOLDER, f"{name!r} is an absolute path")
         for candidate in self._candidates(path):
             inside = posixpath.normpath(candidate)
             try:
                 if inside == ".." or inside.startswith("../"):
                     raise LeadsOut
-                picture = self._files.get(inside)
+                image = self._files.get(inside)
             except LeadsOut:
-                raise PictureError(Reason.OUTSIDE_FOLDER, f"{name!r} leads out of the folder of the pictures") from None
-            if picture is not None:
-                return picture
-        raise PictureError(Reason.NO_PICTURE, f"no picture {name!r} in the folder")
+                raise ImageError(Reason.OUTSIDE_FOLDER, f"{name!r} leads out of the folder of the pictures") from None
+            if image is not None:
+                return image
+        raise ImageError(Reason.NO_PICTURE, f"no picture {name!r} in the folder")
 
     def _candidates(self, path: str) -> Iterable[str]:
-        if "/" in path or cells.names_picture(path):
+        if "/" in path or formats.is_image_name(path.strip()):
             yield path
             parts = PurePosixPath(path).parts
             if parts[1:] and parts[0] == self._files.name:
@@ -150,12 +149,12 @@ def _index(paths: Iterable[str]) -> tuple[dict[str, str], str | None]:
     tops: set[str | None] = set()
     for path in paths:
         file = PurePosixPath(path)
-        if file.suffix.lower() not in _EXTENSIONS or _MAC_FOLDER in file.parts:
+        if file.suffix.lower() not in formats.EXTENSIONS or _MAC_FOLDER in file.parts:
             continue
         tops.add(file.parts[0] if len(file.parts) > 1 else None)
         place = file.with_suffix("")
         # Higher up first, then the commoner extension; the path itself makes the choice independent of the listing's order.
-        candidate = (len(place.parts), _EXTENSIONS.index(file.suffix.lower()), file.parts, path)
+        candidate = (len(place.parts), formats.EXTENSIONS.index(file.suffix.lower()), file.parts, path)
         for key in {place.name, place.as_posix()}:
             found[key] = min(candidate, found.get(key, candidate))
     only_top = tops.pop() if len(tops) == 1 else None

@@ -14,7 +14,7 @@ from urllib3.exceptions import MaxRetryError
 
 from trainer.dataset.rejects import Reason
 from trainer.images import decode
-from trainer.images.decode import PictureError
+from trainer.images.decode import ImageError
 from trainer.process.progress import progress
 
 MAX_BYTES = 20_000_000
@@ -35,7 +35,7 @@ def default_cache_dir() -> Path:
 
 def fetch(
     urls: Sequence[str], *, cache_dir: Path, max_bytes: int = MAX_BYTES, retry: Retry = _RETRY
-) -> dict[str, Path | PictureError]:
+) -> dict[str, Path | ImageError]:
     """Fetches pictures, 16 at a time, each at most once for one cache.
 
     Busy servers (429, 5xx) and connections that fail or break off are tried again. Redirects are followed to http and https only. A
@@ -55,7 +55,7 @@ def fetch(
       OSError: the cache cannot be written.
     """
     cache_dir.mkdir(parents=True, exist_ok=True)
-    fetched: dict[str, Path | PictureError] = {}
+    fetched: dict[str, Path | ImageError] = {}
     missing: dict[str, Path] = {}
     for url in dict.fromkeys(urls):
         file = cache_dir / hashlib.sha256(url.encode()).hexdigest()
@@ -86,13 +86,13 @@ class _Sessions(threading.local):
         self.session.headers.update({"Accept-Encoding": "identity", "User-Agent": "poster-trainer"})
 
 
-def _fetch_one(sessions: _Sessions, url: str, file: Path, max_bytes: int, retry: Retry) -> Path | PictureError:
+def _fetch_one(sessions: _Sessions, url: str, file: Path, max_bytes: int, retry: Retry) -> Path | ImageError:
     try:
         content = _download(sessions.session, url, max_bytes, retry)
-    except PictureError as error:
+    except ImageError as error:
         return error
     if decode.format_of(content) is None:  # A page that says that it is sorry, say: it may be another tomorrow.
-        return PictureError(Reason.UNSUPPORTED_FORMAT, f"the server sent neither JPEG, PNG nor WebP but {content[:8]!r}")
+        return ImageError(Reason.UNSUPPORTED_FORMAT, f"the server sent neither JPEG, PNG nor WebP but {content[:8]!r}")
     partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
     try:
         partial.write_bytes(content)
@@ -111,15 +111,15 @@ def _download(session: requests.Session, url: str, max_bytes: int, retry: Retry)
                 if response.ok:
                     return b"".join(_body(response, max_bytes))
                 answer = response.raw
-                failure = PictureError(Reason.NOT_FETCHED, f"the server answered {response.status_code}")
+                failure = ImageError(Reason.NOT_FETCHED, f"the server answered {response.status_code}")
                 if response.status_code not in _RETRIED_STATUS:
                     raise failure
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError):
-            failure = PictureError(Reason.NOT_FETCHED, "no connection to the server, or it broke off")
+            failure = ImageError(Reason.NOT_FETCHED, "no connection to the server, or it broke off")
         except requests.TooManyRedirects:
-            raise PictureError(Reason.NOT_FETCHED, "too many redirects") from None
+            raise ImageError(Reason.NOT_FETCHED, "too many redirects") from None
         except (requests.RequestException, ValueError):
-            raise PictureError(Reason.NOT_FETCHED, "no valid http address, or a redirect to none") from None
+            raise ImageError(Reason.NOT_FETCHED, "no valid http address, or a redirect to none") from None
         try:
             retry = retry.increment("GET", url)
         except MaxRetryError:
@@ -133,7 +133,7 @@ def _body(response: requests.Response, max_bytes: int) -> Iterator[bytes]:
     for chunk in response.iter_content(_CHUNK_BYTES):
         received += len(chunk)
         if received > max_bytes:
-            raise PictureError(Reason.TOO_LARGE, f"more than {max_bytes:,} bytes")
+            raise ImageError(Reason.TOO_LARGE, f"more than {max_bytes:,} bytes")
         if time.monotonic() > deadline:
-            raise PictureError(Reason.NOT_FETCHED, f"not whole after {_LONGEST_DOWNLOAD_S} seconds")
+            raise ImageError(Reason.NOT_FETCHED, f"not whole after {_LONGEST_DOWNLOAD_S} seconds")
         yield chunk

@@ -4,8 +4,14 @@ import re
 
 from trainer.storage import objects
 
+_WEB = re.compile(r"https?://", re.IGNORECASE)
 _USERINFO = re.compile(r"(?<=://)[^/\s]*@")
 _QUERY = re.compile(r"\?\S*")
+
+
+def is_web(url: str) -> bool:
+    """Returns whether a text begins as an http or https URL does."""
+    return _WEB.match(url) is not None
 
 
 def shown(url: str) -> str:

@@ -109,7 +109,7 @@ def train(
         split = dataset.split("train")
         loss = objective.GenreLoss()
         compile_network(network, job, loss)
-    network.more_figures = vote.figures
+    network.more_metrics = vote.figures
     training_state = checkpoints.TrainingState(network, job_dir, writes=cluster.is_chief, check=check)
     if training_state.restore():
         _log.info("resuming at step %d of %d", training_state.progress.step, last)
@@ -130,7 +130,7 @@ def train(
 
     def validate() -> dict[str, float | None]:
         with stop.at_once():
-            return evaluate.epoch_figures(validation, loss)
+            return evaluate.epoch_metrics(validation, loss)
 
     on_terminal = cluster.is_chief and sys.stdout.isatty() and job.log_format != "json"
     # At an epoch's end each adds to its figures, or keeps them, in this order.

@@ -138,9 +138,9 @@ def test_the_picture_is_found_by_name_or_content_of_its_column(read):
         '114709,http://films.example/title/tt114709,Toy,Comedy|Drama,"https://films.example/a._V1_CR0,0,182,268_AL_.jpg"\n'
         "113497,http://films.example/title/tt113497,Jumanji,Comedy,\n"
     )
-    assert [film.picture for film in urls.films] == ["https://films.example/a._V1_CR0,0,182,268_AL_.jpg", "113497"]
+    assert [film.image for film in urls.films] == ["https://films.example/a._V1_CR0,0,182,268_AL_.jpg", "113497"]
     paths = read("where,what\nposters\\a.jpg,Drama\nposters\\b.PNG,War\n")
-    assert [(film.id, film.picture) for film in paths.films] == [
+    assert [(film.id, film.image) for film in paths.films] == [
         ("posters\\a.jpg", "posters\\a.jpg"),
         ("posters\\b.PNG", "posters\\b.PNG"),
     ]
@@ -149,7 +149,7 @@ def test_the_picture_is_found_by_name_or_content_of_its_column(read):
 def test_flags_choose_columns(read):
     content = "a,b,c,d,e\n1,x,War,Drama,val\n2,y,Drama,War,TRAIN\n3,z,War,War,later\n"
     found = read(content, id="b", image="a", genres="d", split="e")
-    assert [(film.id, film.picture, film.genres, film.split) for film in found.films] == [
+    assert [(film.id, film.image, film.genres, film.split) for film in found.films] == [
         ("x", "1", ("Drama",), "validation"),
         ("y", "2", ("War",), "train"),
     ]

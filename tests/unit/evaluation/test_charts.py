@@ -47,8 +47,8 @@ def assess(predictions, thresholds, *, temperature=1.5):
 
 def draw_all(predictions, figures):
     random = np.random.default_rng(1)
-    pictures = {film: random.integers(0, 255, (48, 32, 3), np.uint8) for film in predictions.ids}
-    sample = {film: pictures[film] for film in predictions.ids[:8]}
+    images = {film: random.integers(0, 255, (48, 32, 3), np.uint8) for film in predictions.ids}
+    sample = {film: images[film] for film in predictions.ids[:8]}
     return {
         "loss": charts.loss(HISTORY),
         "confusion": charts.confusion(predictions, figures),
@@ -56,7 +56,7 @@ def draw_all(predictions, figures):
         "pr_curves": charts.pr_curves(predictions, figures),
         "frequencies": charts.frequencies(figures, {"Drama": 7}, 10),
         "posters": examples.posters(predictions, figures, sample),
-        "extremes": extremes.posters(predictions, figures, pictures),
+        "extremes": extremes.posters(predictions, figures, images),
         "calibration": charts.calibration(figures),
     }
 

@@ -49,7 +49,7 @@ def write(folder, *, made=None, history=HISTORY, config=None, posters=3):
         history=history,
         config={"model": "resnet", "seed": 0} if config is None else config,
         sample=predictions.ids[:posters],
-        pictures={film: np.full((24, 16, 3), 90, np.uint8) for film in predictions.ids},
+        images={film: np.full((24, 16, 3), 90, np.uint8) for film in predictions.ids},
         train_genre_counts=dict.fromkeys(predictions.genres, 5),
         train_examples=20,
     )

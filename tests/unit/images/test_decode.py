@@ -16,7 +16,7 @@ from PIL import Image
 
 from trainer.dataset.rejects import Reason
 from trainer.images import decode
-from trainer.images.decode import PictureError
+from trainer.images.decode import ImageError
 
 HEIGHT, WIDTH = 48, 32
 
@@ -84,21 +84,21 @@ def test_16_bits_of_grey_are_scaled_and_not_clipped():
 
 @pytest.mark.parametrize("format", ["PNG", "WEBP"])
 def test_transparency_shows_white(format: str):
-    picture = drawn().convert("RGBA")
+    image = drawn().convert("RGBA")
     alpha = np.full((96, 64), 255, np.uint8)
     alpha[:48, :32] = 0
     alpha[:48, 32:] = 128
-    picture.putalpha(Image.fromarray(alpha))
+    image.putalpha(Image.fromarray(alpha))
     options = {"lossless": True} if format == "WEBP" else {}
-    found = corners(seen(encoded(picture, format, **options)))
+    found = corners(seen(encoded(image, format, **options)))
     np.testing.assert_allclose(found[0], [(255, 255, 255), (142, 227, 142)], atol=2)
 
 
 @pytest.mark.parametrize("mode", ["P", "L", "RGB"])
 def test_a_transparent_colour_shows_white(mode: str):
-    picture = Image.new("RGB", (64, 96), "black").convert(mode)
-    transparent = (0, 0, 0) if mode == "RGB" else picture.getpixel((0, 0))
-    assert (seen(encoded(picture, "PNG", transparency=transparent)) == 255).all()
+    image = Image.new("RGB", (64, 96), "black").convert(mode)
+    transparent = (0, 0, 0) if mode == "RGB" else image.getpixel((0, 0))
+    assert (seen(encoded(image, "PNG", transparency=transparent)) == 255).all()
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
@@ -193,7 +193,7 @@ def test_bad_pictures_are_refused_by_name(data: bytes, reason: Reason):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", ResourceWarning)  # Of what other tests left, which may be collected just here.
-        with pytest.raises(PictureError) as caught:
+        with pytest.raises(ImageError) as caught:
             seen(data)
     assert caught.value.reason is reason
     assert caught.value.detail
@@ -204,7 +204,7 @@ def test_every_prefix_of_a_picture_is_a_picture_or_refused():
         for size in range(0, len(whole), 7):
             try:
                 seen(whole[:size])
-            except PictureError as error:
+            except ImageError as error:
                 assert error.reason in (Reason.EMPTY, Reason.TRUNCATED, Reason.UNSUPPORTED_FORMAT), size
 
 
@@ -219,7 +219,7 @@ def test_what_is_no_file_or_never_ends_is_not_read(tmp_path: Path):
     (tmp_path / "zero.jpg").symlink_to("/dev/zero")
     found = {}
     for path in (tmp_path / "none.jpg", tmp_path / "pipe.jpg", tmp_path / "zero.jpg", tmp_path, Path("x\0.jpg")):
-        with pytest.raises(PictureError) as caught:
+        with pytest.raises(ImageError) as caught:
             decode.read(path)
         assert caught.value.reason is Reason.NO_PICTURE
         found[path.name] = caught.value.detail
@@ -240,7 +240,7 @@ def test_a_file_system_that_is_away_is_no_fault_of_the_picture(tmp_path: Path, m
         with pytest.raises(OSError, match=re.escape(os.strerror(number))):
             decode.read(tmp_path / "a.jpg")
     fail(errno.EACCES)
-    with pytest.raises(PictureError, match="it cannot be read: Permission denied"):
+    with pytest.raises(ImageError, match="it cannot be read: Permission denied"):
         decode.read(tmp_path / "a.jpg")
 
 
@@ -248,7 +248,7 @@ def test_a_file_that_is_too_long_is_not_read_to_its_end(tmp_path: Path):
     path = tmp_path / "long.jpg"
     path.touch()
     os.truncate(path, 1 << 40)
-    with pytest.raises(PictureError) as caught:
+    with pytest.raises(ImageError) as caught:
         decode.read(path)
     assert caught.value.reason is Reason.TOO_LARGE
     assert caught.value.detail == "more than 268,435,456 bytes"

@@ -20,7 +20,7 @@ HEIGHT, WIDTH = 96, 64
 ODD_IMAGES = Path(__file__).parents[3].parent / "shared" / "data" / "odd_images"
 
 
-def picture(width: int = 90, height: int = 130) -> Image.Image:
+def image(width: int = 90, height: int = 130) -> Image.Image:
     """Soft colours with a hard-edged shape, no two corners alike."""
     coarse = Image.frombytes("RGB", (4, 6), random.Random(7).randbytes(4 * 6 * 3))
     image = coarse.resize((width, height), Image.Resampling.BICUBIC)
@@ -46,33 +46,33 @@ def grey_16_bit() -> Image.Image:
 
 
 PNG_AND_WEBP: dict[str, Callable[[], bytes]] = {
-    "PNG RGB": lambda: file(picture(), "PNG"),
-    "PNG grey": lambda: file(picture().convert("L"), "PNG"),
-    "PNG grey and alpha": lambda: file(transparent(picture().convert("L")), "PNG"),
-    "PNG RGBA": lambda: file(transparent(picture()), "PNG"),
-    "PNG palette of 200": lambda: file(picture().quantize(200), "PNG"),
-    "PNG palette of 16": lambda: file(picture().quantize(16), "PNG"),
-    "PNG palette of 2": lambda: file(picture().quantize(2), "PNG"),
-    "PNG palette with a transparent colour": lambda: file(picture().quantize(16), "PNG", transparency=3),
-    "PNG palette with alpha": lambda: file(picture().quantize(200), "PNG", transparency=bytes(range(200))),
-    "PNG black and white": lambda: file(picture().convert("1"), "PNG"),
-    "PNG RGB with a transparent colour": lambda: file(picture(), "PNG", transparency=(0, 0, 0)),
-    "WebP": lambda: file(picture(), "WEBP"),
-    "WebP with alpha": lambda: file(transparent(picture()), "WEBP"),
-    "WebP lossless with alpha": lambda: file(transparent(picture()), "WEBP", lossless=True, exact=True),
-    "WebP grey": lambda: file(picture().convert("L"), "WEBP"),
+    "PNG RGB": lambda: file(image(), "PNG"),
+    "PNG grey": lambda: file(image().convert("L"), "PNG"),
+    "PNG grey and alpha": lambda: file(transparent(image().convert("L")), "PNG"),
+    "PNG RGBA": lambda: file(transparent(image()), "PNG"),
+    "PNG palette of 200": lambda: file(image().quantize(200), "PNG"),
+    "PNG palette of 16": lambda: file(image().quantize(16), "PNG"),
+    "PNG palette of 2": lambda: file(image().quantize(2), "PNG"),
+    "PNG palette with a transparent colour": lambda: file(image().quantize(16), "PNG", transparency=3),
+    "PNG palette with alpha": lambda: file(image().quantize(200), "PNG", transparency=bytes(range(200))),
+    "PNG black and white": lambda: file(image().convert("1"), "PNG"),
+    "PNG RGB with a transparent colour": lambda: file(image(), "PNG", transparency=(0, 0, 0)),
+    "WebP": lambda: file(image(), "WEBP"),
+    "WebP with alpha": lambda: file(transparent(image()), "WEBP"),
+    "WebP lossless with alpha": lambda: file(transparent(image()), "WEBP", lossless=True, exact=True),
+    "WebP grey": lambda: file(image().convert("L"), "WEBP"),
 }
 JPEG: dict[str, Callable[[], bytes]] = {
-    "JPEG": lambda: file(picture(), "JPEG"),
-    "JPEG without subsampling": lambda: file(picture(), "JPEG", subsampling=0),
-    "JPEG with odd sides": lambda: file(picture(91, 133), "JPEG"),
-    "JPEG progressive": lambda: file(picture(), "JPEG", progressive=True),
-    "JPEG grey": lambda: file(picture().convert("L"), "JPEG"),
-    "JPEG read at 1/2": lambda: file(picture(300, 420), "JPEG"),
-    "JPEG read at 1/8": lambda: file(picture(1100, 1700), "JPEG"),
+    "JPEG": lambda: file(image(), "JPEG"),
+    "JPEG without subsampling": lambda: file(image(), "JPEG", subsampling=0),
+    "JPEG with odd sides": lambda: file(image(91, 133), "JPEG"),
+    "JPEG progressive": lambda: file(image(), "JPEG", progressive=True),
+    "JPEG grey": lambda: file(image().convert("L"), "JPEG"),
+    "JPEG read at 1/2": lambda: file(image(300, 420), "JPEG"),
+    "JPEG read at 1/8": lambda: file(image(1100, 1700), "JPEG"),
 }
 ROUNDED: dict[str, Callable[[], bytes]] = {
-    "JPEG CMYK": lambda: file(picture().convert("CMYK"), "JPEG"),
+    "JPEG CMYK": lambda: file(image().convert("CMYK"), "JPEG"),
     "PNG grey of 16 bits": lambda: file(grey_16_bit(), "PNG"),
 }
 
@@ -139,7 +139,7 @@ def test_exif_orientation_is_applied_as_in_training(format: str, orientation: in
     exif.endian = order
     exif[0x010F] = "a maker, so that the orientation is not the first entry"
     exif[0x0112] = orientation
-    by_tf, by_pil = decoded_twice(file(picture(), format, exif=exif.tobytes()))
+    by_tf, by_pil = decoded_twice(file(image(), format, exif=exif.tobytes()))
     assert_close(by_tf, by_pil, greatest=1, mean=0.05)
     assert (by_tf.shape[0] < by_tf.shape[1]) == (orientation >= 5)
 
@@ -148,14 +148,14 @@ def test_the_scale_of_a_jpeg_on_its_side_is_chosen_by_its_upright_sides() -> Non
     exif = Image.Exif()
     exif[0x0112] = 6
     # Upright it is 270 x 400 pixels, of which a quarter is enough for 64 x 96. As stored it seems not high enough.
-    by_tf, by_pil = decoded_twice(file(picture(400, 270), "JPEG", exif=exif.tobytes()))
+    by_tf, by_pil = decoded_twice(file(image(400, 270), "JPEG", exif=exif.tobytes()))
     assert by_tf.shape == (100, 68, 3)
     assert_close(by_tf, by_pil, greatest=1, mean=0.05)
 
 
 def exif_jpeg(payload: bytes) -> bytes:
     """A JPEG whose EXIF segment holds `payload`."""
-    plain = file(picture(), "JPEG")
+    plain = file(image(), "JPEG")
     segment = b"Exif\0\0" + payload
     return plain[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + plain[2:]
 
@@ -199,7 +199,7 @@ def test_no_garbage_breaks_the_search_for_an_orientation() -> None:
     exif[0x0112] = 6
     for format, reader in readers.items():
         read = tf.function(reader, input_signature=[tf.TensorSpec([None], tf.uint8)])
-        good = file(picture(20, 30), format, exif=exif.tobytes())
+        good = file(image(20, 30), format, exif=exif.tobytes())
         for _ in range(100):
             bad = bytearray(good[: rng.randint(0, len(good))])
             for _ in range(min(len(bad), 8)):
@@ -236,7 +236,7 @@ def orientation_of(data: bytes) -> int:
 
 
 def animation() -> bytes:
-    return file(picture(), "WEBP", save_all=True, append_images=[picture().rotate(180)])
+    return file(image(), "WEBP", save_all=True, append_images=[image().rotate(180)])
 
 
 @pytest.mark.parametrize(
@@ -248,11 +248,11 @@ def animation() -> bytes:
         b"RIFF\0\0\0\0WEBP",
         b"\xff\xd8\xff",
         b"\x89PNG\r\n\x1a\n",
-        file(picture(), "GIF"),
-        file(picture(), "BMP"),
-        file(picture(), "JPEG")[:1500],
-        file(picture(), "PNG")[:1500],
-        file(picture(), "WEBP")[:500],
+        file(image(), "GIF"),
+        file(image(), "BMP"),
+        file(image(), "JPEG")[:1500],
+        file(image(), "PNG")[:1500],
+        file(image(), "WEBP")[:500],
         animation(),  # Handed to TensorFlow's decoder it would end the process.
     ],
 )
@@ -269,25 +269,25 @@ def png_of(width: int, height: int) -> bytes:
 
 
 def jpeg_of(width: int, height: int) -> bytes:
-    data = file(picture(), "JPEG")
+    data = file(image(), "JPEG")
     frame = data.index(b"\xff\xc0") + 5
     return data[:frame] + struct.pack(">HH", height, width) + data[frame + 4 :]
 
 
 def webp_of(width: int, height: int) -> bytes:
-    data = file(picture(), "WEBP")
+    data = file(image(), "WEBP")
     assert data[12:16] == b"VP8 "
     return data[:26] + struct.pack("<HH", width, height) + data[30:]
 
 
 def lossless_webp_of(width: int, height: int) -> bytes:
-    data = file(picture(), "WEBP", lossless=True)
+    data = file(image(), "WEBP", lossless=True)
     assert data[12:16] == b"VP8L"
     return data[:21] + struct.pack("<I", (width - 1) | (height - 1) << 14) + data[25:]
 
 
 def extended_webp_of(width: int, height: int) -> bytes:
-    data = file(transparent(picture()), "WEBP")
+    data = file(transparent(image()), "WEBP")
     assert data[12:16] == b"VP8X"
     return data[:24] + struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3] + data[30:]
 
@@ -301,7 +301,7 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded_as_in_trai
     too_many = SIZED[kind](*sides)
     with pytest.raises(tf.errors.InvalidArgumentError, match="more than 100,000,000 pixels"):
         decode_in_graph()(too_many)
-    with pytest.raises(decode.PictureError):
+    with pytest.raises(decode.ImageError):
         decode.decode(too_many, height=HEIGHT, width=WIDTH)
 
 
@@ -317,7 +317,7 @@ def test_sides_whose_product_overflows_are_refused(side: int) -> None:
 
 
 def test_a_header_that_is_not_where_it_belongs_is_not_looked_for() -> None:
-    good = file(picture(), "PNG")
+    good = file(image(), "PNG")
     hidden = good[:8] + png_chunk(b"teSt", bytes(16)) + good[8:]
     with pytest.raises(tf.errors.InvalidArgumentError, match="does not begin with its header"):
         decode_in_graph()(hidden)

@@ -81,8 +81,8 @@ def test_a_job_that_goes_on_mixes_as_if_it_had_not_stopped(dataset):
 
 @pytest.mark.parametrize(("workers", "replicas"), [(2, 2), (1, 4)])
 def test_workers_and_replicas_mix_the_same_films_as_one_device(dataset, workers, replicas):
-    pictures, targets, _ = films(dataset)
+    images, targets, _ = films(dataset)
     for worker in range(workers):
         own, labels, positions = films(dataset, worker=worker, workers=workers, replicas=replicas)
-        np.testing.assert_array_equal(own, pictures[positions])
+        np.testing.assert_array_equal(own, images[positions])
         np.testing.assert_array_equal(labels, targets[positions])

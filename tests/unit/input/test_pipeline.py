@@ -185,8 +185,8 @@ def test_workers_together_evaluate_every_film_once_in_equally_many_batches(tmp_p
 
 def test_single_pictures_are_read_by_row(dataset):
     ids = pipeline.read_labels(dataset, "validation").ids
-    pictures = pipeline.read_pictures(dataset, "validation", [7, 2])
-    assert {drawn.film_id(drawn.film_of(pictures[row])) for row in (7, 2)} == {ids[7], ids[2]}
+    images = pipeline.read_images(dataset, "validation", [7, 2])
+    assert {drawn.film_id(drawn.film_of(images[row])) for row in (7, 2)} == {ids[7], ids[2]}
 
 
 def test_a_batch_larger_than_an_epoch_is_refused(dataset):

@@ -144,7 +144,7 @@ def test_results_are_cleared_with_what_was_evaluated_beside_them(describe):
 def test_an_evaluation_of_another_split_or_data_set_has_a_folder_of_its_own(tmp_path):
     job = epath.Path(tmp_path / "job")
     folders = [
-        job_dir.place_evaluation(job, split, other_data=other, output=None)
+        job_dir.evaluation_folder(job, split, other_data=other, output=None)
         for split, other in (("test", None), ("train", None), ("test", "0123456789abcdef"), ("test", "1123456789abcdef"))
     ]
     names = ["evaluation-test", "evaluation-train", "evaluation-test-0123456789ab", "evaluation-test-1123456789ab"]
@@ -156,10 +156,10 @@ def test_an_evaluation_does_not_replace_the_jobs_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for output in ("job/evaluation", f"{job}/evaluation/", f"{job}/model/../evaluation"):
         with pytest.raises(UserError, match=r"--output=.*/evaluation.* holds the job's own figures and thresholds: name another"):
-            job_dir.place_evaluation(job, "test", other_data=None, output=output)
+            job_dir.evaluation_folder(job, "test", other_data=None, output=output)
     with pytest.raises(UserError, match="holds the job's own"):
-        job_dir.place_evaluation(epath.Path("gs://posters/job"), "test", other_data=None, output="gs://posters/job/evaluation")
-    asked = job_dir.place_evaluation(job, "test", other_data="0123", output=f"{job}/evaluation-mine")
+        job_dir.evaluation_folder(epath.Path("gs://posters/job"), "test", other_data=None, output="gs://posters/job/evaluation")
+    asked = job_dir.evaluation_folder(job, "test", other_data="0123", output=f"{job}/evaluation-mine")
     assert asked == job / "evaluation-mine"
 
 

@@ -59,12 +59,12 @@ def test_what_a_film_sees_does_not_depend_on_who_holds_it():
 
 def test_augmentation_and_dropout_change_with_step_and_place_and_only_in_training():
     network = build(model="cnn", augment="light")
-    same_picture = {**batch(), "image": tf.repeat(batch()["image"][:1], BATCH, 0)}
-    logits = network(same_picture, training=True).numpy()
+    same_image = {**batch(), "image": tf.repeat(batch()["image"][:1], BATCH, 0)}
+    logits = network(same_image, training=True).numpy()
     assert len(np.unique(logits.round(6), axis=0)) == BATCH
-    later = network({**same_picture, "position": batch(step=4)["position"]}, training=True).numpy()
+    later = network({**same_image, "position": batch(step=4)["position"]}, training=True).numpy()
     assert (logits != later).any(axis=1).all()
-    still = network(same_picture, training=False).numpy()
+    still = network(same_image, training=False).numpy()
     np.testing.assert_allclose(still, np.repeat(still[:1], BATCH, 0), atol=1e-6)
 
 
@@ -100,20 +100,20 @@ def test_random_numbers_are_uniform_and_streams_are_apart():
 
 
 class TestAugment:
-    def pictures(self, height=40, width=30):
+    def images(self, height=40, width=30):
         rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
         one = np.stack([rows / height, columns / width, np.full_like(rows, 0.5)], axis=-1)
         return tf.constant(np.repeat(one[np.newaxis], BATCH, 0))
 
-    def apply(self, strength, pictures=None):
+    def apply(self, strength, images=None):
         layer = augment.Augment(strength, seed=0, batch_size=BATCH)
-        return layer((self.pictures() if pictures is None else pictures, batch()["position"]), training=True).numpy()
+        return layer((self.images() if images is None else images, batch()["position"]), training=True).numpy()
 
     def test_crops_show_a_part_of_the_picture_sometimes_flipped(self):
         changed = self.apply(augment.Strength(smallest_area=0.4, aspect=1.0, brightness=0, contrast=0))
         flipped = 0
-        for picture in changed:
-            rows, columns = picture[:, :, 0].mean(axis=1), picture[:, :, 1].mean(axis=0)
+        for image in changed:
+            rows, columns = image[:, :, 0].mean(axis=1), image[:, :, 1].mean(axis=0)
             assert (np.diff(rows) >= 0).all(), "a poster is never upside down"
             rising = columns[-1] > columns[0]
             flipped += not rising
@@ -131,8 +131,8 @@ class TestAugment:
 
     def test_the_weakest_strength_changes_nothing_but_the_side(self):
         changed = self.apply(augment.Strength(smallest_area=1, aspect=1, brightness=0, contrast=0))
-        for picture, original in zip(changed, self.pictures().numpy(), strict=True):
-            nearer = min(np.abs(picture - side).max() for side in (original, original[:, ::-1]))
+        for image, original in zip(changed, self.images().numpy(), strict=True):
+            nearer = min(np.abs(image - side).max() for side in (original, original[:, ::-1]))
             assert nearer < 1e-5
 
     def test_values_stay_in_range(self):

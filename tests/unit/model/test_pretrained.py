@@ -64,8 +64,8 @@ def moved(network, *, multiplier, rate):
 
 def test_the_weights_of_a_file_go_in(original, begun):
     features = keras.Model(begun.inputs, begun.pretrained.backbone.get_output_at(-1))(FEATURES, training=True)
-    pictures = (tf.cast(FEATURES["image"], tf.float32) - 127) / 128
-    np.testing.assert_allclose(features, original(pictures, training=False), atol=1e-4)
+    images = (tf.cast(FEATURES["image"], tf.float32) - 127) / 128
+    np.testing.assert_allclose(features, original(images, training=False), atol=1e-4)
     assert np.ptp(features) > 0.01
 
 
@@ -191,7 +191,7 @@ def shortened(monkeypatch):
     ("name", "application", "preprocess"),
     [
         # Its preprocessing is layers of its own.
-        ("efficientnet_v2_b0", keras.applications.EfficientNetV2B0, lambda pictures: pictures),
+        ("efficientnet_v2_b0", keras.applications.EfficientNetV2B0, lambda images: images),
         ("resnet50_v2", keras.applications.ResNet50V2, keras.applications.resnet_v2.preprocess_input),
     ],
 )
@@ -260,7 +260,7 @@ def test_a_download_that_fails_is_told_in_one_line_and_a_full_disk_is_none(monke
     # Where Keras calls it: what Keras makes of its errors counts.
     monkeypatch.setattr(sys.modules[keras.utils.get_file.__module__], "urlretrieve", fails)
 
-    def download(picture):
+    def download(image):
         keras.utils.get_file("a.h5", "https://example.com/a.h5", cache_dir=str(tmp_path))
 
     monkeypatch.setitem(backbones.BACKBONES, "resnet50_v2", backbones.Backbone(download, 2, -1, downloaded=download))

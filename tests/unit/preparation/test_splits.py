@@ -11,13 +11,13 @@ def film(number: int, split: str | None = None) -> Film:
     return Film(number, f"tt{number:07d}", ("Drama",), f"tt{number:07d}", split)
 
 
-def own_pictures(films: list[Film]) -> dict[str, str]:
+def own_images(films: list[Film]) -> dict[str, str]:
     return {film.id: f"picture of {film.id}" for film in films}
 
 
 def test_eight_films_of_ten_are_for_training():
     films = [film(number) for number in range(1, 5001)]
-    assigned, rejected = splits.assign(films, own_pictures(films))
+    assigned, rejected = splits.assign(films, own_images(films))
     counts = Counter(assigned.values())
     assert not rejected
     assert abs(counts["train"] - 4000) < 100
@@ -27,7 +27,7 @@ def test_eight_films_of_ten_are_for_training():
 
 def test_the_split_of_a_film_is_this_for_ever():
     films = [film(number) for number in range(1, 13)]
-    assigned, _ = splits.assign(films, own_pictures(films))
+    assigned, _ = splits.assign(films, own_images(films))
     assert [film.row for film in films if assigned[film.id] == "validation"] == [2, 5, 11]
     assert [film.row for film in films if assigned[film.id] == "test"] == [12]
 
@@ -35,14 +35,14 @@ def test_the_split_of_a_film_is_this_for_ever():
 def test_more_films_in_another_order_move_none():
     few = [film(number) for number in range(1, 101)]
     many = [film(number) for number in range(500, 0, -1)]
-    before, _ = splits.assign(few, own_pictures(few))
-    after, _ = splits.assign(many, own_pictures(many))
+    before, _ = splits.assign(few, own_images(few))
+    after, _ = splits.assign(many, own_images(many))
     assert before == {film.id: after[film.id] for film in few}
 
 
 def test_films_with_one_picture_go_with_the_first():
     films = [film(number) for number in range(1, 101)]
-    alone, _ = splits.assign(films, own_pictures(films))
+    alone, _ = splits.assign(films, own_images(films))
     first = next(film for film in films if alone[film.id] == "test")
     ordered = [first, *(film for film in films if film is not first)]
     together, rejected = splits.assign(ordered, {film.id: "the same" for film in ordered})
@@ -52,8 +52,8 @@ def test_films_with_one_picture_go_with_the_first():
 
 def test_a_column_of_splits_is_kept_and_parts_no_picture():
     films = [film(1, "test"), film(2, "test"), film(3, "train"), film(4, "train")]
-    pictures = {**own_pictures(films), films[1].id: "shared", films[2].id: "shared"}
-    assigned, rejected = splits.assign(films, pictures)
+    images = {**own_images(films), films[1].id: "shared", films[2].id: "shared"}
+    assigned, rejected = splits.assign(films, images)
     assert assigned == {films[0].id: "test", films[1].id: "test", films[3].id: "train"}
     assert [(reject.row, reject.reason, reject.detail) for reject in rejected] == [
         (3, Reason.SHARED_PICTURE, "the same picture as row 2, which is in test")

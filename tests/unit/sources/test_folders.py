@@ -22,11 +22,11 @@ from trainer.catalog.columns import Columns
 from trainer.dataset.rejects import Reason
 from trainer.errors import LostService, UserError
 from trainer.images import decode
-from trainer.images.decode import PictureError
+from trainer.images.decode import ImageError
 from trainer.preparation import decoding
 from trainer.sources import archives, folders, fsspec_files
 from trainer.sources.archives import Archive, Member
-from trainer.sources.lookup import Picture
+from trainer.sources.lookup import ImageFile
 from trainer.storage import urls
 
 CONTENT = b"picture " * 1000
@@ -45,7 +45,7 @@ def only_member(path: Path) -> Member:
 
 
 def reason(member: Member) -> tuple[Reason, str]:
-    with pytest.raises(PictureError) as caught:
+    with pytest.raises(ImageError) as caught:
         member.read()
     return caught.value.reason, caught.value.detail
 
@@ -163,7 +163,7 @@ def test_damage_anywhere_in_the_table_of_contents_is_explained_or_harmless(tmp_p
             path.write_bytes(original)
             patch(path, offset, bytes([original[offset] ^ change]))
             archives._opened.__dict__.clear()
-            with contextlib.suppress(UserError, PictureError):
+            with contextlib.suppress(UserError, ImageError):
                 assert folders.folder(str(path)).find("a").read() == CONTENT
 
 
@@ -174,7 +174,7 @@ def test_names_that_lead_out_of_an_archive_are_no_files(tmp_path: Path):
     found = folders.folder(str(tmp_path / "a.zip"))
     assert found.find("good").read() == found.find("back").read() == found.find("in/back.jpg").read() == CONTENT
     for name in ("up", "root", "folder"):
-        with pytest.raises(PictureError):
+        with pytest.raises(ImageError):
             found.find(name)
 
 
@@ -238,13 +238,13 @@ def test_only_small_pictures_are_read_ahead(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "a.jpg").write_bytes(CONTENT)
     memory = fsspec.filesystem("memory")
     memory.pipe("/small/a.jpg", CONTENT)
-    pictures: list[Picture] = [
+    images: list[ImageFile] = [
         folders.LocalFile(tmp_path / "a.jpg"),
         only_member(pack(tmp_path / "a.zip")),
         fsspec_files.File("memory://small", "/small/a.jpg", len(CONTENT)),
         fsspec_files.File("memory://small", "/small/a.jpg", None),
     ]
-    assert [decoding._read_ahead(picture) for picture in pictures] == [CONTENT] * 4
+    assert [decoding._read_ahead(image) for image in images] == [CONTENT] * 4
     asked = []
 
     def beginning(_system: object, _path: str, most: int) -> bytes:
@@ -253,9 +253,9 @@ def test_only_small_pictures_are_read_ahead(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(fsspec_files, "_beginning", beginning)
     monkeypatch.setattr(decoding, "_LARGE_BYTES", len(CONTENT) - 1)
-    assert [decoding._read_ahead(picture) for picture in pictures] == [None] * 4
+    assert [decoding._read_ahead(image) for image in images] == [None] * 4
     assert asked == [len(CONTENT)]
-    assert pictures[3].read() == CONTENT
+    assert images[3].read() == CONTENT
 
 
 # -------------------------------------------------------------------------------------------------------------------- fsspec
@@ -405,7 +405,7 @@ def test_a_folder_on_the_web_is_what_its_pages_link_to(web: str):
     found = folders.folder(f"{web}/p")
     assert found.find("1").read() == CONTENT
     assert found.find("p/deep/a b.jpg").read() == b""
-    with pytest.raises(PictureError):
+    with pytest.raises(ImageError):
         found.find("secret")
     with pytest.raises(UserError, match="there is no such folder"):
         folders.folder(f"{web}/none")
@@ -414,14 +414,14 @@ def test_a_folder_on_the_web_is_what_its_pages_link_to(web: str):
 def test_a_picture_on_the_web_that_is_gone_or_too_large_is_rejected(
     server: http.server.ThreadingHTTPServer, web: str, monkeypatch: pytest.MonkeyPatch
 ):
-    picture = folders.folder(f"{web}/p/").find("tt1")
+    image = folders.folder(f"{web}/p/").find("tt1")
     monkeypatch.setattr(decode, "MAX_FILE_BYTES", len(CONTENT) - 1)
-    with pytest.raises(PictureError) as caught:
-        picture.read()
+    with pytest.raises(ImageError) as caught:
+        image.read()
     assert caught.value.reason is Reason.TOO_LARGE
     server.files.clear()  # type: ignore[attr-defined]
-    with pytest.raises(PictureError) as caught:
-        picture.read()
+    with pytest.raises(ImageError) as caught:
+        image.read()
     assert (caught.value.reason, caught.value.detail) == (Reason.NO_PICTURE, "no such file")
 
 
@@ -451,7 +451,7 @@ def test_servers_that_refuse_or_do_not_answer(server: http.server.ThreadingHTTPS
 
 
 def test_a_stored_object_that_is_too_large_is_not_read():
-    with pytest.raises(PictureError) as caught:
+    with pytest.raises(ImageError) as caught:
         folders.StoredObject("gs://nowhere/a.jpg", decode.MAX_FILE_BYTES + 1).read()
     assert caught.value.reason is Reason.TOO_LARGE
 

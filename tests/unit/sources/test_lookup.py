@@ -8,10 +8,10 @@ import fsspec
 import pytest
 
 from trainer.dataset.rejects import Reason
-from trainer.images.decode import PictureError
+from trainer.images.decode import ImageError
 from trainer.sources import folders
 from trainer.sources.folders import LocalFile
-from trainer.sources.lookup import PictureFolder
+from trainer.sources.lookup import ImageFolder
 
 FILES = [
     *("tt0000001.jpg", "tt0000002.JPEG", "tt0000003.png", "tt0000004.webp", "notes.txt", "both.png", "both.jpg"),
@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(params=KINDS)
-def anywhere(folder: Path, request: pytest.FixtureRequest) -> PictureFolder:
+def anywhere(folder: Path, request: pytest.FixtureRequest) -> ImageFolder:
     """The same files in places of every kind that a test can have without a server."""
     match request.param:
         case "zip":
@@ -49,7 +49,7 @@ def anywhere(folder: Path, request: pytest.FixtureRequest) -> PictureFolder:
 
 
 @pytest.fixture
-def linked(folder: Path) -> PictureFolder:
+def linked(folder: Path) -> ImageFolder:
     """The folder with symbolic links."""
     (folder / "link.jpg").symlink_to(folder.parent / "secret.jpg")
     (folder / "inner.jpg").symlink_to(folder / "42.jpg")
@@ -82,11 +82,11 @@ def linked(folder: Path) -> PictureFolder:
         ("./notes.txt", "notes.txt"),
     ],
 )
-def test_found_by_id_or_path(anywhere: PictureFolder, name: str, found: str):
+def test_found_by_id_or_path(anywhere: ImageFolder, name: str, found: str):
     assert anywhere.find(name).read().decode() == found
 
 
-def test_a_link_inside_the_folder_is_followed(folder: Path, linked: PictureFolder):
+def test_a_link_inside_the_folder_is_followed(folder: Path, linked: ImageFolder):
     assert linked.find("inner") == LocalFile(folder / "42.jpg")
 
 
@@ -94,16 +94,16 @@ def test_a_link_inside_the_folder_is_followed(folder: Path, linked: PictureFolde
     "name",
     ["../secret.jpg", "../../etc/passwd", "..\\secret.jpg", "deep/../../secret.jpg", "/etc/passwd", "\\\\host\\a.jpg", "C:\\a.jpg"],
 )
-def test_a_path_that_leaves_the_folder_is_rejected(anywhere: PictureFolder, folder: Path, name: str):
-    with pytest.raises(PictureError) as caught:
+def test_a_path_that_leaves_the_folder_is_rejected(anywhere: ImageFolder, folder: Path, name: str):
+    with pytest.raises(ImageError) as caught:
         anywhere.find(name)
     assert caught.value.reason is Reason.OUTSIDE_FOLDER
     assert str(folder.parent) not in caught.value.detail
 
 
 @pytest.mark.parametrize("name", ["link", "link.jpg", "way_out/secret.jpg"])
-def test_a_link_that_leaves_the_folder_is_rejected(linked: PictureFolder, name: str):
-    with pytest.raises(PictureError) as caught:
+def test_a_link_that_leaves_the_folder_is_rejected(linked: ImageFolder, name: str):
+    with pytest.raises(ImageError) as caught:
         linked.find(name)
     assert caught.value.reason is Reason.OUTSIDE_FOLDER
 
@@ -111,21 +111,21 @@ def test_a_link_that_leaves_the_folder_is_rejected(linked: PictureFolder, name: 
 @pytest.mark.parametrize(
     "name", ["tt9", "tt7", "notes", "deep", "deep/", "none.jpg", "x\0.jpg", "x" * 5000 + ".jpg", "..", ".", "", "./", "posters/"]
 )
-def test_what_is_no_picture_of_the_folder_is_not_found(anywhere: PictureFolder, name: str):
-    with pytest.raises(PictureError) as caught:
+def test_what_is_no_picture_of_the_folder_is_not_found(anywhere: ImageFolder, name: str):
+    with pytest.raises(ImageError) as caught:
         anywhere.find(name)
     assert caught.value.reason is Reason.NO_PICTURE
 
 
-def test_a_link_in_a_circle_is_not_found(linked: PictureFolder):
-    with pytest.raises(PictureError) as caught:
+def test_a_link_in_a_circle_is_not_found(linked: ImageFolder):
+    with pytest.raises(ImageError) as caught:
         linked.find("loop.jpg")
     assert caught.value.reason is Reason.NO_PICTURE
 
 
 def test_a_pipe_is_not_opened(folder: Path):
     os.mkfifo(folder / "pipe.jpg")
-    with pytest.raises(PictureError):
+    with pytest.raises(ImageError):
         folders.folder(str(folder)).find("pipe")
 
 
@@ -138,5 +138,5 @@ def test_one_subfolder_that_holds_all_pictures_need_not_be_named(tmp_path: Path)
     assert {found.find(name) for name in ("deep/a.jpg", "Posters/deep/a.jpg", "outer/Posters/deep/a.jpg", "a")} == {expected}
     (tmp_path / "outer" / "Other").mkdir()
     (tmp_path / "outer" / "Other" / "b.jpg").touch()
-    with pytest.raises(PictureError):
+    with pytest.raises(ImageError):
         folders.folder(str(tmp_path / "outer")).find("deep/a.jpg")

@@ -10,10 +10,10 @@ from urllib3 import Retry
 
 from tests.support.web import serving
 from trainer.dataset.rejects import Reason
-from trainer.images.decode import PictureError
+from trainer.images.decode import ImageError
 from trainer.sources.web import fetch
 
-PICTURE = b"\xff\xd8\xff picture " * 100
+IMAGE = b"\xff\xd8\xff picture " * 100
 QUICK = Retry(total=3)
 
 
@@ -34,7 +34,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             case "/hangs_up_at_first" if first:
                 self.close_connection = True
             case "/breaks_off_at_first" if first:
-                self.answer(200, PICTURE[:50], length=len(PICTURE))
+                self.answer(200, IMAGE[:50], length=len(IMAGE))
                 self.close_connection = True
             case "/endless":
                 self.send_response(200)
@@ -54,7 +54,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             case "/in_circles":
                 self.answer(302, location="/in_circles")
             case _:
-                self.answer(200, PICTURE)
+                self.answer(200, IMAGE)
 
     def answer(self, status: int, content: bytes = b"", *, length: int | None = None, location: str | None = None) -> None:
         self.send_response(status)
@@ -80,7 +80,7 @@ def address(server: http.server.ThreadingHTTPServer) -> str:
     return f"http://127.0.0.1:{server.server_port}"
 
 
-def one(url: str, cache_dir: Path) -> Path | PictureError:
+def one(url: str, cache_dir: Path) -> Path | ImageError:
     return fetch([url], cache_dir=cache_dir, max_bytes=100_000, retry=QUICK)[url]
 
 
@@ -88,7 +88,7 @@ def one(url: str, cache_dir: Path) -> Path | PictureError:
 def test_a_picture_is_fetched_whatever_happens_at_first(address: str, tmp_path: Path, path: str):
     found = one(address + path, tmp_path)
     assert isinstance(found, Path)
-    assert found.read_bytes() == PICTURE
+    assert found.read_bytes() == IMAGE
     assert [file.name for file in tmp_path.iterdir()] == [found.name]
 
 
@@ -106,7 +106,7 @@ def test_what_cannot_be_fetched_is_rejected_and_not_kept(
     address: str, tmp_path: Path, path: str, reason: Reason, detail: str, requests: int
 ):
     error = one(address + path, tmp_path)
-    assert isinstance(error, PictureError)
+    assert isinstance(error, ImageError)
     assert (error.reason, error.detail) == (reason, detail)
     assert Handler.asked[path] == requests
     assert not list(tmp_path.iterdir())
@@ -116,7 +116,7 @@ def test_a_page_instead_of_a_picture_is_not_kept(server: http.server.ThreadingHT
     url = f"http://127.0.0.1:{server.server_address[1]}/sorry"
     for _ in range(2):
         result = fetch([url], cache_dir=tmp_path, retry=QUICK)[url]
-        assert isinstance(result, PictureError)
+        assert isinstance(result, ImageError)
         assert result.reason == Reason.UNSUPPORTED_FORMAT
     assert not list(tmp_path.iterdir())
     assert Handler.asked["/sorry"] == 2
@@ -124,13 +124,13 @@ def test_a_page_instead_of_a_picture_is_not_kept(server: http.server.ThreadingHT
 
 def test_no_server_is_said_without_its_address(tmp_path: Path):
     error = one("http://127.0.0.1:9/poster.jpg", tmp_path)
-    assert isinstance(error, PictureError)
+    assert isinstance(error, ImageError)
     assert error.detail == "no connection to the server, or it broke off"
 
 
 def test_an_impossible_address_is_rejected(tmp_path: Path):
     error = one("http://[broken", tmp_path)
-    assert isinstance(error, PictureError)
+    assert isinstance(error, ImageError)
     assert error.reason is Reason.NOT_FETCHED
 
 

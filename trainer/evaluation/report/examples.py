@@ -22,7 +22,7 @@ def pick_examples(predictions: Predictions, count: int) -> list[int]:
 
 
 @styled
-def posters(predictions: Predictions, metrics: Mapping[str, Any], pictures: Mapping[str, np.ndarray]) -> Figure:
+def posters(predictions: Predictions, metrics: Mapping[str, Any], images: Mapping[str, np.ndarray]) -> Figure:
     """Draws posters with their genres at the tuned thresholds: found (✓, bold), wrongly added (+, italic), missed (−).
 
     Args:
@@ -32,12 +32,12 @@ def posters(predictions: Predictions, metrics: Mapping[str, Any], pictures: Mapp
     """
     decisions = predictions.predicted(metrics["tuned"]["thresholds"])
     row_of = {film: row for row, film in enumerate(predictions.ids)}
-    captions = {film: _caption(predictions, decisions, row_of[film]) for film in pictures}
-    columns = min(6, len(pictures))
-    rows = [list(pictures)[start : start + columns] for start in range(0, len(pictures), columns)]
+    captions = {film: _caption(predictions, decisions, row_of[film]) for film in images}
+    columns = min(6, len(images))
+    rows = [list(images)[start : start + columns] for start in range(0, len(images), columns)]
     # Inches, laid out by hand: matplotlib's layout engines let lines of text under a picture run into the next row.
     cell, wide, key, title, line = 1.8, 1.65, 0.4, 0.22, 0.155
-    tall = wide * max(picture.shape[0] / picture.shape[1] for picture in pictures.values())
+    tall = wide * max(image.shape[0] / image.shape[1] for image in images.values())
     heights = [title + tall + line * max(len(captions[film]) for film in row) + 0.2 for row in rows]
     figure = Figure(figsize=(max(cell * columns, 6), key + sum(heights)), dpi=120)
     figure.set_layout_engine("none")
@@ -46,7 +46,7 @@ def posters(predictions: Predictions, metrics: Mapping[str, Any], pictures: Mapp
         for column, film in enumerate(row):
             corner = (cell * column + (cell - wide) / 2, top - title - tall)
             axes = figure.add_axes((*(corner / inches), *((wide, tall) / inches)), anchor="N")
-            axes.imshow(pictures[film])
+            axes.imshow(images[film])
             axes.axis("off")
             axes.set_title(short(film, 22), fontsize=7.5, color=GREY, pad=3)
             for place, (words, look) in enumerate(captions[film]):

@@ -52,7 +52,7 @@ def pick(predictions: Predictions, metrics: Mapping[str, Any]) -> list[Extremes]
 
 
 @styled
-def posters(predictions: Predictions, metrics: Mapping[str, Any], pictures: Mapping[str, np.ndarray]) -> Figure:
+def posters(predictions: Predictions, metrics: Mapping[str, Any], images: Mapping[str, np.ndarray]) -> Figure:
     """Draws the extremes, a row of posters a genre, each with its score and whether it has the genre (✓, bold) or not (✗, italic).
 
     Args:
@@ -63,7 +63,7 @@ def posters(predictions: Predictions, metrics: Mapping[str, Any], pictures: Mapp
     extremes = pick(predictions, metrics)
     # Inches, from the top left. An axes for each of a hundred pictures would take seconds.
     margin, label, wide, gap, between, head, caption = 0.1, 1.45, 0.9, 0.1, 0.35, 0.75, 0.42
-    tall = wide * max(picture.shape[0] / picture.shape[1] for picture in pictures.values())
+    tall = wide * max(image.shape[0] / image.shape[1] for image in images.values())
     titles = (("surest", _SUREST, "Highest scores"), ("added", _WORST, "Highest without it"), ("missed", _WORST, "Lowest with it"))
     lefts, left = [], margin + label
     for _, count, _ in titles:
@@ -93,7 +93,7 @@ def posters(predictions: Predictions, metrics: Mapping[str, Any], pictures: Mapp
                 axes.text(left, top + 0.12, "no such film", fontsize=8, color=GREY, va="center")
             for column, film in enumerate(rows):
                 corner = (left + column * (wide + gap), top)
-                _poster(axes, corner, (wide, tall), predictions, pictures, film, found.genre)
+                _poster(axes, corner, (wide, tall), predictions, images, film, found.genre)
     return figure
 
 
@@ -102,15 +102,15 @@ def _poster(
     corner: tuple[float, float],
     size: Sequence[float],
     predictions: Predictions,
-    pictures: Mapping[str, np.ndarray],
+    images: Mapping[str, np.ndarray],
     row: int,
     genre: str,
 ) -> None:
     (left, top), (wide, tall) = corner, size
     film, g = predictions.ids[row], predictions.genres.index(genre)
-    picture = pictures[film]
-    bottom = top + wide * picture.shape[0] / picture.shape[1]
-    axes.imshow(picture, extent=(left, left + wide, bottom, top), aspect="auto")
+    image = images[film]
+    bottom = top + wide * image.shape[0] / image.shape[1]
+    axes.imshow(image, extent=(left, left + wide, bottom, top), aspect="auto")
     symbol, look = _HAS if predictions.labels[row, g] else _LACKS
     axes.text(left, top + tall + 0.1, f"{symbol} {predictions.scores[row, g]:.2f}", fontsize=8.5, va="center", **look)
     axes.text(left, top + tall + 0.24, short(film, 14), fontsize=6.5, color=GREY, va="center")

@@ -28,7 +28,7 @@ def write(
     history: Sequence[Mapping[str, float | None]],
     config: Mapping[str, Any],
     sample: Sequence[str],
-    pictures: Mapping[str, np.ndarray],
+    images: Mapping[str, np.ndarray],
     train_genre_counts: Mapping[str, int],
     train_examples: int,
 ) -> None:
@@ -48,8 +48,8 @@ def write(
       train_examples: films in the training split.
     """
     figures = {
-        "posters.png": examples.posters(predictions, metrics, {film: pictures[film] for film in sample}) if sample else None,
-        "extremes.png": extremes.posters(predictions, metrics, pictures) if sample else None,
+        "posters.png": examples.posters(predictions, metrics, {film: images[film] for film in sample}) if sample else None,
+        "extremes.png": extremes.posters(predictions, metrics, images) if sample else None,
         "loss.png": plots.loss(history) if history else None,
         "outcomes.png": plots.outcomes(metrics),
         "calibration.png": plots.calibration(metrics),

@@ -4,45 +4,26 @@ Copies of a file share a split (trainer/preparation/splits.py). These are other 
 cropped, or with another title.
 """
 
-import csv
-import io
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from trainer.dataset.manifest import REMEDY, SPLITS, Dataset
-from trainer.errors import UserError
+from trainer.dataset.manifest import SPLITS
+from trainer.dataset.near_duplicates import NearDuplicate
 from trainer.images import perceptual_hash
 from trainer.preparation import hamming
-from trainer.storage import files
 
-FILE = "near_duplicates.csv"
-
-_COLUMNS = ("id", "split", "other_id", "other_split", "distance")
 _LOOKS = 1 << 12  # At a time.
 
 
 @dataclass(frozen=True)
 class Poster:
-    """A film, its split and `perceptual_hash.picture_hash` of its picture."""
+    """A film, its split and `perceptual_hash.compute` of its picture."""
 
     id: str
     split: str
     hash: bytes
-
-
-@dataclass(frozen=True)
-class NearDuplicate:
-    """A film and the one in another split whose poster is nearest to its own; `distance` is that of the hashes, in bits."""
-
-    id: str
-    split: str
-    other_id: str
-    other_split: str
-    distance: int
 
 
 def find(posters: Iterable[Poster], thumbnail_of: Callable[[str], bytes]) -> list[NearDuplicate]:
@@ -109,43 +90,3 @@ class _Nearest:
         ones, in_split = np.nonzero(self._known < np.iinfo(np.int64).max)
         distances, others = np.divmod(self._known[ones, in_split], len(self._split_of))
         return list(zip(ones.tolist(), others.tolist(), distances.tolist(), strict=True))
-
-
-def counts(found: Iterable[NearDuplicate]) -> Mapping[tuple[str, str], int]:
-    """Counts the films of a split whose poster occurs in another one, by the names of the two splits."""
-    return Counter((one.split, one.other_split) for one in found)
-
-
-def write(found: Sequence[NearDuplicate], path: Path) -> None:
-    """Writes near_duplicates.csv (UTF-8; columns id, split, other_id, other_split, distance)."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        writer.writerows((one.id, one.split, one.other_id, one.other_split, one.distance) for one in found)
-
-
-def leaked(dataset: Dataset, split: str) -> frozenset[str] | None:
-    """Returns the ids of a split's films whose poster also occurs in another split, nearly the same.
-
-    Args:
-      dataset: the data set.
-      split: one of `manifest.SPLITS`.
-
-    Returns:
-      The ids; None where it is not known, because the data set is of a time before prepare looked for them.
-
-    Raises:
-      UserError: the data set's near_duplicates.csv is damaged.
-    """
-    path = dataset.path / FILE
-    try:
-        content = files.read(path)
-    except FileNotFoundError:
-        return None
-    try:
-        header, *rows = csv.reader(io.StringIO(content.decode("utf-8"), newline=""), strict=True)
-        if tuple(header) != _COLUMNS or any(len(row) != len(_COLUMNS) or row[1] not in SPLITS for row in rows):
-            raise ValueError("other columns or splits than prepare writes")
-    except (ValueError, csv.Error) as error:
-        raise UserError(f"{path} is damaged ({error}): restore it or {REMEDY}") from None
-    return frozenset(film_id for film_id, in_split, *_ in rows if in_split == split)

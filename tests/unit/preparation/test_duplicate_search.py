@@ -11,12 +11,13 @@ import pytest
 from PIL import Image, ImageDraw, ImageEnhance
 
 from tests.support import drawn
-from trainer.dataset import manifest
+from trainer.dataset import manifest, near_duplicates
+from trainer.dataset.near_duplicates import NearDuplicate
 from trainer.demo import posters as demo_posters
 from trainer.errors import UserError
 from trainer.images import perceptual_hash
-from trainer.preparation import hamming, near_duplicates
-from trainer.preparation.near_duplicates import NearDuplicate, Poster
+from trainer.preparation import duplicate_search, hamming
+from trainer.preparation.duplicate_search import Poster
 
 GENRES = tuple(demo_posters.STYLES)
 
@@ -44,16 +45,14 @@ def with_another_bar(image: Image.Image) -> Image.Image:
     return image
 
 
-def found(pictures: dict[str, tuple[str, Image.Image]]) -> list[NearDuplicate]:
+def found(images: dict[str, tuple[str, Image.Image]]) -> list[NearDuplicate]:
     """Finds the near-duplicates among pictures, given by the films' ids with their splits."""
     thumbnails = {
         film_id: perceptual_hash.thumbnail(np.asarray(image.resize((96, 144), Image.Resampling.BICUBIC)))
-        for film_id, (_, image) in pictures.items()
+        for film_id, (_, image) in images.items()
     }
-    posters = [
-        Poster(film_id, split, perceptual_hash.picture_hash(thumbnails[film_id])) for film_id, (split, _) in pictures.items()
-    ]
-    return near_duplicates.find(posters, thumbnails.__getitem__)
+    posters = [Poster(film_id, split, perceptual_hash.compute(thumbnails[film_id])) for film_id, (split, _) in images.items()]
+    return duplicate_search.find(posters, thumbnails.__getitem__)
 
 
 CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
@@ -67,31 +66,31 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 
 def test_a_changed_poster_is_found_in_another_split_and_no_other_is():
-    pictures = {f"train {number}": ("train", poster(number)) for number in range(12)}
-    pictures |= {f"test {name}": ("test", change(poster(number))) for number, (name, change) in enumerate(CHANGES.items())}
-    pictures["train again"] = ("train", as_jpeg(poster(11), 40))  # In its own split.
-    pictures["test new"] = ("test", poster(99))
-    both = {(one.id, one.split, one.other_id, one.other_split) for one in found(pictures)}
+    images = {f"train {number}": ("train", poster(number)) for number in range(12)}
+    images |= {f"test {name}": ("test", change(poster(number))) for number, (name, change) in enumerate(CHANGES.items())}
+    images["train again"] = ("train", as_jpeg(poster(11), 40))  # In its own split.
+    images["test new"] = ("test", poster(99))
+    both = {(one.id, one.split, one.other_id, one.other_split) for one in found(images)}
     expected = {(f"test {name}", "test", f"train {number}", "train") for number, name in enumerate(CHANGES)}
     assert both == expected | {(other, "train", film, "test") for film, _, other, _ in expected}
 
 
 def test_of_several_in_a_split_the_nearest_is_named_and_the_order_of_films_does_not_matter(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(near_duplicates, "_LOOKS", 1)
-    pictures = {
+    monkeypatch.setattr(duplicate_search, "_LOOKS", 1)
+    images = {
         "far": ("train", cropped(poster(1))),
         "near": ("train", poster(1)),
         "near too": ("train", poster(1)),
         "film": ("test", poster(1)),
         "last": ("validation", as_jpeg(poster(1), 40)),
     }
-    rows = found(pictures)
+    rows = found(images)
     assert [(row.id, row.other_id) for row in rows][:4] == [("far", "last"), ("far", "film"), ("film", "near"), ("film", "last")]
     assert [row.distance for row in rows if {row.id, row.other_id} == {"film", "near"}] == [0, 0]
     assert near_duplicates.counts(rows) == dict.fromkeys([("train", "test"), ("train", "validation")], 3) | dict.fromkeys(
         [("test", "train"), ("test", "validation"), ("validation", "train"), ("validation", "test")], 1
     )
-    shuffled = list(pictures.items())
+    shuffled = list(images.items())
     random.Random(0).shuffle(shuffled)
     assert found(dict(shuffled)) == rows
 
@@ -106,7 +105,7 @@ def test_hashes_that_are_near_by_chance_are_no_near_duplicates():
     # Both get lighter to the right and downwards, but one mostly to the right and the other mostly downwards.
     ramps = [np.add.outer(np.linspace(0, down, 144), np.linspace(0, 240 - down, 96)) for down in (30, 210)]
     one, other = (Image.fromarray(ramp.astype(np.uint8)).convert("RGB") for ramp in ramps)
-    hashes = [perceptual_hash.picture_hash(perceptual_hash.thumbnail(np.asarray(image))) for image in (one, other)]
+    hashes = [perceptual_hash.compute(perceptual_hash.thumbnail(np.asarray(image))) for image in (one, other)]
     assert hashes[0] == hashes[1]
     assert not found({"one": ("train", one), "other": ("test", other)})
 

@@ -1,0 +1,13 @@
+"""The image files that this package reads: JPEG, PNG and WebP."""
+
+import re
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
+"""In lower case. Of several files with one name, the one with the first of these extensions counts."""
+
+_NAME = re.compile(rf"({'|'.join(map(re.escape, EXTENSIONS))})(\?.*)?$", re.IGNORECASE)
+
+
+def is_image_name(name: str) -> bool:
+    """Returns whether a file name, path or URL (with or without a query) has the extension of an image."""
+    return _NAME.search(name) is not None
