@@ -35,13 +35,13 @@ Maker = Callable[..., Callable[[], float]]
 def ours(data_dir: str) -> Callable[[], float]:
     """The input of trainer.task, at its defaults."""
     from trainer.config import TrainConfig
-    from trainer.dataset import manifest
+    from trainer.dataset import manifest, training_order
     from trainer.input import pipeline
     from trainer.process import allocation
 
     allocation.keep_freed_memory()  # As trainer.task does.
     dataset, job = manifest.load(data_dir), TrainConfig(data_dir=data_dir, job_dir="-")
-    order = pipeline.training_order(
+    order = training_order.create(
         dataset, batch_size=_BATCH, open_shards=job.open_shards, shuffle_window=job.shuffle_window, seed=0
     )
     return _rate(iter(pipeline.training_dataset(dataset, order, replica_batch=_BATCH, first_step=0, epochs=_FOR_EVER)))

@@ -33,7 +33,7 @@ def bare(data_dir: str) -> None:
     import tensorflow as tf
     import tf_keras as keras
 
-    from trainer.dataset import manifest
+    from trainer.dataset import manifest, training_order
     from trainer.evaluation import evaluate
     from trainer.evaluation.predict_split import SplitPredictor
     from trainer.input import pipeline
@@ -42,7 +42,7 @@ def bare(data_dir: str) -> None:
     from trainer.training import callbacks, loop
 
     job, dataset = config(data_dir), manifest.load(data_dir)
-    order = loop.plan(job, dataset, workers=1)
+    order = training_order.plan(job, dataset, workers=1)
     network = networks.build(job, genres=len(dataset.genres), height=dataset.height, width=dataset.width)
     loss = objective.GenreLoss()
     loop.compile_network(network, job, loss)
@@ -83,8 +83,7 @@ def main(_: list[str]) -> None:
     if _BARE.value:
         bare(_BARE.value)
         return
-    from trainer.dataset import manifest
-    from trainer.training import loop
+    from trainer.dataset import manifest, training_order
 
     other = "nothing beside the training"
     with films.films() as given, tempfile.TemporaryDirectory() as name:
@@ -92,7 +91,7 @@ def main(_: list[str]) -> None:
         # So small that a step takes a quarter of a second: the less it takes, the more what is beside it weighs.
         films.prepare(given, data_dir, "--height=96", "--width=64")
         job = config(str(data_dir))
-        epoch = loop.plan(job, manifest.load(data_dir), workers=1).steps_per_epoch
+        epoch = training_order.plan(job, manifest.load(data_dir), workers=1).steps_per_epoch
 
         def ours() -> float:
             with tempfile.TemporaryDirectory() as folder:

@@ -45,11 +45,11 @@ def write(folder: Path) -> None:
 
 def read(place: str) -> None:
     """Reads batches, and prints the process's peak memory before and after, in bytes, and pictures a second."""
-    from trainer.dataset import manifest
+    from trainer.dataset import manifest, training_order
     from trainer.input import pipeline
 
     dataset = manifest.load(place)
-    order = pipeline.training_order(dataset, batch_size=64, open_shards=_SHARDS, shuffle_window=512, seed=0)
+    order = training_order.create(dataset, batch_size=64, open_shards=_SHARDS, shuffle_window=512, seed=0)
     inputs = pipeline.training_dataset(dataset, order, replica_batch=64, first_step=0, epochs=1)
     before = _peak()
     began = time.monotonic()

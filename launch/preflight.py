@@ -54,23 +54,14 @@ def check_places(job: Job, *, is_remote: bool) -> None:
 
 def _check_places(job: Job, data_dir: str, directory: str) -> None:
     # Only here: Cloud Storage's client takes a second to import.
-    from trainer.dataset import manifest
+    from trainer.dataset import manifest, training_order
     from trainer.job import job_dir, lock
 
     config = job.training
     dataset = manifest.load(data_dir)
-    for name in manifest.SPLITS:
-        dataset.split(name)  # None may be empty.
-    train = dataset.split("train")
-    # An epoch takes equally many films of each shard.
-    films = min(shard.examples for shard in train.shards) * len(train.shards)
-    if config.batch_size > films:
-        raise UserError(f"--batch_size={config.batch_size} is more than the {films} films of an epoch of {dataset.path}: lower it")
-    if len(train.shards) < job.workers:
-        tell(
-            f"{dataset.path} has {len(train.shards)} training shards for {job.workers} workers: each reads films of others too; "
-            "trainer.prepare makes more, and smaller ones, with --shards"
-        )
+    order = training_order.plan(config, dataset, workers=job.workers)
+    if warning := order.warning(job.workers):
+        tell(f"{dataset.path}: {warning}")
     found = job_dir.describe(dataclasses.replace(config, job_dir=directory), dataset)
     lock.check_free(found.lock_path)
     if config.fresh:

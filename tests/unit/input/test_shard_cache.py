@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tests.support import drawn
+from trainer.dataset import training_order
 from trainer.errors import UserError
 from trainer.input import pipeline
 from trainer.input.shard_cache import MEMORY, ShardCache
@@ -21,7 +22,7 @@ def dataset(tmp_path):
 
 
 def batches(dataset, cache, *, first_step=0, epochs=2):
-    order = pipeline.training_order(dataset, batch_size=6, open_shards=2, shuffle_window=5, seed=3)
+    order = training_order.create(dataset, batch_size=6, open_shards=2, shuffle_window=5, seed=3)
     inputs = pipeline.training_dataset(dataset, order, replica_batch=6, first_step=first_step, epochs=epochs, cache=cache)
     return ([drawn.film_of(image) for image in features["image"]] for features, _ in inputs.as_numpy_iterator())
 
