@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"{arguments[0]!r} is no flag of trainer.evaluate: options are written --name=value")
     log.configure("text")
     allocation.keep_freed_memory()
-    directory, split = files.place("--job_dir", _JOB_DIR.value), _SPLIT.value
+    directory, split = files.from_flag("--job_dir", _JOB_DIR.value), _SPLIT.value
     if not files.exists(directory / "DONE.json"):
         raise UserError(f"--job_dir={directory} holds no finished job: run trainer.task there to its end")
     description = _read(directory / "config.json")

@@ -20,7 +20,7 @@ from trainer.images.decode import ImageError
 from trainer.process import entry
 from trainer.process.progress import progress
 from trainer.sources import folders, web
-from trainer.storage import files, objects
+from trainer.storage import files
 from trainer.storage import urls as addresses
 
 _JOB_DIR = flags.DEFINE_string("job_dir", None, "Directory of a finished job of trainer.task.", required=True)
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
     """Predicts every picture that the arguments name; `EXIT_USER_ERROR` where one of them could not be used."""
     if not arguments:
         raise UserError("no pictures: name at least one picture file, folder or URL after the flags")
-    job_dir = files.place("--job_dir", _JOB_DIR.value)
+    job_dir = files.from_flag("--job_dir", _JOB_DIR.value)
     thresholds = load_thresholds(job_dir)
     paths = [path for argument in arguments for path in _images(argument)]
     scorer = load_scorer(job_dir)
@@ -175,14 +175,12 @@ def _images(argument: str) -> list[str]:
     """What an argument stands for: itself, or the pictures right in a folder, by name."""
     if addresses.is_web(argument):
         return [argument]
-    if "://" in argument and not objects.is_uri(argument):
+    if addresses.is_other_service(argument):
         raise UserError(f"{addresses.shown(argument)}: name a file or folder, local or gs://…, or an http(s) URL")
     folder = epath.Path(argument).expanduser()
-    is_stored = objects.is_uri(argument)
-    children = files.children(folder) if is_stored or folder.is_dir() else []
-    if not children and (is_stored or not folder.is_dir()):
+    if not files.is_folder(folder):
         return [argument]
-    found = [str(path) for path in children if path.suffix.lower() in formats.EXTENSIONS]
+    found = [str(path) for path in files.children(folder) if path.suffix.lower() in formats.EXTENSIONS]
     if not found:
         raise UserError(f"{argument} holds no pictures ({', '.join(formats.EXTENSIONS)}): name another folder")
     return found
@@ -194,7 +192,7 @@ def _read(path: str, fetched: Mapping[str, Path | ImageError]) -> bytes | ImageE
         source = fetched[path] if addresses.is_web(path) else path
         if isinstance(source, ImageError):
             return source
-        return _stored(path) if objects.is_uri(path) else decode.read(Path(epath.Path(source).expanduser()))
+        return folders.read_image(str(source))
     except ImageError as error:
         return error
 
@@ -217,14 +215,6 @@ def _why_not(file: bytes) -> ImageError:
     except ImageError as error:
         return error
     return ImageError(Reason.CORRUPT, "TensorFlow cannot decode it")
-
-
-def _stored(uri: str) -> bytes:
-    try:
-        size = objects.stat(uri).size
-    except FileNotFoundError:
-        raise ImageError(Reason.NO_PICTURE, "no such file") from None
-    return folders.StoredObject(uri, size).read()
 
 
 def _print_json(results: Iterator[Prediction | Failure]) -> int:

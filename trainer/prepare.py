@@ -61,7 +61,7 @@ def main(arguments: Sequence[str]) -> None:
     if arguments:
         raise UserError(f"{arguments[0]!r} is not a flag: see --help")
     signal.signal(signal.SIGTERM, _stop)
-    output = files.place("--output", _OUTPUT.value)
+    output = files.from_flag("--output", _OUTPUT.value)
     films = catalog.read(
         _CSV.value,
         columns.Columns(

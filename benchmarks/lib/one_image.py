@@ -10,6 +10,7 @@ from etils import epath
 
 from trainer.dataset import manifest
 from trainer.images import decode
+from trainer.storage import files
 
 
 def write(folder: Path, pixels: np.ndarray, shard_counts: Mapping[str, int], *, films_a_shard: int) -> None:
@@ -32,7 +33,7 @@ def write(folder: Path, pixels: np.ndarray, shard_counts: Mapping[str, int], *, 
             with tf.io.TFRecordWriter(str(path)) as writer:
                 for film in range(films_a_shard):
                     writer.write(record(film))
-            written.append(manifest.Shard(path.name, films_a_shard, path.stat().st_size, manifest.checksum(epath.Path(path))))
+            written.append(manifest.Shard(path.name, films_a_shard, path.stat().st_size, files.checksum(epath.Path(path))))
         odd, even = count * (films_a_shard // 2), count * -(-films_a_shard // 2)
         splits[split] = manifest.Split(odd + even, {"a": odd, "b": even}, tuple(written))
     height, width, _ = pixels.shape

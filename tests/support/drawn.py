@@ -8,6 +8,7 @@ import tensorflow as tf
 from etils import epath
 
 from trainer.dataset import manifest
+from trainer.storage import files
 
 GENRES = ("Action", "Comedy", "Drama")
 _SIZE = 16
@@ -74,7 +75,7 @@ def _write_shard(path: Path, films: range, encoding: str) -> manifest.Shard:
                 "image/label": tf.train.Feature(int64_list=tf.train.Int64List(value=label_of(film))),
             }
             writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString(deterministic=True))
-    return manifest.Shard(path.name, len(films), path.stat().st_size, manifest.checksum(epath.Path(path)))
+    return manifest.Shard(path.name, len(films), path.stat().st_size, files.checksum(epath.Path(path)))
 
 
 def _bytes(value: bytes) -> tf.train.Feature:

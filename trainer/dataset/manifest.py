@@ -15,13 +15,12 @@ import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from etils import epath
 
 from trainer.errors import UserError
-from trainer.storage import files, objects
+from trainer.storage import files
 
 VERSION = 1
 SPLITS = ("train", "validation", "test")
@@ -29,7 +28,6 @@ ENCODINGS = ("jpeg", "raw")
 DATASET_FILE = "dataset.json"
 
 _SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-\d{{5,}}-of-\d{{5,}}\.tfrecord")
-_CHUNK_BYTES = 1 << 20
 REMEDY = "prepare the data set again with --overwrite"
 
 
@@ -94,7 +92,7 @@ def load(data_dir: epath.PathLike) -> Dataset:
       UserError: the folder is no data set, its dataset.json is damaged, edited or of another version, or a shard is missing or has
         another size than it was written with.
     """
-    path = files.place("--data_dir", str(data_dir))
+    path = files.from_flag("--data_dir", str(data_dir))
     try:
         content = files.read(path / DATASET_FILE)
     except (FileNotFoundError, NotADirectoryError):
@@ -110,15 +108,7 @@ def load(data_dir: epath.PathLike) -> Dataset:
 
 def corrupt_shards(dataset: Dataset, split: str) -> list[str]:
     """Reads all shards of a split and returns the names of those that are not what prepare wrote."""
-    return [shard.name for shard in dataset.split(split).shards if checksum(dataset.path / shard.name) != shard.crc32c]
-
-
-def checksum(path: epath.Path) -> str:
-    """Returns the CRC32C of a file, big-endian, in base64; of an object, what Cloud Storage keeps."""
-    if objects.is_uri(path):
-        return objects.stat(str(path)).crc32c
-    with path.open("rb") as file:
-        return objects.crc32c(iter(lambda: file.read(_CHUNK_BYTES), b""))
+    return [shard.name for shard in dataset.split(split).shards if files.checksum(dataset.path / shard.name) != shard.crc32c]
 
 
 def fingerprint(dataset: Dataset) -> str:
@@ -217,7 +207,7 @@ def _checked_name(name: str) -> str:
 
 def _check_shards(dataset: Dataset) -> None:
     """Looks whether the shards are there; each by its name, because who may read objects may not always list them."""
-    with ThreadPoolExecutor(objects.CONNECTIONS) as pool:
+    with ThreadPoolExecutor(files.CONNECTIONS) as pool:
         for checked in [
             pool.submit(_check, dataset.path / shard.name, shard) for split in dataset.splits.values() for shard in split.shards
         ]:
@@ -226,12 +216,10 @@ def _check_shards(dataset: Dataset) -> None:
 
 def _check(path: epath.Path, shard: Shard) -> None:
     try:
-        # For a local file epath would also ask for the name of its owner, which a container need not know, and fail.
-        found = objects.stat(str(path)) if objects.is_uri(path) else None
-        size = found.size if found else Path(path).stat().st_size
+        found = files.stat(path)
     except FileNotFoundError:
         raise UserError(f"{path} is missing: restore it or {REMEDY}") from None
-    if size != shard.bytes:
-        raise UserError(f"{path} has {size} bytes and {DATASET_FILE} says {shard.bytes}: restore it or {REMEDY}")
-    if found and found.crc32c and found.crc32c != shard.crc32c:
+    if found.size != shard.bytes:
+        raise UserError(f"{path} has {found.size} bytes and {DATASET_FILE} says {shard.bytes}: restore it or {REMEDY}")
+    if found.crc32c and found.crc32c != shard.crc32c:
         raise UserError(f"{path} is another file than {DATASET_FILE} says, by its CRC32C: restore it or {REMEDY}")

@@ -16,7 +16,7 @@ from etils import epath
 from trainer.dataset import manifest
 from trainer.dataset.manifest import Dataset
 from trainer.errors import Ended, LostService, UserError
-from trainer.storage import failures, objects
+from trainer.storage import failures, files, objects
 
 MEMORY = "memory"
 
@@ -76,7 +76,7 @@ class ShardCache:
             with tf.io.gfile.GFile(partial, "wb") as file:
                 found = objects.crc32c(_written(file, _chunks(source)))
             if found != checksum:
-                if manifest.checksum(epath.Path(source)) != checksum:
+                if files.checksum(epath.Path(source)) != checksum:
                     raise UserError(f"{source} is damaged, its CRC32C is not that of dataset.json: {manifest.REMEDY}")
                 raise LostService(f"{source} arrived damaged, by its CRC32C: run the same command again")
             tf.io.gfile.rename(partial, target, overwrite=True)

@@ -161,7 +161,7 @@ def describe(config: TrainConfig, dataset: Dataset) -> JobDir:
     Raises:
       UserError: its name is none that TensorFlow can use.
     """
-    path = files.place("--job_dir", config.job_dir)
+    path = files.from_flag("--job_dir", config.job_dir)
     if not set(str(path)).isdisjoint("*?[]\\"):
         raise UserError(f"--job_dir={path} has one of * ? [ ] \\ in it, which TensorFlow takes for patterns: choose another name")
     train = dataset.split("train")
@@ -188,7 +188,7 @@ def evaluation_folder(job_dir: epath.Path, split: str, *, other_data: str | None
     """
     if not output:
         return job_dir / (f"evaluation-{split}-{other_data[:12]}" if other_data else f"evaluation-{split}")
-    asked = files.place("--output", output)
+    asked = files.from_flag("--output", output)
     if asked.resolve() == (job_dir / "evaluation").resolve():
         raise UserError(f"--output={output} holds the job's own figures and thresholds: name another folder, or leave it out")
     return asked

@@ -28,7 +28,7 @@ class LockFile(Protocol):
 
 def at(path: epath.Path) -> LockFile:
     """Returns the lock file of a path."""
-    return _Object(str(path)) if objects.is_uri(path) else _File(path)
+    return _Object(str(path)) if files.in_cloud_storage(path) else _File(path)
 
 
 class _File:

@@ -58,7 +58,7 @@ def _of_download(job: TrainConfig, cause: BaseException | None) -> Ended | None:
 
 
 def _read(job: TrainConfig) -> list[np.ndarray]:
-    path = files.place("--weights", job.weights)
+    path = files.from_flag("--weights", job.weights)
     try:
         content = files.read(path)
     except (FileNotFoundError, NotADirectoryError):

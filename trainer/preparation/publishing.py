@@ -26,7 +26,7 @@ from trainer.errors import TRANSIENT_ERRNOS, Ended, LostPeer, LostService, Stopp
 from trainer.job import lock
 from trainer.preparation import staging
 from trainer.preparation.output import Output
-from trainer.storage import objects
+from trainer.storage import files, objects
 from trainer.storage.objects import Object
 
 LOCK_FILE = ".preparing.json"
@@ -52,7 +52,7 @@ def published(output: epath.Path, *, overwrite: bool) -> Iterator[Output]:
       LostPeer: the folder has gone to another run.
       LostService: Cloud Storage does not answer.
     """
-    if objects.is_uri(output):
+    if files.in_cloud_storage(output):
         with _uploaded(str(output), overwrite=overwrite) as bucket:
             yield bucket
     else:

@@ -8,10 +8,11 @@ from typing import BinaryIO
 from etils import epath
 
 from trainer.dataset import tfrecord
-from trainer.dataset.manifest import Dataset, Shard, checksum, shard_name
+from trainer.dataset.manifest import Dataset, Shard, shard_name
 from trainer.preparation.decoding import Stored
 from trainer.preparation.output import Output
 from trainer.process.progress import progress
+from trainer.storage import files
 
 _SHARD_BYTES = 100_000_000
 
@@ -65,7 +66,7 @@ def write_shards(
         except OSError as error:
             error.filename = error.filename or str(path)  # For the line that the user reads: a write does not know its file's name.
             raise
-        shards.append(Shard(path.name, len(members), path.stat().st_size, checksum(epath.Path(path))))
+        shards.append(Shard(path.name, len(members), path.stat().st_size, files.checksum(epath.Path(path))))
         output.add(shards[-1])
     return tuple(shards)
 

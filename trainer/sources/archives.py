@@ -18,7 +18,7 @@ from trainer.errors import TRANSIENT_ERRNOS, UserError
 from trainer.images import decode
 from trainer.images.decode import ImageError
 from trainer.sources import fsspec_files
-from trainer.storage import failures, objects, urls
+from trainer.storage import failures, files, urls
 
 # What zipfile raises on a table of contents that is not what it claims to be.
 _DAMAGED = (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, LookupError, OverflowError, EOFError)
@@ -47,9 +47,9 @@ class Archive:
 
     def open(self) -> Any:
         """Opens the archive for reading at any place, by one thread."""
-        if objects.is_uri(self.place):
-            return objects.reader(self.place, generation=self.generation)
-        return fsspec_files.open_seekable(self.place) if self.is_remote else open(self.place, "rb")  # noqa: PTH123
+        if urls.is_other_service(self.place):
+            return fsspec_files.open_seekable(self.place)
+        return files.open_seekable(self.place, generation=self.generation)
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from etils import epath
-
 from trainer.dataset.rejects import Reason
 from trainer.errors import TRANSIENT_ERRNOS, UserError
 from trainer.images import decode
 from trainer.images.decode import ImageError
 from trainer.sources import archives, fsspec_files
 from trainer.sources.lookup import Files, ImageFile, ImageFolder, LeadsOut, Listed, listed
-from trainer.storage import objects, urls
+from trainer.storage import files, objects, urls
 
 
 @dataclass(frozen=True)
@@ -102,10 +100,27 @@ def read(place: str) -> bytes:
       UserError: it cannot be read where it is.
       LostService: what holds it does not answer.
     """
-    if objects.is_uri(place):
-        return objects.read(place)
-    local = fsspec_files.local_path(place)
-    return fsspec_files.read(place) if local is None else epath.Path(local).expanduser().read_bytes()
+    path = fsspec_files.local_path(place) or place
+    return fsspec_files.read(place) if urls.is_other_service(path) else files.read(_expanded(path))
+
+
+def read_image(path: str) -> bytes:
+    """Reads an image file on a disk or on Cloud Storage.
+
+    Raises:
+      ImageError: the file does not exist, is too large or cannot be read.
+      OSError: one of `TRANSIENT_ERRNOS`; another try may succeed.
+    """
+    if not files.in_cloud_storage(path):
+        return LocalFile(Path(_expanded(path))).read()
+    try:
+        return StoredObject(path, files.stat(path).size).read()
+    except FileNotFoundError:
+        raise ImageError(Reason.NO_PICTURE, "no such file") from None
+
+
+def _expanded(path: str) -> str:
+    return os.path.expanduser(path)  # noqa: PTH111 (pathlib's fails on `~` and the name of no user)
 
 
 def folder(value: str) -> ImageFolder:
@@ -122,11 +137,11 @@ def folder(value: str) -> ImageFolder:
 
 
 def _files(value: str) -> Files:
-    if objects.is_uri(value):
+    if files.in_cloud_storage(value):
         return _of_bucket(value)
     if (local := fsspec_files.local_path(value)) is None:
         return _of_fsspec(value)
-    path = Path(epath.Path(local).expanduser())  # pathlib's own fails on `~` and the name of no user.
+    path = Path(_expanded(local))
     if path.is_dir():
         return LocalFolder(path)
     if not path.is_file():

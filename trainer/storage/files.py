@@ -1,163 +1,157 @@
-"""Files and folders, alike on a disk, a mounted bucket and Cloud Storage; a small file appears whole or not at all."""
+"""Files and folders, with the same functions for a disk, a mounted bucket and Cloud Storage (gs://…).
 
-import contextlib
+A small file appears whole or not at all.
+"""
+
 import csv
 import io
 import json
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, BinaryIO
 
 from etils import epath
 
 from trainer.errors import UserError
-from trainer.storage import objects
+from trainer.storage import file_systems, objects, urls
+from trainer.storage.file_systems import Stat
+
+CONNECTIONS = objects.CONNECTIONS
+"""How many requests to a storage can run at once; further threads wait."""
 
 
-def place(flag: str, value: str) -> epath.Path:
-    """The path that a flag names.
+def from_flag(flag: str, value: str) -> epath.Path:
+    """Returns the path that a flag's value names; a leading `~` becomes the home folder.
+
+    Args:
+      flag: the flag with its dashes, such as `--job_dir`, for the error message.
+      value: a path on a disk, or gs://BUCKET/PATH.
 
     Raises:
-      UserError: it is an address of neither a file system nor Cloud Storage.
+      UserError: the value is a URL other than gs://, or its bucket has an impossible name.
     """
-    if "://" in value and not objects.is_uri(value):
-        # Not the whole of it: it may have a password in it.
-        raise UserError(f"{flag}={value.partition('://')[0]}://…: name a folder, or gs://BUCKET/PATH")
-    if objects.is_uri(value):
+    if urls.is_other_service(value):
+        # Only the scheme: the rest may contain a password.
+        raise UserError(f"{flag}={value.partition('://')[0]}://… is not supported: name a path on a disk, or gs://BUCKET/PATH")
+    if in_cloud_storage(value):
         objects.parse(value)
     return epath.Path(value).expanduser()
 
 
+def in_cloud_storage(path: str | os.PathLike[str]) -> bool:
+    """Returns whether a path is gs://…, for the few callers that work in another way there; others use the functions below."""
+    return objects.is_uri(path)
+
+
 def make_folder(path: epath.Path) -> None:
-    """Makes a folder with those above it; Cloud Storage needs a bucket alone, which must be there."""
-    if objects.is_uri(path):
-        objects.check_bucket(str(path))
-    else:
-        path.mkdir(parents=True, exist_ok=True)
+    """Creates a folder and its parents. Cloud Storage has no folders: there it checks that the bucket exists.
+
+    Raises:
+      FileExistsError: a file has this name.
+      UserError: the bucket does not exist, or this process may not ask.
+    """
+    file_systems.of(path).make_folder(path)
 
 
 def exists(path: epath.Path) -> bool:
-    """Whether there is a file of this name."""
-    if not objects.is_uri(path):
-        return path.exists()
-    try:
-        objects.stat(str(path))
-    except FileNotFoundError:
-        return False
-    return True
+    """Returns whether a file of this name exists."""
+    return file_systems.of(path).exists(path)
 
 
-def read(path: epath.Path) -> bytes:
+def is_folder(path: epath.Path) -> bool:
+    """Returns whether a folder of this name exists; on Cloud Storage, whether anything lies below it."""
+    return file_systems.of(path).is_folder(path)
+
+
+def stat(path: epath.PathLike) -> Stat:
+    """Returns a file's size and, on Cloud Storage, its CRC32C and generation.
+
+    Raises:
+      FileNotFoundError: the file does not exist.
+    """
+    return file_systems.of(path).stat(path)
+
+
+def checksum(path: epath.Path) -> str:
+    """Returns the CRC32C of a file, big-endian, in base64. Reads a file on a disk; asks Cloud Storage, which may not have one ("").
+
+    Raises:
+      FileNotFoundError: the file does not exist.
+    """
+    return file_systems.of(path).checksum(path)
+
+
+def read(path: epath.PathLike) -> bytes:
     """Reads a file.
 
     Raises:
-      FileNotFoundError: there is none.
+      FileNotFoundError: the file does not exist.
     """
-    return objects.read(str(path)) if objects.is_uri(path) else path.read_bytes()
+    return file_systems.of(path).read(path)
+
+
+def open_seekable(path: epath.PathLike, *, generation: int | None = None) -> BinaryIO:
+    """Opens a file for reading at any position, by one thread; on Cloud Storage each read is a range request.
+
+    Args:
+      path: the file.
+      generation: on Cloud Storage, the generation that the object must keep while it is read; None accepts the present one.
+
+    Raises:
+      FileNotFoundError: the file does not exist.
+    """
+    return file_systems.of(path).open_seekable(path, generation)
 
 
 def write(path: epath.Path, content: bytes) -> None:
     """Replaces a file at once: a reader, or a rerun after a kill, finds the old content or the new."""
-    if objects.is_uri(path):
-        objects.write(str(path), content)
-        return
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+    file_systems.of(path).write(path, content)
 
 
 def remove(path: epath.Path) -> None:
-    """Removes a file, if there is one."""
-    if objects.is_uri(path):
-        objects.remove(str(path))
-    else:
-        path.unlink(missing_ok=True)
+    """Removes a file if it exists."""
+    file_systems.of(path).remove(path)
 
 
 def children(folder: epath.Path) -> list[epath.Path]:
-    """The files and folders right in a folder, by name; none where there is no such folder."""
-    if objects.is_uri(folder):
-        return [folder / name for name in objects.names(str(folder))]
-    return sorted(folder.iterdir()) if folder.exists() else []
+    """Returns the files and folders directly in a folder, sorted by name; none if the folder does not exist."""
+    return file_systems.of(folder).children(folder)
 
 
 def remove_folder(folder: epath.Path) -> None:
-    """Removes a folder with all that is in it, if there is one."""
-    if objects.is_uri(folder):
-        _side_by_side([(objects.remove, found.uri) for found in objects.below(str(folder))])
-    elif folder.is_dir():
-        folder.rmtree()
+    """Removes a folder and all its contents, if it exists."""
+    file_systems.of(folder).remove_folder(folder)
 
 
 def move(path: epath.Path, target: epath.Path) -> None:
-    """Moves a file or a folder, file by file: no bucket renames a folder at once. A move that was killed can be done again."""
-    if objects.is_uri(path):
-        source = str(path)
-        found = [source] if exists(path) else [entry.uri for entry in objects.below(source)]
-        _side_by_side([(_move_object, uri, f"{target}{uri.removeprefix(source)}") for uri in found])
-    elif path.is_dir():
-        target.mkdir(parents=True, exist_ok=True)
-        for child in path.iterdir():
-            move(child, target / child.name)
-        path.rmdir()
-    else:
-        path.replace(target)
+    """Moves a file, or a folder file by file: no bucket renames a folder at once. A move that was killed can be repeated.
 
-
-def _move_object(uri: str, target: str) -> None:
-    objects.copy(uri, target)
-    objects.remove(uri)
-
-
-@contextlib.contextmanager
-def built_on_disk(folder: epath.Path) -> Iterator[epath.Path]:
-    """Lends a folder on a disk for the time of a block; what is in it then goes to `folder`, if that is on Cloud Storage.
-
-    There many small writes are slow, and through `objects` each file is known to have arrived.
+    Args:
+      path: the file or folder to move.
+      target: its new path, on the same storage.
     """
-    if not objects.is_uri(folder):
-        yield folder
-        return
-    with tempfile.TemporaryDirectory() as name:
-        yield epath.Path(name)
-        found = [file for file in sorted(Path(name).rglob("*")) if file.is_file()]
-        _side_by_side([(objects.upload, file, f"{folder}/{file.relative_to(name).as_posix()}") for file in found])
+    file_systems.of(path).move(path, target)
 
 
-@contextlib.contextmanager
-def copied_to_disk(folder: epath.Path) -> Iterator[epath.Path]:
-    """Lends a folder on a disk, for the time of a block, with what is in `folder`; that itself where it is on one."""
-    if not objects.is_uri(folder):
-        yield folder
-        return
-    with tempfile.TemporaryDirectory() as name:
-        found = [item.uri for item in objects.below(str(folder)) if not item.uri.endswith("/")]
-        _side_by_side([(_copy_to_disk, uri, Path(name), uri.removeprefix(f"{folder}/")) for uri in found])
-        yield epath.Path(name)
+def built_on_disk(folder: epath.Path) -> AbstractContextManager[epath.Path]:
+    """Yields a folder on a disk to fill. For a `folder` on Cloud Storage its files are uploaded when the block ends.
+
+    Many small writes to Cloud Storage are slow, and an upload through `objects` reports whether each file arrived.
+    """
+    return file_systems.of(folder).built_on_disk(folder)
 
 
-def _copy_to_disk(uri: str, folder: Path, name: str) -> None:
-    # Unlike a file an object may be called `../x`, or `/x`.
-    if not set(name.split("/")).isdisjoint(("", ".", "..")):
-        raise UserError(f"{uri} has a name that leads out of its folder: remove it, or name another folder")
-    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_bytes(objects.read(uri))
-
-
-def _side_by_side(calls: Iterable[tuple[Any, ...]]) -> None:
-    """Makes calls of Cloud Storage in threads; raises what the first of them raises that fails."""
-    with ThreadPoolExecutor(objects.CONNECTIONS) as pool:
-        for call in [pool.submit(*call) for call in calls]:
-            call.result()
+def copied_to_disk(folder: epath.Path) -> AbstractContextManager[epath.Path]:
+    """Yields a folder on a disk with the contents of `folder`: a temporary copy for Cloud Storage, else `folder` itself."""
+    return file_systems.of(folder).copied_to_disk(folder)
 
 
 def write_json(path: epath.Path, value: Any) -> None:
-    """Writes indented JSON with one ending newline.
+    """Writes a value as indented JSON that ends with one newline.
 
     Raises:
-      ValueError: there is a NaN or an infinity in `value`, which JSON does not have.
+      ValueError: `value` contains a NaN or an infinity, which JSON does not have.
     """
     write(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
@@ -166,14 +160,14 @@ def read_json(path: epath.Path) -> Any:
     """Reads a JSON file.
 
     Raises:
-      FileNotFoundError: there is none.
-      ValueError: it is not JSON.
+      FileNotFoundError: the file does not exist.
+      ValueError: the file is not JSON.
     """
     return json.loads(read(path))
 
 
 def csv_bytes(header: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """A CSV in UTF-8, as RFC 4180 has it but with bare newlines; a field that a row lacks is empty."""
+    """Returns a CSV file in UTF-8: RFC 4180 with \\n as line end; a field that a row lacks is empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, header, restval="", lineterminator="\n")
     writer.writeheader()

@@ -1,4 +1,4 @@
-"""URLs as messages show them: logs are read by many, and a URL may hold a password, or a signature that is as good as one."""
+"""Kinds of URLs, and URLs without their secrets: many people read logs, and a URL may contain a password or a signature."""
 
 import re
 
@@ -10,17 +10,22 @@ _QUERY = re.compile(r"\?\S*")
 
 
 def is_web(url: str) -> bool:
-    """Returns whether a text begins as an http or https URL does."""
+    """Returns whether a text begins with http:// or https://."""
     return _WEB.match(url) is not None
 
 
+def is_other_service(value: str) -> bool:
+    """Returns whether a value is a URL that `files` cannot read: neither a path on a disk nor gs://…"""
+    return "://" in value and not objects.is_uri(value)
+
+
 def shown(url: str) -> str:
-    """Returns a path or URL without what may be secret in it: user, password and query."""
-    if "://" not in url or objects.is_uri(url):
+    """Returns a path or URL without the parts that may be secret: user, password and query."""
+    if not is_other_service(url):
         return url
     return _USERINFO.sub("", url).partition("?")[0]
 
 
 def cleaned(text: str) -> str:
-    """Returns a text of another program without what may be secret in the URLs that it cites."""
+    """Returns another program's text, with the parts that may be secret removed from all URLs in it."""
     return _QUERY.sub("", _USERINFO.sub("", text))

@@ -22,7 +22,7 @@ from etils import epath
 from trainer.errors import Ended, LostService, UserError
 from trainer.job import history
 from trainer.process import heartbeat
-from trainer.storage import failures, files, objects
+from trainer.storage import failures, files
 
 _log = logging.getLogger(__name__)
 
@@ -293,7 +293,7 @@ def _check_found(path: str | None, folder: epath.Path) -> None:
     Raises:
       LostService: there is one.
     """
-    if path is not None or not objects.is_uri(folder):
+    if path is not None:
         return
     try:
         newest = _POINTER.search(files.read(folder / "checkpoint"))

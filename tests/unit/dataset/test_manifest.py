@@ -12,6 +12,7 @@ from etils import epath
 from trainer.dataset import manifest
 from trainer.dataset.manifest import Dataset, Shard, Split
 from trainer.errors import UserError
+from trainer.storage import files
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def dataset(tmp_path: Path) -> Dataset:
         for number in range(count):
             file = path / manifest.shard_name(name, number, count)
             file.write_bytes(f"{name} {number}".encode() * 1000)
-            written.append(Shard(file.name, 3, file.stat().length, manifest.checksum(file)))
+            written.append(Shard(file.name, 3, file.stat().length, files.checksum(file)))
         splits[name] = Split(3 * count, {"Drama": count, "Élan": 0}, tuple(written))
     empty = Dataset(path, "", ("Drama", "Élan"), 48, 32, "jpeg", splits)
     filled = dataclasses.replace(empty, fingerprint=manifest.fingerprint(empty))
@@ -59,7 +60,7 @@ def test_the_file_has_the_keys_that_other_programs_read(dataset: Dataset):
 def test_the_checksum_is_that_of_cloud_storage(tmp_path: Path):
     # RFC 3720, B.4: the CRC32C of 32 bytes of zeros is 8a9136aa.
     (tmp_path / "zeros").write_bytes(bytes(32))
-    assert base64.b64decode(manifest.checksum(epath.Path(tmp_path / "zeros"))).hex() == "8a9136aa"
+    assert base64.b64decode(files.checksum(epath.Path(tmp_path / "zeros"))).hex() == "8a9136aa"
 
 
 def test_the_fingerprint_depends_on_content_and_not_on_the_place(dataset: Dataset):

@@ -117,8 +117,8 @@ def test_a_setting_that_is_no_number_is_named(monkeypatch):
 
 
 def test_a_place_of_another_kind_is_refused_without_its_password():
-    with pytest.raises(UserError, match=r"^--job_dir=s3://…: name a folder, or gs://BUCKET/PATH$"):
-        files.place("--job_dir", "s3://user:password@bucket/jobs")
+    with pytest.raises(UserError, match=r"^--job_dir=s3://… is not supported: name a path on a disk, or gs://BUCKET/PATH$"):
+        files.from_flag("--job_dir", "s3://user:password@bucket/jobs")
 
 
 def test_both_clients_are_equally_patient(monkeypatch):
