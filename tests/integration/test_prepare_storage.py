@@ -272,7 +272,12 @@ def test_the_web_gives_the_bytes_of_a_disk(
         ("BUCKET/films.csv", "BUCKET/none.zip", "BUCKET/new", r"--images=gs://prepare-films/none\.zip holds no file"),
         ("BUCKET/films.csv", "BUCKET/films.csv", "BUCKET/new", r"--images=gs://prepare-films/films\.csv holds no file"),
         ("BUCKET/films.csv", "BUCKET/Posters", "gs://nowhere-at-all/new", "there is no bucket gs://nowhere-at-all"),
-        ("BUCKET/films.csv", "BUCKET/Posters", "https://nowhere.invalid/new", r"--output=.*: name a path on a disk, or gs://BUCKET/PATH"),
+        (
+            "BUCKET/films.csv",
+            "BUCKET/Posters",
+            "https://nowhere.invalid/new",
+            r"--output=.*: name a path on a disk, or gs://BUCKET/PATH",
+        ),
     ],
 )
 def test_what_does_not_exist_is_one_line(
