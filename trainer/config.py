@@ -147,6 +147,12 @@ class TrainConfig:
         choices=("auto", "text", "json"),
         free=True,
     )
+    log_steps: int = _option(
+        0,
+        "Training steps between two lines of the log within an epoch; 0: about ten lines an epoch, at least 30 seconds apart.",
+        minimum=0,
+        free=True,
+    )
     fresh: bool = _option(
         False, "Move what the job directory holds aside and start anew; not for a command that is to resume.", free=True
     )

@@ -22,5 +22,5 @@ def test_killed_in_five_phases_and_asked_to_stop(pair_dir, data_dir, tmp_path):
     # Asked to stop, the workers save the same step, and all go on with it.
     saved = re.findall(r"the state is saved at step (\d+)", job.log.read_text())
     assert len(saved) == 2
-    assert f"resuming at step {saved[0]} of" in job.log.read_text()
+    assert f"restored step {saved[0]} of" in job.log.read_text()
     assert len(set(saved)) == 1

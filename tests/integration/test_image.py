@@ -263,7 +263,7 @@ def test_asked_to_stop_a_container_saves_its_state_and_the_next_one_goes_on(imag
     print(f"\nstopped within {time.monotonic() - begun:.1f} s")
     assert process.returncode == 143, printed
     assert not (folder / "first/DONE.json").exists()
-    assert "resuming at step" in image.result(folder, *train())
+    assert "restored step" in image.result(folder, *train())
     assert (folder / "first/DONE.json").exists()
     assert len((folder / "first/history.csv").read_text().splitlines()) == 41
 

@@ -86,7 +86,7 @@ def saved(job_dir: Path) -> int:
 
 def resumed(node: kubernetes_node.Node) -> list[int]:
     """The steps at which the job was taken up again."""
-    return [int(step) for each in node.containers for step in re.findall(rf"resuming at step (\d+) of {STEPS}", each.text())]
+    return [int(step) for each in node.containers for step in re.findall(rf"restored step (\d+) of {STEPS}", each.text())]
 
 
 def test_a_job_that_loses_pods_ends_as_one_that_nothing_disturbed(pair_dir, data_dir, tmp_path):

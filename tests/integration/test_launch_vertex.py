@@ -399,7 +399,7 @@ def test_what_vertex_ai_makes_of_a_job_trains_the_same_model(here, tmp_path):
     assert killed == ["workerpool1-0"]
     assert expansion.ends[0] == ("workerpool1-0", 137)
     assert sorted(expansion.ends[1:]) == [("workerpool0-0", 0), ("workerpool1-0", 0)]
-    assert "resuming at step" in expansion.output()
+    assert "restored step" in expansion.output()
     run("launch", "--target=local", "--workers=2", "--", f"--data_dir={bucket}/dataset", f"--job_dir={undisturbed}", *SMALL)
     assert_equal(bucket / "jobs/first", undisturbed)
 

@@ -96,7 +96,7 @@ def test_a_job_goes_on_with_another_number_of_workers(alone, data_dir, tmp_path,
         reached = functools.partial(has_backup, folder, step)
         assert interrupt(process, signal.SIGINT, when=reached) == 143
     log = finished(launched(data_dir, folder, numbers[-1]))
-    assert f"goes on on {numbers[-1]}, with the same films in every step" in log
+    assert f"training goes on with {numbers[-1]}: each step has the same films" in log
     assert_alike(alone, folder)
 
 
@@ -194,7 +194,7 @@ def test_a_job_directory_is_one_jobs_and_a_restart_takes_it_over_at_once(data_di
     assert again.stderr is not None
     began = time.monotonic()
     for line in again.stderr:
-        if "resuming at step" in line:
+        if "restored step" in line:
             break
     again.send_signal(signal.SIGTERM)
     again.communicate(timeout=60)

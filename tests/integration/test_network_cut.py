@@ -111,7 +111,7 @@ class Job:
 
     def resumed_at(self) -> int:
         """The step at which the chief went on for the last time."""
-        return int(re.findall(rf"resuming at step (\d+) of {STEPS}", self.log(0))[-1])
+        return int(re.findall(rf"restored step (\d+) of {STEPS}", self.log(0))[-1])
 
     def kill(self) -> None:
         """Ends what still runs; a guard takes its worker with it."""

@@ -49,7 +49,7 @@ def test_asked_to_stop_a_job_saves_its_step_and_goes_on_there(job_dir, data_dir,
     history_begun = folder / "history.csv"
     assert interrupt(process, signal.SIGTERM, when=history_begun.exists) == 143
     ended = run(*train(data_dir, folder, "--backup_steps=1000"))
-    assert "resuming at step" in ended.stderr
+    assert "restored step" in ended.stderr
     assert_equal(job_dir, folder)
 
 
@@ -68,7 +68,7 @@ def test_three_replicas_in_half_precision_go_on_exactly(data_dir, tmp_path):
     interrupt(
         start(*mirrored(data_dir, killed, *command, replicas=3)), signal.SIGKILL, when=(killed / "backup" / "ckpt-6.index").exists
     )
-    assert "resuming at step" in run(*mirrored(data_dir, killed, *command, replicas=3)).stderr
+    assert "restored step" in run(*mirrored(data_dir, killed, *command, replicas=3)).stderr
     assert_equal(tmp_path / "whole", killed)
 
 
@@ -83,7 +83,7 @@ def test_a_pretrained_job_goes_on_exactly_and_needs_its_file_no_more(data_dir, t
     # It goes on at step 3, where the backbone is frozen until step 5, or at step 6.
     interrupt(start(*train(data_dir, killed, *command)), signal.SIGKILL, when=(killed / "backup" / "ckpt-6.index").exists)
     weights.unlink()
-    assert "resuming at step" in run(*train(data_dir, killed, *command)).stderr
+    assert "restored step" in run(*train(data_dir, killed, *command)).stderr
     assert_equal(tmp_path / "whole", killed)
 
 
@@ -104,7 +104,7 @@ def test_a_damaged_backup_is_named_and_the_one_before_it_used(job_dir, data_dir,
     data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
     ended = run(*train(data_dir, folder))
     assert f"{newest} cannot be read and is left out" in ended.stderr
-    assert "resuming at step" in ended.stderr
+    assert "restored step" in ended.stderr
     assert_equal(job_dir, folder)
 
 
@@ -112,6 +112,6 @@ def test_more_epochs_continue_a_finished_job(job_dir, data_dir, tmp_path):
     folder = tmp_path / "longer"
     shutil.copytree(job_dir, folder)
     ended = run(*train(data_dir, folder, "--epochs=4"))
-    assert "resuming at step 30 of 40" in ended.stderr
+    assert "restored step 30 of 40" in ended.stderr
     assert [row["epoch"] for row in history(folder)] == ["1", "2", "3", "4"]
     assert history(folder)[:3] == history(job_dir)

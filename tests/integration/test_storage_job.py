@@ -111,7 +111,7 @@ def test_what_follows_a_checkpoint_that_did_not_arrive_is_as_if_nothing_had_happ
     place = "gs://posters/jobs/resumed"
     stored.inject(Plan(kinds=("swallowed",), match=r"backup%2Fckpt-6[^&]*index", count=1))
     run(*job(place), code=75, env=environment)
-    assert "resuming at step 3 of" in run(*job(place), env=environment).stderr
+    assert "restored step 3 of" in run(*job(place), env=environment).stderr
     stored.download_folder(place, tmp_path / "job")
     assert_equal(job_dir, tmp_path / "job")
 

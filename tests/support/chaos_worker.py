@@ -125,7 +125,7 @@ def _watch(marks: _Marks) -> None:
     within(checkpoints.TrainingState, "back_up", BACKUP)
     # The data are there, and the pointer to them is not.
     before(checkpoint_management, "update_checkpoint_state_internal", BACKUP)
-    within(evaluate, "epoch_figures", VALIDATION)
+    within(evaluate, "epoch_metrics", VALIDATION)
     # At training's end the other workers have finished their steps.
     ends = {True: TRAINING_END, False: EPOCH_END}
     within(checkpoints.TrainingState, "save_epoch", lambda training: ends[len(training.progress.history) == flags.FLAGS.epochs])

@@ -58,7 +58,7 @@ class Network(keras.Model):
     """A Keras model whose training step can tell more than its metrics, and leave a part of it as it is.
 
     Attributes:
-      more_figures: what a training step adds to its figures; called on a replica.
+      more_metrics: what a training step adds to its figures; called on a replica.
       is_mirrored: whether training shows it pictures and their mirror images alike.
       pretrained: the part that begins with weights of others, if there is one.
     """

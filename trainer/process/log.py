@@ -1,4 +1,4 @@
-"""Log lines: text for a person, JSON for a log collector."""
+"""Log lines on stderr: text for a person, JSON for a log collector."""
 
 import json
 import logging
@@ -16,20 +16,20 @@ _formatter: logging.Formatter | None = None
 
 
 def configure(style: str, *, worker: int = 0) -> None:
-    """Sends the package's log lines to stderr.
+    """Sends the log lines of this package to stderr.
 
     Args:
-      style: text, or json: one object a line with `severity`, `time`, `message`, `worker` and `step`, the names that Cloud
-        Logging knows. auto is json where a log collector of Google Cloud reads along, else text.
-      worker: this worker's index.
+      style: "text"; "json": one object a line with `severity`, `time`, `message`, `worker` and `step`, the names that Cloud Logging
+        knows; or "auto": json in Kubernetes and on Vertex AI, else text.
+      worker: the index of this worker.
     """
     global _formatter
     if style == "auto":
         style = "json" if any(name in os.environ for name in _COLLECTORS) else "text"
     _formatter = _Json(worker) if style == "json" else _Text("%(asctime)s %(message)s", "%H:%M:%S")
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(sys.stderr)
     handler.setFormatter(_formatter)
-    # absl's logger is TensorFlow's too, and what it tells at this level is of no use to a user.
+    # TensorFlow logs through absl too, and its lines below this level are of no use to a user.
     absl_logging.set_verbosity(absl_logging.WARNING)
     logging.getLogger("tensorflow").setLevel(logging.WARNING)
     logger = logging.getLogger("trainer")
@@ -37,19 +37,47 @@ def configure(style: str, *, worker: int = 0) -> None:
     logger.setLevel(logging.INFO)
 
 
+def is_json() -> bool:
+    """Returns whether the log lines are JSON."""
+    return isinstance(_formatter, _Json)
+
+
+def is_terminal() -> bool:
+    """Returns whether a person reads the log as text on a terminal, so that a progress bar can be drawn."""
+    return not is_json() and sys.stderr is not None and sys.stderr.isatty()
+
+
 def at_step(step: int) -> None:
-    """Says which global step the coming lines belong to."""
+    """Sets the global step that the following log lines belong to."""
     global _step
     _step = step
 
 
 def last_line(kind: str, message: str) -> None:
-    """Says on stderr why a command ends, as `KIND: MESSAGE`, or in the form of the log where that is JSON."""
+    """Writes to stderr why a command ends, as `KIND: MESSAGE`, or in the log's form where that is JSON.
+
+    Args:
+      kind: "error", or "stopped".
+      message: one line.
+    """
     line = f"{kind}: {message}"
     if isinstance(_formatter, _Json):
         level = logging.ERROR if kind == "error" else logging.WARNING
         line = _formatter.format(logging.LogRecord("trainer", level, __file__, 0, line, None, None))
     print(line, file=sys.stderr)
+
+
+class _Handler(logging.StreamHandler):
+    """Writes a line above a progress bar that is being drawn, and not into it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "tqdm" not in sys.modules:
+            super().emit(record)
+            return
+        from tqdm import tqdm
+
+        with tqdm.external_write_mode(file=self.stream):
+            super().emit(record)
 
 
 class _Text(logging.Formatter):

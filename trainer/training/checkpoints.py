@@ -1,11 +1,14 @@
 """What a killed job resumes from: weights, optimizer, running metrics, position and history, in TensorFlow checkpoints.
 
-Three places hold them, all written by `tf.train.CheckpointManager`, under a fresh name each time; a checkpoint becomes
-real when the pointer file beside it is replaced.
+`tf.train.CheckpointManager` writes all of them, each under a fresh name; a checkpoint becomes real when the pointer file beside
+it is replaced.
 
-  backup/            the whole state, every so many steps and at the end of an epoch's steps; the newest two
-  checkpoints/last   the whole state after the last finished epoch, its validation and history row included
+  backup/            the whole state, every --backup_steps steps and at the end of an epoch's steps; the newest two are kept
+  checkpoints/last   the whole state after the last finished epoch, including its validation and its row in the history
   checkpoints/best   the weights alone, of the epoch with the best validation mean average precision
+
+A job resumes from the newest state that can be read: the one with the highest step, and of two with the same step the one in
+checkpoints/last, which has the epoch's end behind it.
 """
 
 import json
@@ -31,7 +34,7 @@ _BACKUP, _LAST, _BEST = "backup", "checkpoints/last", "checkpoints/best"
 # The line of TensorFlow's file that names the newest checkpoint beside it.
 _POINTER = re.compile(rb'^model_checkpoint_path: "([^"/]+)"', re.MULTILINE)
 
-# These say nothing about the file: another try may read it.
+# These errors say nothing about the file: another try may read it.
 _NOT_DAMAGE = (tf.errors.PermissionDeniedError, tf.errors.UnavailableError, tf.errors.ResourceExhaustedError)
 
 
@@ -39,9 +42,9 @@ class Progress(tf.train.experimental.PythonState):
     """How far training has come.
 
     Attributes:
-      step: global steps taken.
-      history: a row for each finished epoch.
-      metrics: the values of the running metrics at the last backup, [replicas, values].
+      step: the number of global steps taken.
+      history: the history's rows, one for each finished epoch.
+      metrics: the values of the running metrics at the last backup, float [replicas, values].
     """
 
     def __init__(self) -> None:
@@ -51,11 +54,11 @@ class Progress(tf.train.experimental.PythonState):
         self.metrics: list[list[float]] = []
 
     def serialize(self) -> str:
-        """As JSON, whose floats come back exactly."""
+        """Returns the progress as JSON, which keeps floats exactly."""
         return json.dumps({"step": self.step, "history": self.history, "metrics": self.metrics})
 
     def deserialize(self, string_value: str) -> None:
-        """The inverse of `serialize`."""
+        """Takes over what `serialize` returned."""
         values = json.loads(string_value)
         self.step, self.history, self.metrics = values["step"], values["history"], values["metrics"]
 
@@ -64,51 +67,54 @@ class TrainingState:
     """Saves and restores the state of a compiled model and its `Progress`.
 
     Attributes:
-      progress: how far training has come; whoever trains keeps it up to date.
-      writes: whether this worker writes, which the chief alone does.
-      check: raises before a write if the directory is no longer this process's.
+      progress: how far training has come; the callbacks keep it up to date.
+      writes: whether this worker writes; only the chief does.
+      check: raises before a write if the directory no longer belongs to this process.
     """
 
     def __init__(self, model: keras.Model, job_dir: epath.Path, *, writes: bool, check: Callable[[], None]) -> None:
         """Args:
-        model: compiled, with its metrics and its optimizer's variables built.
-        job_dir: where the checkpoints are.
-        writes: whether this worker writes; all of a job's workers call the same methods at the same steps.
-        check: raises before a write if the directory is no longer this process's.
+        model: the compiled network, with its metrics and the optimizer's variables built.
+        job_dir: the job directory.
+        writes: whether this worker writes; all workers call the same methods at the same steps, because reading the state of
+          several replicas needs all of them.
+        check: raises before a write if the directory no longer belongs to this process.
         """
         self.progress = Progress()
+        self._job_dir = job_dir
         self.writes = writes
         self.check = check
         self._metrics = _RunningMetrics(model)
-        # Not the model as a whole: its metrics are kept once a replica, and saving their sum would need all workers.
+        # Not the model as a whole: each replica has its own metrics, and saving their sum would need all workers.
         state = tf.train.Checkpoint(layers=model.layers, optimizer=model.optimizer, progress=self.progress)
         self._backups = _manager(state, job_dir / _BACKUP, keep=2)
         self._last = _manager(state, job_dir / _LAST, keep=1)
         self._best = _manager(_weights(model), job_dir / _BEST, keep=1)
         for manager in (self._backups, self._best):
-            # Made at the first save otherwise, by the chief alone, and under its strategy, which would wait for the others.
+            # Otherwise the chief alone would create the counter at its first save, and its strategy would wait for the other
+            # workers.
             _ = manager.checkpoint.save_counter
 
     def back_up(self) -> None:
-        """Saves the state in the middle of an epoch, or between its steps and its end."""
+        """Saves the state in the middle of an epoch, or after its last step and before its end."""
         self.progress.metrics = self._metrics.read()
         self._save(self._backups)
 
     def save_epoch(self) -> None:
-        """Saves the state after an epoch's end, and the weights if the epoch was the best."""
-        # The best weights first: a job killed between the two goes through the epoch's end again.
+        """Saves the state after an epoch's end, and the weights if the epoch was the best so far."""
+        # The best weights come first: a job that is killed between the two saves repeats the epoch's end.
         if history.best(self.progress.history) is self.progress.history[-1]:
             self._save(self._best)
         self._save(self._last)
 
-    def restore(self) -> bool:
-        """Loads the newest state that can be read; a damaged one is named in the log and the one before it taken.
+    def restore(self) -> str | None:
+        """Loads the newest state that can be read; the log names one that is damaged, and the state before it is loaded.
 
         Returns:
-          Whether there was one.
+          The state's path within the job directory, such as backup/ckpt-140, or None where there is no state.
 
         Raises:
-          UserError: there are some, and none can be read.
+          UserError: there are states, and none of them can be read.
         """
         damaged = []
         for manager, path in self._newest_first():
@@ -117,33 +123,36 @@ class TrainingState:
             except Exception as error:  # A damaged file makes TensorFlow raise nearly anything, IndexError included.
                 if _is_no_damage(error):
                     raise
-                _log.warning("%s cannot be read and is left out: %s", path, _brief(error))
+                _log.warning("%s cannot be read (%s): the state before it is tried", path, _brief(error))
                 damaged.append(path)
             else:
-                return True
+                return path.removeprefix(f"{self._job_dir}/")
         if damaged:
-            raise UserError(f"no checkpoint can be read of {', '.join(damaged)}: restore one, or start anew with --fresh")
-        return False
+            raise UserError(
+                f"{', '.join(damaged)} cannot be read, and there is no other state: restore a copy, or start anew with --fresh"
+            )
+        return None
 
     def restore_metrics(self) -> None:
-        """Gives the running metrics the values that they had at the last backup."""
+        """Sets the running metrics to their values at the last backup."""
         self._metrics.write(self.progress.metrics)
 
     def _save(self, manager: tf.train.CheckpointManager) -> None:
         step = self.progress.step
         if self.writes and (manager.latest_checkpoint is None or _step(manager.latest_checkpoint) != step):
             self.check()
-            # The counter is saved too, and must not tell how often a job was interrupted: the manager makes it the step.
+            # The counter is saved as well, and must not depend on how often the job was interrupted: the manager sets it to the
+            # step.
             manager.checkpoint.save_counter.assign(step - 1)
             options = tf.train.CheckpointOptions(experimental_write_callbacks=[_check_arrived])
             try:
                 manager.save(checkpoint_number=step, options=options)
-            except tf.errors.NotFoundError as error:  # TensorFlow renames what it has just written.
+            except tf.errors.NotFoundError as error:  # TensorFlow renames the file that it has just written.
                 raise _not_arrived(f"{manager.directory}/ckpt-{step}", error) from error
             heartbeat.beat()
 
     def _newest_first(self) -> Iterator[tuple[tf.train.CheckpointManager, str]]:
-        # Of two at the same step the one in checkpoints/last is the newer: it has the epoch's end behind it.
+        # See the top of this module for the order.
         managers = (self._backups, self._last)
         found = [(_step(path), order, path) for order, manager in enumerate(managers) for path in manager.checkpoints]
         for _, order, path in sorted(found, reverse=True):
@@ -153,7 +162,7 @@ class TrainingState:
 class _RunningMetrics:
     """The values of a model's metrics, replica by replica.
 
-    A checkpoint of them would hold their sum, and a sum of floats depends on its order.
+    A checkpoint of the metrics would hold their sum over the replicas, and a sum of floats depends on the order of its terms.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -180,11 +189,11 @@ class _RunningMetrics:
         self._read, self._write = read, write
 
     def read(self) -> list[list[float]]:
-        """Returns the values of each replica, [replicas, values]."""
+        """Returns the values of each replica, float [replicas, values]."""
         return self._read().numpy().tolist()
 
     def write(self, rows: list[list[float]]) -> None:
-        """Puts the values back; another number of replicas gets their sum."""
+        """Sets the values, [replicas, values]; with another number of replicas than before, the first one gets the sums."""
         replicas = self._strategy.num_replicas_in_sync
         if len(rows) != replicas:
             total = np.sum(rows, axis=0)
@@ -193,15 +202,15 @@ class _RunningMetrics:
 
 
 def is_begun(job_dir: epath.Path) -> bool:
-    """Whether there is a state to resume from; needs no model."""
+    """Returns whether there is a state to resume from; needs no model."""
     return any(_latest(job_dir / folder) for folder in (_BACKUP, _LAST))
 
 
 def read_progress(job_dir: epath.Path) -> Progress:
     """Reads how far a job had come at the end of its last finished epoch; needs no model.
 
-    Step 0 before the first, or where the checkpoint cannot be read: `TrainingState.restore` says what is left. It runs no op of
-    TensorFlow, which cannot join a cluster after its first.
+    The step is 0 before the first epoch's end, and where the checkpoint cannot be read (`TrainingState.restore` then finds the
+    newest state that can). It runs no TensorFlow operation, because TensorFlow cannot join a cluster after its first operation.
     """
     path = _latest(job_dir / _LAST)
     if path is None:
@@ -218,38 +227,38 @@ def read_progress(job_dir: epath.Path) -> Progress:
 
 
 def restore_best(model: keras.Model, job_dir: epath.Path) -> None:
-    """Loads the weights of a job's best epoch.
+    """Loads the weights of a job's best epoch into a network.
 
     Raises:
-      UserError: there is no such checkpoint, or it cannot be read.
+      UserError: the checkpoint does not exist, or cannot be read.
     """
     path = _latest(job_dir / _BEST)
     if path is None:
-        raise UserError(f"{job_dir / _BEST} holds no checkpoint: restore it, or train again with --fresh")
+        raise UserError(f"{job_dir / _BEST} has no checkpoint: restore a copy, or train again with --fresh")
     try:
         _weights(model).restore(path).assert_existing_objects_matched().expect_partial()
     except Exception as error:
         if _is_no_damage(error):
             raise
         reason = _brief(error)
-        raise UserError(f"{path} cannot be read ({reason}): restore it, or train again with --fresh") from error
+        raise UserError(f"{path} cannot be read ({reason}): restore a copy, or train again with --fresh") from error
 
 
 def delete_backups(job_dir: epath.Path) -> None:
-    """Deletes backup/, once nothing is left to resume; a longer job goes on from checkpoints/last."""
+    """Deletes backup/ of a finished job; the same job with more epochs goes on from checkpoints/last."""
     files.remove_folder(job_dir / _BACKUP)
 
 
 def _check_arrived(path: str) -> None:
-    """Looks for a checkpoint that was just written, before anything points to it and an older one is deleted.
+    """Checks that a new checkpoint has arrived, before anything points to it and an older one is deleted.
 
     Raises:
-      LostService: it is not there, or not whole.
+      LostService: a part of the checkpoint is missing.
     """
     try:
         reader = tf.train.load_checkpoint(path)
         types, shapes = reader.get_variable_to_dtype_map(), reader.get_variable_to_shape_map()
-        # Strings, such as the progress, take more than nothing.
+        # The length of strings, such as the progress, is unknown: they count as 0 bytes.
         least = sum(math.prod(shapes[name]) * kind.size for name, kind in types.items() if kind != tf.string)
         found = sum(tf.io.gfile.stat(file).length for file in tf.io.gfile.glob(f"{path}.data-*"))
     except (tf.errors.NotFoundError, tf.errors.DataLossError, ValueError) as error:
@@ -259,7 +268,9 @@ def _check_arrived(path: str) -> None:
 
 
 def _not_arrived(path: str, reason: object) -> LostService:
-    return LostService(f"{path} was written and is not there as a whole: look at the storage ({_brief(reason)})")
+    return LostService(
+        f"{path} was written and did not arrive whole ({_brief(reason)}): check the storage, and run the same command again"
+    )
 
 
 def _brief(reason: object) -> str:
@@ -271,7 +282,7 @@ def _is_no_damage(error: Exception) -> bool:
 
 
 def _weights(model: keras.Model) -> tf.train.Checkpoint:
-    # By its layers: a checkpoint of the model itself would hold the optimizer too, and be three times as large.
+    # The layers only: a checkpoint of the model itself would hold the optimizer as well, and be three times as large.
     return tf.train.Checkpoint(layers=model.layers)
 
 
@@ -288,10 +299,12 @@ def _latest(folder: epath.Path) -> str | None:
 
 
 def _check_found(path: str | None, folder: epath.Path) -> None:
-    """Where Cloud Storage does not answer, or refuses, TensorFlow says that there is no checkpoint: a job would begin anew.
+    """Checks an answer of TensorFlow, which reports no checkpoint where Cloud Storage does not answer or refuses.
+
+    Without this check such a job would start at step 0.
 
     Raises:
-      LostService: there is one.
+      LostService: the folder holds a checkpoint although `path` is None.
     """
     if path is not None:
         return

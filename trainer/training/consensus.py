@@ -14,23 +14,29 @@ from trainer.training.checkpoints import Progress
 
 
 class StopVote:
-    """Whether to stop: as soon as any worker was asked to, and after the same step on all of them.
+    """The workers' vote on whether to stop: they stop once one of them is asked to, all after the same step.
 
-    A worker that left by itself would take with it what the others need to save the state. So the votes are one more figure of each
-    training step, and Keras adds the figures of all replicas up.
+    A worker that left alone would take away what the others need to save the state. So the votes travel as one more metric of
+    each training step, which Keras sums over all replicas:
+
+    1. `before_step` sets this worker's vote, 0 or 1;
+    2. the step reports it among its metrics (`metrics`, which `Network.train_step` calls), and Keras sums them;
+    3. `after_step` takes the sum out of the metrics, and returns whether the sum of the step before is above 0.
     """
 
     def __init__(self, requested: Callable[[], bool], *, workers: int) -> None:
-        """Args:
-        requested: whether this worker was asked.
-        workers: how many there are; made outside the strategy's scope, since each votes for itself.
+        """Makes the vote, outside the strategy's scope, because each worker has its own.
+
+        Args:
+          requested: returns whether this worker was asked to stop.
+          workers: the number of workers.
         """
         self._requested = requested
         self._mine = tf.Variable(0.0, trainable=False) if workers > 1 else None
         self._before: tf.Tensor | None = None
 
-    def figures(self) -> dict[str, tf.Tensor]:
-        """What a training step of a replica adds to its figures."""
+    def metrics(self) -> dict[str, tf.Tensor]:
+        """Returns what a replica's training step adds to its metrics: the vote, a float32 scalar; nothing for one worker."""
         if self._mine is None:
             return {}
         return {"stop": self._mine.read_value()}
@@ -41,9 +47,9 @@ class StopVote:
             self._mine.assign(1.0)
 
     def after_step(self, logs: dict[str, Any]) -> bool:
-        """Takes the vote out of a step's figures and says whether to stop.
+        """Takes the vote out of a step's metrics, and returns whether to stop.
 
-        The vote that counts is that of the step before, which is known without waiting for the device.
+        The vote that counts is the one of the step before, which is known without waiting for the device.
         """
         if self._mine is None:
             return self._requested()
@@ -51,11 +57,11 @@ class StopVote:
         return before is not None and bool(before > 0)
 
     def leave(self, step: int) -> None:
-        """Ends this worker, once the state is saved.
+        """Ends this worker after the state was saved.
 
         Raises:
-          Stopped: it was asked to stop.
-          LostPeer: another worker was; this one can go on as soon as that one is back.
+          Stopped: this worker was asked to stop.
+          LostPeer: another worker was asked to stop; this one goes on as soon as the other is back.
         """
         if self._requested():
             raise Stopped(f"asked to stop; the state is saved at step {step}")
@@ -63,46 +69,51 @@ class StopVote:
 
 
 def check_same_job(strategy: tf.distribute.Strategy, description: dict[str, Any], *, workers: int) -> None:
-    """Compares what the workers were told to do; all of them call it.
+    """Compares the flags and data sets of the workers; all workers call it.
 
     Raises:
-      UserError: they were told different things.
+      UserError: a worker has other flags or another data set than the chief.
     """
-    if strangers := _strangers(strategy, _mark(description), workers=workers):
+    if different := _different_workers(strategy, _mark(description), workers=workers):
         raise UserError(
-            f"worker(s) {strangers} have other flags or another data set than the chief: give all workers the same command"
+            f"worker(s) {different} have other flags or another data set than the chief: give all workers the same command"
         )
 
 
 def check_same_state(strategy: tf.distribute.Strategy, progress: Progress) -> None:
-    """Compares the states from which the workers begin; all of them call it.
+    """Compares the states that the workers start from; all workers call it.
 
     Raises:
-      LostPeer: they have read different states, which another attempt mends.
+      LostPeer: the workers have read different states; at the next attempt they read the same one.
     """
-    # Two states of one step may differ in whether the epoch's end is behind them.
+    # Two states of one step may still differ: one may have the epoch's end behind it.
     if len(set(_gathered(strategy, _mark(progress.serialize())))) > 1:
         steps = ", ".join(map(str, _gathered(strategy, progress.step)))
-        raise LostPeer(f"the workers have read different states (of steps {steps}): they must share one --job_dir")
+        raise LostPeer(f"the workers have read states of different steps ({steps}): give all workers one shared --job_dir")
 
 
 def check_same_weights(strategy: tf.distribute.Strategy, weights: list[np.ndarray], *, workers: int) -> None:
-    """Compares the weights of others with which the workers begin; all of them call it.
+    """Compares the pretrained weights that the workers start with; all workers call it.
+
+    Args:
+      strategy: the strategy of the workers.
+      weights: the arrays that this worker has read, in the backbone's order.
+      workers: the number of workers.
 
     Raises:
-      UserError: they have read different ones.
+      UserError: a worker has read other weights than the chief.
     """
     digest = hashlib.sha256(b"".join(array.tobytes() for array in weights)).hexdigest()
-    if strangers := _strangers(strategy, _mark(digest), workers=workers):
-        raise UserError(f"worker(s) {strangers} have read other weights than the chief: give all workers the same --weights")
+    if different := _different_workers(strategy, _mark(digest), workers=workers):
+        raise UserError(f"worker(s) {different} have read other weights than the chief: give all workers the same --weights")
 
 
-def _strangers(strategy: tf.distribute.Strategy, mark: int, *, workers: int) -> str:
-    """The workers that have another mark than the chief."""
+def _different_workers(strategy: tf.distribute.Strategy, mark: int, *, workers: int) -> str:
+    """Returns the indices of the workers whose mark is not the chief's, joined by commas; "" for none."""
     marks = _gathered(strategy, mark)
     if len(set(marks)) > 1:
-        # Who leaves at once may cut off a worker to which the last of the marks is still under way. When this second round begins
-        # everybody has them, so that what becomes of it does not matter.
+        # A worker that leaves at once may cut off another one that still waits for the last mark. When this second round begins
+        # all workers have the marks, so its own outcome does not matter.
         with contextlib.suppress(tf.errors.OpError):
             _gathered(strategy, mark)
     found = {replica * workers // len(marks) for replica, other in enumerate(marks) if other != marks[0]}
@@ -110,12 +121,12 @@ def _strangers(strategy: tf.distribute.Strategy, mark: int, *, workers: int) -> 
 
 
 def _mark(description: Any) -> int:
-    """A number below 2^60 that tells descriptions apart."""
+    """Returns a number below 2^60 that differs for different descriptions."""
     return int(fingerprint(description)[:15], 16)
 
 
 def _gathered(strategy: tf.distribute.Strategy, number: int) -> list[int]:
-    """The numbers of all replicas, worker after worker."""
+    """Returns the numbers of all replicas, worker after worker."""
 
     @tf.function
     def gather(mine: tf.Tensor) -> tf.Tensor:

@@ -1,7 +1,6 @@
 """Training: the network, its input and the callbacks of `fit`, put together."""
 
 import logging
-import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -18,15 +17,24 @@ from trainer.evaluation.predict_split import SplitPredictor
 from trainer.input import pipeline
 from trainer.input.shard_cache import ShardCache
 from trainer.model import augment, fine_tuning, networks, objective
+from trainer.process import log
 from trainer.process.signals import StopRequest
 from trainer.training import callbacks, checkpoints
+from trainer.training.checkpoints import TrainingState
 from trainer.training.consensus import StopVote, check_same_state, check_same_weights
+from trainer.training.watch import Watch
 
 _log = logging.getLogger(__name__)
 
 
 def is_complete(job: TrainConfig, order: TrainingOrder, job_dir: epath.Path) -> bool:
-    """Whether nothing of a job is left to train, so that it needs no cluster: what is left is for the chief alone."""
+    """Returns whether nothing is left to train, so that no cluster is needed: what is left is the chief's work alone.
+
+    Args:
+      job: the job's flags.
+      order: the order in which the job sees the films.
+      job_dir: the job directory.
+    """
     progress = checkpoints.read_progress(job_dir)
     return progress.step >= last_step(job, order) or callbacks.exhausted(progress, job.early_stopping)
 
@@ -43,104 +51,91 @@ def train(
     check: Callable[[], None],
     weights: list[np.ndarray] | None = None,
 ) -> None:
-    """Trains from the newest backup, or from the start, to the job's last step.
+    """Trains from the newest state, or from the start, to the job's last step.
+
+    All workers call it, and go through the same phases:
+
+    1. build the network, with its loss, metrics and optimizer;
+    2. restore the newest state, or set the initial weights;
+    3. compare states and weights among the workers;
+    4. finish an epoch whose steps are done and whose end is not, if the job was killed there;
+    5. fit: at each step's end the workers agree whether to stop, and where a backup is due all save the same state; at each
+       epoch's end they validate, and the chief writes the history, the checkpoints and the logs.
 
     Args:
-      job: the job.
+      job: the job's flags.
       dataset: the data set.
-      order: what `plan` made of them.
-      job_dir: where everything is written.
-      strategy: what to train under.
-      cluster: this worker's place among its peers; the chief alone writes.
-      stop: tells when someone asks the process to stop.
-      check: raises before a write if the directory is no longer this process's.
-      weights: those of others with which the pretrained part begins, where the job does.
+      order: the order in which the job sees the films, from `training_order.plan`.
+      job_dir: the job directory.
+      strategy: the strategy to train under.
+      cluster: this worker's place among its peers; only the chief writes.
+      stop: the listener for SIGTERM and Ctrl-C.
+      check: raises before a write if the directory no longer belongs to this process.
+      weights: the pretrained weights of the backbone, for a job that starts from them and does not resume.
 
     Raises:
-      UserError: the loss is not finite, or no backup can be read.
-      Stopped: someone asked for it; the state is saved.
-      LostPeer: someone asked another worker to stop, or the workers do not agree on where to begin.
+      UserError: the loss is not finite, or no state can be read.
+      Stopped: this process was asked to stop; the state is saved.
+      LostPeer: another worker was asked to stop, or the workers do not start from the same state.
     """
-    vote = StopVote(lambda: stop.requested, workers=cluster.workers)
     steps_per_epoch, last = order.steps_per_epoch, last_step(job, order)
-    _log.info(
-        "%d steps of %d films an epoch, which leaves out %d others each time", steps_per_epoch, job.batch_size, order.left_out
-    )
-    if warning := order.warning(cluster.workers):
-        _log.warning(warning)
+
+    # 1. Build.
+    loss = objective.GenreLoss()
     with strategy.scope():
         network = networks.build(job, genres=len(dataset.genres), height=dataset.height, width=dataset.width)
-        split = dataset.split("train")
-        loss = objective.GenreLoss()
         compile_network(network, job, loss)
-    network.more_metrics = vote.figures
-    training_state = checkpoints.TrainingState(network, job_dir, writes=cluster.is_chief, check=check)
-    if training_state.restore():
-        _log.info("resuming at step %d of %d", training_state.progress.step, last)
-        before, now = len(training_state.progress.metrics), strategy.num_replicas_in_sync
-        if before != now:
-            _log.info("it was saved by %d replica(s) and goes on on %d, with the same films in every step", before, now)
-    else:
-        # Else the first epochs go into learning how rare the genres are (Lin et al. 2017, "Focal Loss for Dense Object Detection").
-        network.get_layer("genres").bias.assign(objective.best_constant(split.genre_counts, split.examples))
-        if network.pretrained is not None and weights is not None:
-            network.pretrained.backbone.set_weights(weights)
+    # Keras sums up a step's metrics over all replicas: so the vote travels as one of them, and costs no exchange of its own.
+    vote = StopVote(lambda: stop.requested, workers=cluster.workers)
+    network.more_metrics = vote.metrics
+    if cluster.is_chief:
+        _log_plan(job, network, order)
+
+    # 2. Restore.
+    state = checkpoints.TrainingState(network, job_dir, writes=cluster.is_chief, check=check)
+    progress = state.progress
+    restored = state.restore()
+    if restored is None:
+        _set_initial_weights(network, dataset.split("train"), weights)
+    log.at_step(progress.step)
+    if cluster.is_chief:
+        _log_start(progress, restored, last, replicas=strategy.num_replicas_in_sync)
+
+    # 3. Compare.
     if cluster.workers > 1:
-        check_same_state(strategy, training_state.progress)
+        check_same_state(strategy, progress)
         if weights is not None:
             check_same_weights(strategy, weights, workers=cluster.workers)
+
     cache = ShardCache(dataset, job.cache) if job.cache else None
     validation = SplitPredictor(strategy, network, dataset, "validation", batch_size=job.batch_size, cache=cache)
 
     def validate() -> dict[str, float | None]:
+        if cluster.is_chief:
+            _log.info("validating")
         with stop.at_once():
             return evaluate.epoch_metrics(validation, loss)
 
-    on_terminal = cluster.is_chief and sys.stdout.isatty() and job.log_format != "json"
-    # At an epoch's end each adds to its figures, or keeps them, in this order.
-    in_order: list[keras.callbacks.Callback] = [
-        callbacks.LearningRate(
-            objective.learning_rate(job, steps_per_epoch=steps_per_epoch),
-            training_state,
-            multiplier=fine_tuning.multiplier(job, steps_per_epoch=steps_per_epoch),
-        ),
-        callbacks.BackupAndRestore(
-            training_state,
-            every=job.backup_steps,
-            steps_per_epoch=steps_per_epoch,
-            last_step=last,
-            vote=vote,
-        ),
-        callbacks.Validation(validate),
-        callbacks.History(training_state, job_dir / "history.csv"),
-        callbacks.ModelCheckpoint(training_state),
-        callbacks.EarlyStopping(training_state, patience=job.early_stopping),
-    ]
-    if cluster.is_chief:
-        in_order.append(keras.callbacks.TensorBoard(str(job_dir / "logs"), write_graph=False, profile_batch=0))
-    if cluster.is_chief and job.profile_range:
-        first, final = job.profile_range
-        in_order.append(callbacks.Profile(training_state, job_dir / "logs", first=first, last=final))
-    if cluster.is_chief and not on_terminal:
-        in_order.append(callbacks.EpochLine(training_state, batch_size=job.batch_size, epochs=job.epochs))
-
-    progress = training_state.progress
+    in_order = _callbacks(job, order, state, job_dir, vote=vote, validate=validate, is_chief=cluster.is_chief)
     with stop.deferred():
+        # 4. Finish an epoch.
         if callbacks.epoch_is_unfinished(progress, steps_per_epoch=steps_per_epoch, last_step=last):
-            callbacks.finish_epoch(network, training_state, in_order, steps_per_epoch=steps_per_epoch)
+            callbacks.finish_epoch(network, state, in_order, steps_per_epoch=steps_per_epoch)
+        # 5. Fit.
         if progress.step < last and not callbacks.exhausted(progress, job.early_stopping):
+            _log.info("training")
             network.fit(
                 _input(job, dataset, order, strategy, first_step=progress.step, cache=cache),
                 epochs=job.epochs,
                 steps_per_epoch=steps_per_epoch,
                 callbacks=in_order,
-                verbose=1 if on_terminal else 0,
+                verbose=0,
             )
     stop.check()
 
 
 def compile_network(network: networks.Network, job: TrainConfig, loss: keras.losses.Loss) -> None:
-    """Gives a network its loss, figures and optimizer, with all the variables that a checkpoint of them holds."""
+    """Compiles a network, and makes all the variables that a checkpoint of it holds."""
     network.compile(
         optimizer=objective.optimizer(job, network.pretrained),
         loss=loss,
@@ -152,6 +147,60 @@ def compile_network(network: networks.Network, job: TrainConfig, loss: keras.los
     # Keras builds these at the first step, which is too late to restore them.
     network.compiled_loss.build(network.output)
     network.compiled_metrics.build(network.output, network.output)
+
+
+def _set_initial_weights(network: networks.Network, train: manifest.Split, weights: list[np.ndarray] | None) -> None:
+    # Without it the first epochs only learn how rare the genres are (Lin et al. 2017, "Focal Loss for Dense Object Detection").
+    network.get_layer("genres").bias.assign(objective.best_constant(train.genre_counts, train.examples))
+    if network.pretrained is not None and weights is not None:
+        network.pretrained.backbone.set_weights(weights)
+
+
+def _callbacks(
+    job: TrainConfig,
+    order: TrainingOrder,
+    state: TrainingState,
+    job_dir: epath.Path,
+    *,
+    vote: StopVote,
+    validate: Callable[[], dict[str, float | None]],
+    is_chief: bool,
+) -> list[keras.callbacks.Callback]:
+    """Returns the callbacks of `fit`: at an epoch's end each adds to the metrics, or stores them, in this order."""
+    steps_per_epoch, last = order.steps_per_epoch, last_step(job, order)
+    in_order: list[keras.callbacks.Callback] = [
+        callbacks.LearningRate(
+            objective.learning_rate(job, steps_per_epoch=steps_per_epoch),
+            state,
+            multiplier=fine_tuning.multiplier(job, steps_per_epoch=steps_per_epoch),
+        ),
+        callbacks.BackupAndRestore(
+            state,
+            every=job.backup_steps,
+            steps_per_epoch=steps_per_epoch,
+            last_step=last,
+            vote=vote,
+        ),
+        callbacks.Validation(validate),
+        callbacks.History(state, job_dir / "history.csv"),
+        callbacks.ModelCheckpoint(state),
+        callbacks.EarlyStopping(state, patience=job.early_stopping),
+    ]
+    if is_chief:
+        in_order.append(keras.callbacks.TensorBoard(str(job_dir / "logs"), write_graph=False, profile_batch=0))
+    if is_chief and job.profile_range:
+        first, final = job.profile_range
+        in_order.append(callbacks.Profile(state, job_dir / "logs", first=first, last=final))
+    watch = Watch(
+        state.progress,
+        batch_size=job.batch_size,
+        steps_per_epoch=steps_per_epoch,
+        epochs=job.epochs,
+        last_step=last,
+        log_steps=job.log_steps,
+        is_chief=is_chief,
+    )
+    return [*in_order, watch]
 
 
 def _input(
@@ -181,3 +230,30 @@ def _input(
         )
 
     return strategy.distribute_datasets_from_function(worker_input)
+
+
+def _log_plan(job: TrainConfig, network: networks.Network, order: TrainingOrder) -> None:
+    """Logs what is trained, and for how long."""
+    trainable = sum(int(np.prod(variable.shape)) for variable in network.trainable_variables)
+    _log.info(
+        "network: %s, %s parameters (%s trainable), %s, %s weights",
+        *(job.model, f"{network.count_params():,}", f"{trainable:,}", job.precision),
+        "random" if job.weights == "none" else job.result_fields()["weights"],
+    )
+    _log.info(
+        "plan: %d epochs of %d steps of %d films; an epoch leaves out %d films, different ones each time",
+        *(job.epochs, order.steps_per_epoch, job.batch_size, order.left_out),
+    )
+
+
+def _log_start(progress: checkpoints.Progress, restored: str | None, last: int, *, replicas: int) -> None:
+    """Logs where training starts."""
+    if restored is None:
+        _log.info("starting at step 0 of %d: there is no state to restore", last)
+        return
+    _log.info("restored step %d of %d from %s", progress.step, last, restored)
+    if progress.metrics and len(progress.metrics) != replicas:
+        _log.info(
+            "the state was saved by %d replica(s), and training goes on with %d: each step has the same films",
+            *(len(progress.metrics), replicas),
+        )

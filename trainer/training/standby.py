@@ -1,4 +1,4 @@
-"""What a worker does that has nothing left to train: it stays until the chief has evaluated and exported."""
+"""How a worker whose training is done waits: it stays until the chief has evaluated and exported."""
 
 import logging
 import time
@@ -14,24 +14,24 @@ _log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 1.0
 
-# A chief shows signs of life every ten seconds, but not while it begins anew or waits to be started again.
+# A chief renews LOCK.json every ten seconds, but not while it starts anew as a process or waits to be restarted.
 _SILENCE_SECONDS = 90.0
 
 
 def wait_for_chief(directory: JobDir, *, chief: Mapping[str, Any] | None, is_saved: Callable[[], bool], timeout: float) -> None:
-    """Waits for DONE.json: a worker that left earlier would be counted as finished, and could not be called back.
+    """Waits for DONE.json: a worker that exited 0 earlier would count as finished, and could not be called back.
 
     Args:
-      directory: the job's.
-      chief: what LOCK.json said when the workers came together.
-      is_saved: whether the chief has saved the end of training.
-      timeout: seconds without a sign of life from the chief in LOCK.json; a minute and a half at least.
+      directory: the job directory.
+      chief: the content of LOCK.json when the workers formed their cluster; None if this worker formed none.
+      is_saved: returns whether the chief has saved the end of training.
+      timeout: the seconds without a renewal of LOCK.json after which the chief counts as lost, at least 90.
 
     Raises:
-      UserError: the chief has failed, with its words.
-      LostPeer: it was silent for too long, or died before it had saved the end of training.
+      UserError: the chief has failed; the message is the chief's.
+      LostPeer: the chief was silent for too long, or left before it had saved the end of training.
     """
-    _log.info("training is done; the chief evaluates and exports")
+    _log.info("training is done: waiting for the chief to evaluate and export")
     saved = False
     last_sign, last_seen = None, time.monotonic()
     while not directory.is_finished():
@@ -39,11 +39,11 @@ def wait_for_chief(directory: JobDir, *, chief: Mapping[str, Any] | None, is_sav
         saved = saved or is_saved()
         sign = lock.read(directory.lock_path)
         if not saved and not lock.is_same(sign, chief):
-            raise LostPeer("the chief left before it had saved the end of training: it takes all workers to go on")
+            raise LostPeer("the chief left before it had saved the end of training: all workers are needed to go on")
         if sign != last_sign:
             last_sign, last_seen = sign, time.monotonic()
             heartbeat.beat()
         elif time.monotonic() - last_seen > max(timeout, _SILENCE_SECONDS):
-            raise LostPeer(f"{directory.lock_path} shows no sign of life from the chief: restart it")
+            raise LostPeer(f"{directory.lock_path} was not renewed by the chief for too long: restart the chief")
         time.sleep(_POLL_SECONDS)
-    _log.info("the chief is done")
+    _log.info("the chief is done: its report is %s", directory.evaluation / "report.html")
