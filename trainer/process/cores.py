@@ -1,8 +1,8 @@
-"""The processor's cores."""
+"""The processor cores that this process may use."""
 
 import os
 
 
 def available() -> int:
-    """How many cores this process may use."""
+    """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

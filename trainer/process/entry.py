@@ -1,4 +1,4 @@
-"""How every command of the package starts and ends: absl flags in, an exit code of the contract out."""
+"""How every command of the package starts and ends: from absl flags to an exit code of `trainer.errors`."""
 
 import errno
 import os
@@ -17,11 +17,11 @@ from trainer.storage import failures
 def run(main: Callable[[list[str]], int | None]) -> None:
     """Parses the flags, runs `main` and exits with its code; never returns.
 
-    absl exits with 1 on a bad flag and on --help, which a supervisor takes for a crash worth a restart; here that is 2 and 0.
+    absl exits with 1 on a bad flag and on --help, which a supervisor takes for a crash and restarts; here the codes are 2 and 0.
 
     Args:
-      main: takes what is left of the command line after the flags, without the program's name; returns an exit code, or None for 0.
-        An `Ended` that it raises, a full disk or a path that may not be used ends in one line on stderr.
+      main: the command. It takes the rest of the command line after the flags, without the program's name, and returns an exit
+        code, or None for 0. An `Ended` that it raises, a full disk and a path that may not be used become one line on stderr.
     """
     app.run(lambda argv: _guarded(main, argv[1:]), flags_parser=_parse)
 
@@ -36,7 +36,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
 
 
 def leave_at_once() -> None:
-    """Lets the process end without the good-byes of its libraries: TensorFlow's would wait for workers that may be gone."""
+    """Makes the process end without the exit handlers of its libraries: TensorFlow's would wait for workers that may be gone."""
     global _at_once
     _at_once = True
 
@@ -65,7 +65,7 @@ def _explained(main: Callable[[list[str]], int | None], arguments: list[str]) ->
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # Whoever read along has left, as head does; what is left to say goes nowhere.
+        # The reader has closed the pipe, as head does: the rest of the output goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except Ended as end:
@@ -73,11 +73,11 @@ def _explained(main: Callable[[list[str]], int | None], arguments: list[str]) ->
     except Stopped as end:
         return _end("stopped", end)
     except KeyboardInterrupt:
-        return _end("stopped", Stopped("interrupted; nothing is half-written, and the same command begins again"))
+        return _end("stopped", Stopped("interrupted; nothing is half-written, and the same command starts again"))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         if error.errno in TRANSIENT_ERRNOS:
-            return _end("error", LostPeer(f"{where}{error.strerror}: the file system may be back later"))
+            return _end("error", LostPeer(f"{where}{error.strerror}: the file system did not answer; run the same command again"))
         if error.errno in _REMEDIES:
             return _end("error", UserError(f"{where}{error.strerror}: {_REMEDIES[error.errno]}"))
         raise
@@ -85,21 +85,21 @@ def _explained(main: Callable[[list[str]], int | None], arguments: list[str]) ->
         told = failures.of_tensorflow(error)
         if told is None:
             raise
-        return _end("error", told if isinstance(told, Ended) else UserError(f"{told}: restore it or choose another place"))
+        return _end("error", told if isinstance(told, Ended) else UserError(f"{told}: restore it, or choose another path"))
 
 
 _REMEDIES = {
-    errno.ENOSPC: "free some space or choose another place, then run the same command again",
-    errno.EDQUOT: "free some of your quota or choose another place, then run the same command again",
-    errno.ENOENT: "choose another place",
-    errno.EEXIST: "choose another place",
-    errno.ENOTDIR: "choose another place",
-    errno.ENAMETOOLONG: "choose another place",
-    errno.ELOOP: "choose another place",
+    errno.ENOSPC: "free some space or choose another path, then run the same command again",
+    errno.EDQUOT: "free some of your quota or choose another path, then run the same command again",
+    errno.ENOENT: "choose another path",
+    errno.EEXIST: "choose another path",
+    errno.ENOTDIR: "choose another path",
+    errno.ENAMETOOLONG: "choose another path",
+    errno.ELOOP: "choose another path",
     errno.EISDIR: "name a file, not a folder",
-    errno.EACCES: "choose a place that you may read and write",
-    errno.EPERM: "choose a place that you may read and write",
-    errno.EROFS: "choose a place that can be written",
+    errno.EACCES: "choose a path that you may read and write",
+    errno.EPERM: "choose a path that you may read and write",
+    errno.EROFS: "choose a path that can be written",
 }
 
 

@@ -1,4 +1,4 @@
-"""How far a long loop has come, on stderr: a bar for a person, a line now and then for a log."""
+"""The progress of a long loop on stderr: a bar on a terminal, a line every ten seconds in a log."""
 
 import shutil
 import sys
@@ -13,15 +13,15 @@ _SECONDS_BETWEEN_LINES = 10
 
 
 def progress(items: Iterable[_T], *, total: int, what: str) -> Iterator[_T]:
-    """Yields the items and shows their count: as a bar on a terminal, else as a line every ten seconds and one at the end.
+    """Yields the items and shows how many there were: as a bar on a terminal, else as a line every ten seconds and one at the end.
 
     Args:
-      items: the items.
-      total: how many they will be.
-      what: what is done and to what, such as "decoding pictures".
+      items: the items to pass on.
+      total: the number of items.
+      what: the work and its objects, such as "decoding images".
     """
     if sys.stderr.isatty():
-        # Terminals that do not know their size, such as a job's, say 0 × 0, and tqdm would draw nothing.
+        # A terminal that does not know its size reports 0 x 0, for which tqdm draws nothing.
         columns, lines = shutil.get_terminal_size()
         yield from tqdm(items, total=total, desc=what, ncols=columns, nrows=lines)
         return

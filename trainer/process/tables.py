@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Lays out rows of equal length: the first column to the left, as text, and the others to the right, as numbers."""
+    """Returns rows of equal length as lines: the first column, text, aligned left, and the others, numbers, aligned right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for first, *others in rows:
