@@ -1,4 +1,4 @@
-"""The films of a CSV: what each row says."""
+"""The films of a CSV: what each row says about its film."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from trainer.dataset.rejects import Reason, Reject
 
 @dataclass(frozen=True)
 class Film:
-    """A row that names a film, its genres and its picture.
+    """A row that names a film, its genres and its image.
 
     Attributes:
-      row: 1 for the first row of data.
-      id: what the CSV calls the film; where it has no column of ids, what it calls the picture.
-      genres: at least one, each once.
-      picture: a name without extension, a relative path or an http(s) address.
-      split: one of `manifest.SPLITS` where a column assigns it.
+      row: Number of the row; the first row of data is 1.
+      id: The film's id in the CSV, or the name of its image if the CSV has no column of ids.
+      genres: Names of the film's genres: at least one, without repetitions.
+      image: Name of the image without its extension, relative path, or http(s) URL.
+      split: One of `manifest.SPLITS` if a column assigns the splits, else None.
     """
 
     row: int
@@ -30,7 +30,14 @@ class Film:
 
 @dataclass(frozen=True)
 class Catalog:
-    """Every row of a CSV, `rows` in all: it is either a film or a reject. `layout` says which column was taken for what."""
+    """All rows of a CSV: each row is either a film or a reject.
+
+    Attributes:
+      rows: Number of rows of data.
+      films: The rows that name a film, in the CSV's order.
+      rejects: The other rows.
+      layout: Which column was used for what.
+    """
 
     rows: int
     films: tuple[Film, ...]
@@ -38,53 +45,60 @@ class Catalog:
     layout: columns.Layout
 
 
-def read(csv_path: epath.PathLike, asked: columns.Columns) -> Catalog:
+def read(csv_path: epath.PathLike, requested: columns.Columns) -> Catalog:
     """Reads the films of a CSV.
 
-    Genres keep their spelling; N/A and its like are none. Of rows with the same id the first counts.
+    Genres keep their spelling. N/A and other markers of a missing value are not genres. If several rows have the same id, the first
+    one counts.
 
     Args:
-      csv_path: a CSV in any of the places and forms that `table.read` knows.
-      asked: what the user says of its columns.
+      csv_path: Path or URI of the CSV; see `table.read` for the file systems and formats that it can have.
+      requested: The columns that the user named.
+
+    Returns:
+      All rows of the CSV, as films and rejects.
 
     Raises:
-      UserError: there is no such file or no row in it, a column that was asked for is not there, or none holds the genres or names
-        the films.
-      LostService: what holds the CSV does not answer.
+      UserError: The file does not exist or has no rows, a requested column is missing, or no column holds the genres or names the
+        films.
+      LostService: The storage of the CSV does not answer.
     """
     content = table.read(csv_path)
-    layout = columns.find(content, asked)
+    layout = columns.find(content, requested)
     films: list[Film] = []
     rejects = list(content.rejects)
     row_of_id: dict[str, int] = {}
-    for number, fields in content.rows:
+    for row_number, fields in content.rows:
         row = dict(zip(content.columns, fields, strict=True))
         film_id = row[layout.id].strip()
         if not film_id:
-            rejects.append(Reject(number, "", Reason.NO_ID, f"nothing in column {layout.id!r}"))
+            rejects.append(Reject(row_number, "", Reason.NO_ID, f"column {layout.id!r} is empty"))
         elif film_id in row_of_id:
-            rejects.append(Reject(number, film_id, Reason.REPEATED, f"row {row_of_id[film_id]} has the same id"))
+            rejects.append(Reject(row_number, film_id, Reason.REPEATED, f"row {row_of_id[film_id]} has the same id"))
         else:
-            row_of_id[film_id] = number
-            film = _film(number, film_id, row, layout)
-            (films if isinstance(film, Film) else rejects).append(film)  # type: ignore[arg-type]
+            row_of_id[film_id] = row_number
+            film = _parse_row(row_number, film_id, row, layout)
+            if isinstance(film, Film):
+                films.append(film)
+            else:
+                rejects.append(film)
     return Catalog(len(films) + len(rejects), tuple(films), tuple(rejects), layout)
 
 
-def _film(number: int, film_id: str, row: Mapping[str, str], layout: columns.Layout) -> Film | Reject:
+def _parse_row(row_number: int, film_id: str, row: Mapping[str, str], layout: columns.Layout) -> Film | Reject:
     try:
         if layout.genres is not None:
             genres = cells.parse_genres(row[layout.genres], layout.separator)
         else:
-            genres = tuple(genre for column, genre in layout.labels.items() if cells.parse_yes_or_no(row[column]))
+            genres = tuple(genre for column, genre in layout.labels.items() if cells.parse_bool(row[column]))
     except ValueError as error:
-        return Reject(number, film_id, Reason.BAD_GENRES, str(error))
+        return Reject(row_number, film_id, Reason.BAD_GENRES, str(error))
     if not genres:
-        return Reject(number, film_id, Reason.NO_GENRE, "it names no genre")
+        return Reject(row_number, film_id, Reason.NO_GENRE, "the row names no genre")
     split = None
     if layout.split is not None:
         split = cells.parse_split(row[layout.split])
         if split is None:
-            return Reject(number, film_id, Reason.BAD_SPLIT, f"{row[layout.split]!r} is neither train, validation nor test")
+            return Reject(row_number, film_id, Reason.BAD_SPLIT, f"{row[layout.split]!r} is neither train, validation nor test")
     image = row[layout.image].strip()
-    return Film(number, film_id, genres, film_id if cells.is_missing(image) else image, split)
+    return Film(row_number, film_id, genres, film_id if cells.is_missing(image) else image, split)

@@ -1,4 +1,4 @@
-"""What one cell of a CSV says: nothing, a picture, genres, yes or no, a split."""
+"""Parses one cell of a CSV: a missing value, an image, genres, a boolean or a split."""
 
 import ast
 import json
@@ -24,7 +24,7 @@ _SPLITS = {
     "eval": "test",
 }
 
-# The genres of IMDb, TMDB and MovieLens. They only serve to find the column of the genres in a file that does not name it.
+# The genres of IMDb, TMDB and MovieLens. They serve only to find the genre column in a file whose header does not name it.
 _WELL_KNOWN = """
     action adult adventure animation biography children children's comedy crime documentary drama family fantasy film-noir foreign
     game-show history horror imax music musical mystery news reality-tv romance sci-fi science-fiction short sport talk-show
@@ -33,84 +33,84 @@ _WELL_KNOWN = """
 _WELL_KNOWN_GENRES = frozenset(_WELL_KNOWN.split())
 
 _IMDB_ID = re.compile(r"tt\d+")
-_LONGEST_LIST = 10_000  # Characters; a film has a few genres, and Python's parser is not to be fed with more.
+_MAX_LIST_CHARACTERS = 10_000  # A film has a few genres; a huge input could exhaust Python's parser.
 _SEPARATORS = ("|", ";", ",")
 
 
 def is_missing(cell: str) -> bool:
-    """Whether a cell stands for no value: blank, N/A, NaN, null and the like."""
+    """Returns whether a cell marks a missing value: blank, N/A, NaN, null and similar."""
     return cell.strip().casefold() in _MISSING
 
 
 def is_url(cell: str) -> bool:
-    """Whether a cell is an http or https address."""
+    """Returns whether a cell is an http or https URL."""
     return urls.is_web(cell.strip())
 
 
-def names_image(cell: str) -> bool:
-    """Whether a cell is a file name, path or address with the extension of a picture."""
+def is_image_path(cell: str) -> bool:
+    """Returns whether a cell is a file name, path or URL with the extension of an image."""
     return formats.is_image_name(cell.strip())
 
 
 def is_imdb_id(cell: str) -> bool:
-    """Whether a cell is an id of IMDb, such as tt0078748."""
+    """Returns whether a cell is an IMDb id, such as tt0078748."""
     return _IMDB_ID.fullmatch(cell.strip()) is not None
 
 
 def is_film_id(cell: str) -> bool:
-    """Whether a cell is an IMDb id or a whole number."""
+    """Returns whether a cell is an IMDb id or a whole number."""
     return is_imdb_id(cell) or cell.strip().isdecimal()
 
 
 def is_list(cell: str) -> bool:
-    """Whether a cell is a list in brackets, of Python or JSON."""
+    """Returns whether a cell is a list in brackets, as Python or JSON writes it."""
     cell = cell.strip()
     return cell.startswith("[") and cell.endswith("]")
 
 
-def is_zero_or_one(cell: str) -> bool:
-    """Whether a cell says yes or no, and is not blank."""
+def is_bool(cell: str) -> bool:
+    """Returns whether a cell is a boolean (0, 1, true, false …) and not blank."""
     return cell.strip() != "" and cell.strip().casefold() in _YES | _NO
 
 
-def names_genres(cell: str) -> bool:
-    """Whether a cell holds nothing but well-known genres, in any form that `parse_genres` takes."""
+def holds_known_genres(cell: str) -> bool:
+    """Returns whether a cell holds only well-known genres, in any form that `parse_genres` accepts."""
     try:
-        names = parse_genres(cell, separator_of([cell]))
+        names = parse_genres(cell, find_separator([cell]))
     except ValueError:
         return False
     return bool(names) and all(name.casefold().replace(" ", "-") in _WELL_KNOWN_GENRES for name in names)
 
 
-def separator_of(cells: Iterable[str]) -> str | None:
-    """Returns what separates the genres in a column of cells, or None where nothing does."""
+def find_separator(cells: Iterable[str]) -> str | None:
+    """Returns the character that separates the genres in a column of cells, or None if there is none."""
     text = "\n".join(cell.strip() for cell in cells if not is_list(cell) and not is_missing(cell))
     return next((separator for separator in _SEPARATORS if separator in text), None)
 
 
 def parse_genres(cell: str, separator: str | None) -> tuple[str, ...]:
-    """Reads the genres of a film.
+    """Parses the genres of a film.
 
     Args:
-      cell: a Python or JSON list of names or of objects with a "name", or names with a separator between them.
-      separator: what stands between names that are in no list; None if nothing does.
+      cell: A Python or JSON list of names or of objects with a "name", or names with a separator between them.
+      separator: Character that separates the names in a cell that is not a list; None if such a cell holds a single name.
 
     Returns:
-      The names, stripped, each once, without those that stand for no value, in the order of the cell.
+      The names in the order of the cell, stripped, without repetitions and without markers of a missing value.
 
     Raises:
-      ValueError: the cell is a list that cannot be read.
+      ValueError: The cell is a list that cannot be parsed.
     """
     cell = cell.strip()
     names = _parse_list(cell) if cell.startswith("[") else cell.split(separator) if separator else [cell]
     return tuple(dict.fromkeys(name.strip() for name in names if not is_missing(name)))
 
 
-def parse_yes_or_no(cell: str) -> bool:
-    """Reads 1, 1.0, true or 0, 0.0, false or nothing, which is no.
+def parse_bool(cell: str) -> bool:
+    """Parses a boolean: 1, 1.0 and true are true; 0, 0.0, false and a blank cell are false.
 
     Raises:
-      ValueError: the cell is none of these.
+      ValueError: The cell has another value.
     """
     word = cell.strip().casefold()
     if word in _YES:
@@ -121,14 +121,16 @@ def parse_yes_or_no(cell: str) -> bool:
 
 
 def parse_split(cell: str) -> str | None:
-    """Returns the name of the split that a cell means, or None where it means none."""
+    """Returns the split that a cell names (`val` and `dev` mean validation, for example), or None if it names none."""
     return _SPLITS.get(cell.strip().casefold())
 
 
 def _parse_list(cell: str) -> list[str]:
-    if len(cell) > _LONGEST_LIST or not cell.endswith("]"):
-        raise ValueError("a list without an end")
-    # numpy prints no commas, and Python joins strings that stand side by side.
+    if len(cell) > _MAX_LIST_CHARACTERS:
+        raise ValueError(f"the list has more than {_MAX_LIST_CHARACTERS:,} characters")
+    if not cell.endswith("]"):
+        raise ValueError("the list has no closing bracket")
+    # numpy prints arrays without commas, and Python joins string literals that have no comma between them.
     cell = re.sub(r"(['\"])\s+(?=['\"])", r"\1, ", cell)
     for parse in (json.loads, ast.literal_eval):
         try:
@@ -137,8 +139,8 @@ def _parse_list(cell: str) -> list[str]:
             continue
         names: list[Any] = [item.get("name") if isinstance(item, dict) else item for item in items]
         if not all(isinstance(name, str) and name.isprintable() for name in names):
-            raise ValueError("a list of something else than names")
+            raise ValueError("the list holds something other than names")
         return names
     if re.search(r"['\"{}\[\]]", cell[1:-1]):
-        raise ValueError("a list that cannot be read")
+        raise ValueError("the list cannot be parsed")
     return cell[1:-1].split(",")

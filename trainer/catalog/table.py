@@ -1,4 +1,4 @@
-"""From the bytes of a CSV of any making to rows of cells: its encoding, its delimiter and whether it has a header."""
+"""Splits the bytes of any CSV into rows of cells: finds its encoding, its delimiter and whether it has a header."""
 
 import codecs
 import csv
@@ -18,11 +18,11 @@ from trainer.errors import UserError
 from trainer.sources import folders
 from trainer.storage import urls
 
-# Where several would do, the first: commas also stand in addresses and genres, and bars and blanks nearly always do.
+# If several would do, the first one counts: commas also occur inside URLs and genres, bars and spaces even more often.
 _DELIMITERS = ("\t", ";", ",", " ", "|")
 _SAMPLE_CHARACTERS = 1 << 16
 _SAMPLE_ROWS = 200
-_REGULAR = 0.8  # Of the sampled rows, so many have the fields that the delimiter gives to the first.
+_MIN_REGULARITY = 0.8  # With the right delimiter, at least this share of the rows has as many fields as the first row.
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Table:
     """The rows of a CSV.
 
     Attributes:
-      columns: the names in the header; without a header their places, counted from "1".
-      has_header: whether the names are the file's own.
-      rows: for each well-formed row its number, 1 for the first row of data, and as many cells as there are columns.
-      rejects: the rows that are not well-formed.
+      columns: Names of the columns: from the header, or "1", "2", … in a file without one.
+      has_header: Whether the file has a header.
+      rows: Number and cells of each well-formed row. The first row of data is 1; a row has as many cells as there are columns.
+      rejects: The malformed rows.
     """
 
     columns: tuple[str, ...]
@@ -43,44 +43,51 @@ class Table:
 
     def column(self, name: str) -> list[str]:
         """Returns the cells of a column."""
-        place = self.columns.index(name)
-        return [row[place] for _, row in self.rows]
+        index = self.columns.index(name)
+        return [row[index] for _, row in self.rows]
 
 
-def read(place: epath.PathLike) -> Table:
-    """Reads a CSV without being told its form.
+def read(csv_path: epath.PathLike) -> Table:
+    """Reads a CSV and detects its format.
 
-    Known are UTF-8, UTF-16 (with and without byte order marks) and Windows-1252, of which Latin-1 is a part; commas, semicolons,
-    tabs, bars and blanks as delimiters; files without a header; and lines of an id, a blank and then the genres with blanks between
-    them, which have as many fields as the film has genres. Blank lines are no rows.
+    It detects:
+      - the encoding: UTF-8, UTF-16 (both with and without byte order mark), Windows-1252 (which contains Latin-1);
+      - the delimiter: comma, semicolon, tab, bar or space;
+      - whether there is a header;
+      - lines of an id and then genres, all separated by spaces. Such lines differ in their number of fields.
+
+    Blank lines are skipped; they do not count as rows.
 
     Args:
-      place: a file on a disk or on Cloud Storage, or a URL that fsspec knows.
+      csv_path: Local path, `gs://` URI or URL that fsspec supports.
+
+    Returns:
+      The rows of the CSV.
 
     Raises:
-      UserError: there is no such file, it is no text, has no row, or a quotation mark in it is never closed.
-      LostService: what holds it does not answer.
+      UserError: The file does not exist, is not text, has no rows, or contains a quotation mark that is never closed.
+      LostService: The storage of the file does not answer.
     """
-    path = urls.shown(os.fspath(place))
+    path = urls.shown(os.fspath(csv_path))
     try:
-        data = folders.read(os.fspath(place))
+        data = folders.read(os.fspath(csv_path))
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"--csv={path}: there is no such file") from None
+        raise UserError(f"--csv={path} does not exist: check the path") from None
     except IsADirectoryError:
         raise UserError(f"--csv={path} is a folder: name the CSV in it") from None
     text = _decode(data, path)
     try:
         lines = _split(text)
-    except csv.Error as error:
-        raise UserError(f"--csv={path}: a quotation mark is never closed ({error}): mend the file") from None
+    except csv.Error:
+        raise UserError(f"--csv={path} has a quotation mark that is never closed: close it") from None
     first = next((fields for fields in lines if isinstance(fields, list)), None)
     if first is None:
-        raise UserError(f"--csv={path} is empty: it must have a row a film")
+        raise UserError(f"--csv={path} is empty: give a CSV with one row per film")
     has_header = not _is_data(first, [fields for fields in lines[1:_SAMPLE_ROWS] if isinstance(fields, list)])
     columns = tuple(name.strip() for name in first) if has_header else tuple(str(n + 1) for n in range(len(first)))
     table = _table(columns, has_header, lines[1:] if has_header else lines)
     if not table.rows and not table.rejects:
-        raise UserError(f"--csv={path} has a header and no row: it must have a row a film")
+        raise UserError(f"--csv={path} has a header but no rows: add one row per film")
     return table
 
 
@@ -89,7 +96,7 @@ def _decode(data: bytes, path: str) -> str:
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encodings = ["utf-16"]
     elif b"\0" in data[:4096]:
-        # UTF-16 without a mark: the upper bytes of nearly all characters are 0.
+        # UTF-16 without a byte order mark: the high bytes of nearly all characters are 0.
         encodings = ["utf-16-le" if data[1:4096:2].count(0) > data[0:4096:2].count(0) else "utf-16-be"]
     for encoding in encodings:
         try:
@@ -102,10 +109,10 @@ def _decode(data: bytes, path: str) -> str:
 
 
 def _split(text: str) -> list[list[str] | csv.Error]:
-    """Returns the fields of every line that is not blank, or what is wrong with its quotation marks.
+    """Returns the fields of every line that is not blank, or the error that its quotation marks cause.
 
     Raises:
-      csv.Error: the file ends within quotation marks.
+      csv.Error: The file ends inside a quoted field.
     """
     sample = text[:_SAMPLE_CHARACTERS]
     if len(sample) < len(text):
@@ -131,12 +138,12 @@ def _split(text: str) -> list[list[str] | csv.Error]:
 
 def _first_word_and_rest(line: str) -> list[str]:
     first, *rest = line.split(maxsplit=1)
-    # The blanks between genres become bars, unless something else separates them.
+    # Spaces between genres become bars, unless something else separates them.
     return [first, *(text if re.search(r"[|;,\[]", text) else "|".join(text.split()) for text in rest)]
 
 
 def _delimiter(sample: str) -> str | None:
-    """Returns the delimiter of a file, or None where each line is a first word and the rest."""
+    """Returns the delimiter of a file, or None if each line is an id, a space and then the genres."""
     regularity = {}
     for delimiter in _DELIMITERS:
         reader = csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter, skipinitialspace=True)
@@ -147,10 +154,10 @@ def _delimiter(sample: str) -> str | None:
         widths = [_width(fields) for fields in rows]
         if widths and widths[0] > 1:
             regularity[delimiter] = widths.count(widths[0]) / len(widths)
-            if regularity[delimiter] >= _REGULAR:
-                # By chance the films of a small file have equally many genres.
-                has_genres_side_by_side = delimiter == " " and sum(map(cells.names_genres, rows[-1])) > 1
-                return None if has_genres_side_by_side else delimiter
+            if regularity[delimiter] >= _MIN_REGULARITY:
+                # The films of a small file may all have the same number of genres by chance, and so equally long lines.
+                splits_genres = delimiter == " " and sum(map(cells.holds_known_genres, rows[-1])) > 1
+                return None if splits_genres else delimiter
     starts = [line.split(maxsplit=1) for line in sample.splitlines()[:_SAMPLE_ROWS] if line.strip()]
     if all(len(start) == 2 and _is_film(start[0]) for start in starts[1:]):
         return None
@@ -158,22 +165,22 @@ def _delimiter(sample: str) -> str | None:
 
 
 def _width(fields: Sequence[str]) -> int:
-    """How many fields a line has; 0 where the delimiter cuts a list in brackets."""
+    """Returns the number of fields of a line, or 0 if the delimiter cuts a list in brackets."""
     return len(fields) if all(field.count("[") == field.count("]") for field in fields) else 0
 
 
 def _is_film(cell: str) -> bool:
-    return cells.is_film_id(cell) or cells.names_image(cell)
+    return cells.is_film_id(cell) or cells.is_image_path(cell)
 
 
 def _is_data(first: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
-    """Whether the first line of a file is a row of data and not a header."""
+    """Returns whether the first line of a file is a row of data and not a header."""
     if any(_is_film(cell) or cells.is_url(cell) or cells.is_list(cell) for cell in first):
         return True
-    # A column called Drama has 0 and 1 below it; one that starts with Drama has genres below it.
+    # Below the header Drama stand 0 and 1; below Drama as a row of data stand more genres.
     return any(
-        cells.names_genres(cell) and any(len(row) > place and cells.names_genres(row[place]) for row in others)
-        for place, cell in enumerate(first)
+        cells.holds_known_genres(cell) and any(len(row) > index and cells.holds_known_genres(row[index]) for row in others)
+        for index, cell in enumerate(first)
     )
 
 
@@ -188,9 +195,9 @@ def _table(columns: tuple[str, ...], has_header: bool, lines: Sequence[list[str]
         if len(fields) == len(columns):
             rows.append((number, tuple(fields)))
         else:
-            detail = f"{len(fields)} fields where the first line has {len(columns)}"
+            detail = f"{len(fields)} fields, but the first line has {len(columns)}"
             rejects.append(Reject(number, "", Reason.BAD_ROW, detail))
     repeated = [name for name, count in Counter(columns).items() if count > 1 and name]
     if repeated:
-        raise UserError(f"--csv has two columns with the name {repeated[0]!r}: rename one")
+        raise UserError(f"--csv has two columns named {repeated[0]!r}: rename one")
     return Table(columns, has_header, tuple(rows), tuple(rejects))

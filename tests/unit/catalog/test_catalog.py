@@ -1,4 +1,4 @@
-"""Reading the CSVs of the wild."""
+"""Tests of reading CSVs in all the formats that users bring."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ HEAT = ("Crime", "Drama")
 
 @pytest.fixture
 def read(tmp_path: Path):
-    """Reads a CSV that is given as text or bytes."""
+    """Returns a function that reads a CSV from its text or bytes."""
 
     def read_csv(content: str | bytes, **columns) -> catalog.Catalog:
         path = tmp_path / "films.csv"
@@ -68,7 +68,7 @@ def test_every_encoding_is_recognised(read, encoding: str):
     assert genres(read(text.encode(encoding)))["amélie"] == ("Comédie", "Drama")
 
 
-def test_what_windows_adds_to_latin_1_is_read(read):
+def test_windows_1252_characters_outside_latin_1_are_read(read):
     assert list(genres(read("id,genre\n“8½” – Fellini’s,Drama\n".encode("cp1252"), id="id"))) == ["“8½” – Fellini’s"]
 
 
@@ -81,20 +81,20 @@ def test_films_with_different_numbers_of_genres_without_header_or_commas(read):
     }
 
 
-def test_a_file_of_zeros_and_ones_without_header_needs_the_names(read):
+def test_a_file_of_zeros_and_ones_without_header_needs_the_genres_names(read):
     content = "tt1 0 1 1\ntt2 1 0 0\n"
     assert genres(read(content, labels=("Drama", "Horror", "Sci-Fi"))) == {"tt1": ALIEN, "tt2": ("Drama",)}
     with pytest.raises(UserError, match=r"--label_columns.*3 columns of 0 and 1"):
         read(content)
 
 
-def test_na_is_a_missing_genre_and_no_genre(read):
+def test_na_marks_a_missing_genre_and_is_not_a_genre(read):
     found = read("Id,Genre,Drama,N/A\ntt1,\"['N/A']\",0,1\ntt2,\"['Drama', 'N/A']\",1,1\ntt3,nan,0,0\ntt4,,0,0\n")
     assert genres(found) == {"tt2": ("Drama",)}
     assert reasons(found) == [(1, Reason.NO_GENRE), (3, Reason.NO_GENRE), (4, Reason.NO_GENRE)]
 
 
-def test_a_column_called_na_is_no_genre(read):
+def test_a_column_named_na_is_not_a_genre(read):
     assert genres(read("id,Drama,N/A,War\ntt1,1,1,0\ntt2,0,0,1\n")) == {"tt1": ("Drama",), "tt2": ("War",)}
 
 
@@ -106,7 +106,7 @@ def test_the_first_of_repeated_rows_counts(read):
     found = read("id,genre\ntt1,Drama\ntt1,War\n\ntt2,War\n")
     assert genres(found) == {"tt1": ("Drama",), "tt2": ("War",)}
     assert reasons(found) == [(2, Reason.REPEATED)]
-    assert found.rows == 3  # A blank line is no row.
+    assert found.rows == 3  # A blank line is not a row.
 
 
 def test_rows_that_cannot_be_read_are_rejected_one_by_one(read):
@@ -132,7 +132,7 @@ def test_ids_keep_leading_zeros(read):
     assert list(genres(read("imdbId,genres\n0114709,Drama\n007,War\n"))) == ["0114709", "007"]
 
 
-def test_the_picture_is_found_by_name_or_content_of_its_column(read):
+def test_the_image_is_found_by_name_or_content_of_its_column(read):
     urls = read(
         "imdbId,Imdb Link,Title,Genre,Poster\n"
         '114709,http://films.example/title/tt114709,Toy,Comedy|Drama,"https://films.example/a._V1_CR0,0,182,268_AL_.jpg"\n'
@@ -169,12 +169,16 @@ def test_label_columns_choose_among_columns_of_0_and_1(read):
         ("id,genre\n", {}, "no row"),
         ("id,title\ntt1,Alien\n", {}, "no column holds genres among 'id', 'title'.*--genres_column"),
         ("name,genre\nAlien,Horror\n", {}, "no column names the film.*'name', 'genre'.*--id_column"),
-        ("id,genre\ntt1,War\n", {"genres": "genres"}, "--genres_column=genres: there is no such column among 'id', 'genre'"),
-        ("id,genre\ntt1,War\n", {"labels": ("War",)}, "--label_columns=War: there is no such column"),
+        (
+            "id,genre\ntt1,War\n",
+            {"genres": "genres"},
+            "--genres_column=genres is not a column of the CSV: choose among 'id', 'genre'",
+        ),
+        ("id,genre\ntt1,War\n", {"labels": ("War",)}, "--label_columns=War is not a column"),
         ("id,genre\ntt1,War\n", {"labels": ("War",), "genres": "genre"}, "give one of them"),
-        ('id,genre\ntt1,"War\ntt2,War\n', {}, "quotation mark is never closed"),
+        ('id,genre\ntt1,"War\ntt2,War\n', {}, "quotation mark that is never closed: close it"),
         (b"PK\x03\x04\x00\x00\x00\x08", {}, "not a text file"),
-        ("id,genre,genre\ntt1,War,War\n", {}, "two columns with the name 'genre'"),
+        ("id,genre,genre\ntt1,War,War\n", {}, "two columns named 'genre': rename one"),
     ],
 )
 def test_unusable_files_are_explained(read, content, columns, message: str):
@@ -183,7 +187,7 @@ def test_unusable_files_are_explained(read, content, columns, message: str):
 
 
 def test_a_missing_file_is_explained(tmp_path: Path):
-    with pytest.raises(UserError, match=r"nowhere\.csv: there is no such file"):
+    with pytest.raises(UserError, match=r"nowhere\.csv does not exist: check the path"):
         catalog.read(epath.Path(tmp_path / "nowhere.csv"), Columns())
 
 
