@@ -136,7 +136,7 @@ def predict(
       UserError: the model has other genres than `thresholds`.
     """
     urls = [path for path in paths if addresses.is_web(path)]
-    fetched = web.fetch(urls, cache_dir=cache_dir) if urls else {}
+    fetched = web.download(urls, cache_dir=cache_dir) if urls else {}
     for batch, data in _read_ahead(paths, partial(_read, fetched=fetched)):
         images = {path: _checked(file) for path, file in zip(batch, data, strict=True)}
         usable = {path: file for path, file in images.items() if isinstance(file, bytes)}

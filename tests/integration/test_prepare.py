@@ -382,11 +382,11 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(films: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("content", "flags", "message"),
     [
-        (None, (), r"nowhere\.csv: there is no such file"),
+        (None, (), r"nowhere\.csv does not exist"),
         ("", (), "is empty"),
         ("id,genre\n", (), "no row"),
         ("id,title\ntt1,Alien\n", (), "no column holds genres among 'id', 'title'"),
-        ("id,genre\ntt1,Drama\n", ("--images=nowhere",), "--images=nowhere: there is no such folder"),
+        ("id,genre\ntt1,Drama\n", ("--images=nowhere",), "--images=nowhere does not exist"),
         ("id,genre\ntt1,Drama\n", (), "--images is not given, and row 1 names the picture 'tt1'"),
         (
             "id,genre\ntt1,Drama\n",

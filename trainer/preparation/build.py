@@ -61,7 +61,7 @@ def build(
       catalog: the films.
       output: where to; its folder is empty.
       settings: what the data set is to be.
-      images: the folder or archive of the pictures, as `folders.folder` takes it; None if all are on the web.
+      images: the folder or archive of the pictures, as `folders.open_images` takes it; None if all are on the web.
       cache_dir: keeps the pictures from the web.
 
     Returns:
@@ -93,8 +93,8 @@ def _find(films: Sequence[Film], images: str | None, cache_dir: Path) -> list[Im
     local = next((film for film in films if not cells.is_url(film.image)), None)
     if local is not None and images is None:
         raise UserError(f"--images is not given, and row {local.row} names the image {local.image!r}: give its folder")
-    folder = folders.folder(images) if images is not None else None
-    fetched = web.fetch([film.image for film in films if cells.is_url(film.image)], cache_dir=cache_dir)
+    folder = folders.open_images(images) if images is not None else None
+    fetched = web.download([film.image for film in films if cells.is_url(film.image)], cache_dir=cache_dir)
     found: list[ImageFile | ImageError] = []
     for film in films:
         if folder is None or cells.is_url(film.image):

@@ -88,7 +88,7 @@ def _parallel(
 ) -> Iterator[_Encoded | ImageError]:
     """Maps `work` over batches of the pictures, on all cores, in order, with a bounded number of them in flight."""
     count = cores.available()
-    processes = count * _WAITING_PROCESSES if any(image.waits for image in images) else count
+    processes = count * _WAITING_PROCESSES if any(image.is_remote for image in images) else count
     in_flight: deque[Future[list[_Encoded | ImageError]]] = deque()
     # A fork would copy the threads' locks; a fresh interpreter is ready in a third of a second.
     context = multiprocessing.get_context("spawn")

@@ -1,7 +1,7 @@
-"""Pictures in a zip archive, read where they lie: nothing is unpacked to a disk.
+"""Reads images from a zip archive without unpacking it to a disk.
 
-The table of contents is read once, by Python's zipfile. The processes that decode pictures go without it: they read a member by its
-place in the archive, and so just that range of an archive on Cloud Storage.
+Python's zipfile reads the table of contents once. The processes that decode the images do not need it: they read a member by its
+offset, so that only that byte range of a remote archive is downloaded.
 """
 
 import re
@@ -20,12 +20,12 @@ from trainer.images.decode import ImageError
 from trainer.sources import fsspec_files
 from trainer.storage import failures, files, urls
 
-# What zipfile raises on a table of contents that is not what it claims to be.
+# What zipfile raises on a damaged table of contents.
 _DAMAGED = (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, LookupError, OverflowError, EOFError)
 
 _ENCRYPTED = 0x1
-_HEADER = struct.Struct("<4s22xHH")  # A member's own: the mark, and the lengths of two fields between it and the data.
-_HEADER_MARK = b"PK\x03\x04"
+_HEADER = struct.Struct("<4s22xHH")  # The local header: its signature, and the lengths of the two fields before the data.
+_HEADER_SIGNATURE = b"PK\x03\x04"
 
 
 @dataclass(frozen=True)
@@ -33,23 +33,23 @@ class Archive:
     """A zip archive.
 
     Attributes:
-      place: a local path, an object of Cloud Storage or a URL of fsspec.
-      generation: of an object, that it must stay of.
+      location: Local path, `gs://` URI or URL that fsspec supports.
+      generation: Generation of the Cloud Storage object, which must not change while it is read; None elsewhere.
     """
 
-    place: str
+    location: str
     generation: int | None = None
 
     @property
     def is_remote(self) -> bool:
-        """Whether reading it is mostly waiting for an answer."""
-        return "://" in self.place
+        """Whether reading it mostly means waiting for a server."""
+        return "://" in self.location
 
     def open(self) -> Any:
-        """Opens the archive for reading at any place, by one thread."""
-        if urls.is_other_service(self.place):
-            return fsspec_files.open_seekable(self.place)
-        return files.open_seekable(self.place, generation=self.generation)
+        """Opens the archive for random access by one thread."""
+        if urls.is_other_service(self.location):
+            return fsspec_files.open_seekable(self.location)
+        return files.open_seekable(self.location, generation=self.generation)
 
 
 @dataclass(frozen=True)
@@ -57,51 +57,52 @@ class Member:
     """A file in an archive, as its table of contents describes it.
 
     Attributes:
-      offset: where in the archive it begins.
-      packed: how many bytes it takes there.
-      size: how many bytes it has.
-      crc: its CRC-32.
-      method: how it is compressed.
-      encrypted: whether it can be read with a password only.
+      archive: The archive that holds the file.
+      offset: Offset of the file's local header in the archive, in bytes.
+      compressed_size: Size of the file in the archive, in bytes.
+      size: Size of the uncompressed file, in bytes.
+      crc: CRC-32 of the uncompressed file.
+      method: Compression method, as zip numbers it.
+      encrypted: Whether reading the file takes a password.
     """
 
     archive: Archive
     offset: int
-    packed: int
+    compressed_size: int
     size: int
     crc: int
     method: int
     encrypted: bool
 
     @property
-    def waits(self) -> bool:
+    def is_remote(self) -> bool:
         return self.archive.is_remote
 
     def read(self) -> bytes:
         if self.encrypted:
-            raise ImageError(Reason.NO_PICTURE, "it cannot be read: it is encrypted")
+            raise ImageError(Reason.NO_PICTURE, "it is encrypted in the archive")
         if self.method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise ImageError(Reason.NO_PICTURE, f"it cannot be read: the archive holds it compressed by method {self.method}")
-        if max(self.size, self.packed) > decode.MAX_FILE_BYTES:
+            raise ImageError(Reason.NO_PICTURE, f"the archive compresses it by method {self.method}, not stored or deflate")
+        if max(self.size, self.compressed_size) > decode.MAX_FILE_BYTES:
             raise ImageError(Reason.TOO_LARGE, f"more than {decode.MAX_FILE_BYTES:,} bytes")
-        packed = self._packed()
-        data = packed if self.method == zipfile.ZIP_STORED else _inflated(packed, self.size)
+        compressed = self._read_compressed()
+        data = compressed if self.method == zipfile.ZIP_STORED else _inflate(compressed, self.size)
         if len(data) != self.size or zlib.crc32(data) != self.crc:
             raise _damaged()
         return data
 
-    def read_small(self, most: int) -> bytes | None:
-        return self.read() if max(self.size, self.packed) <= most else None
+    def read_small(self, max_bytes: int) -> bytes | None:
+        return self.read() if max(self.size, self.compressed_size) <= max_bytes else None
 
-    def _packed(self) -> bytes:
+    def _read_compressed(self) -> bytes:
         try:
             file = _file_of_this_thread(self.archive)
             file.seek(self.offset)
-            mark, name_bytes, extra_bytes = _HEADER.unpack(_exactly(file, _HEADER.size))
-            if mark != _HEADER_MARK:
+            signature, name_bytes, extra_bytes = _HEADER.unpack(_read_exactly(file, _HEADER.size))
+            if signature != _HEADER_SIGNATURE:
                 raise _damaged()
             file.seek(self.offset + _HEADER.size + name_bytes + extra_bytes)
-            return _exactly(file, self.packed)
+            return _read_exactly(file, self.compressed_size)
         except (FileNotFoundError, failures.Changed):
             raise _was_replaced(self.archive) from None
         except OSError as error:
@@ -111,30 +112,33 @@ class Member:
 
 
 def is_archive_name(value: str) -> bool:
-    """Whether a path or URL ends in .zip, what follows a question mark aside."""
+    """Returns whether a path or URL (with or without a query) ends in .zip."""
     return re.search(r"\.zip(\?.*)?$", value, re.IGNORECASE) is not None
 
 
 def members(archive: Archive) -> Iterator[tuple[str, Member]]:
-    """Yields the files of an archive by their paths, with slashes.
+    """Yields the path of each file of an archive, with forward slashes, and the file.
 
     Raises:
-      UserError: it is damaged, or cannot be read at any place.
+      UserError: The archive is damaged, is not a zip archive, or its server does not support random access.
+      LostService: The storage of the archive does not answer.
+      OSError: One of `TRANSIENT_ERRNOS`: a later try may succeed.
     """
     try:
         with archive.open() as file, zipfile.ZipFile(file) as contents:
             found = contents.infolist()
     except _DAMAGED as error:
         if isinstance(error.__context__, OSError) and error.__context__.errno in TRANSIENT_ERRNOS:
-            raise error.__context__ from None  # Which zipfile takes for damage.
+            raise error.__context__ from None  # zipfile reports a failed read as damage.
         reason = str(error).rstrip(".") or type(error).__name__
         raise UserError(
-            f"--images={urls.shown(archive.place)} is damaged or no zip archive ({reason}): copy or pack it again, or name a folder"
+            f"--images={urls.shown(archive.location)} is damaged or not a zip archive ({reason}): "
+            "copy or create it again, or name a folder"
         ) from None
     except (FileNotFoundError, failures.Changed):
         raise _was_replaced(archive) from None
     for info in found:
-        # Some programs for Windows write backslashes.
+        # Some Windows programs write backslashes.
         yield (
             info.filename.replace("\\", "/"),
             Member(
@@ -153,31 +157,33 @@ _opened = threading.local()
 
 
 def _file_of_this_thread(archive: Archive) -> Any:
-    """Returns the archive, opened once for each thread: two threads cannot each be at their own place in one file."""
+    """Returns the archive, opened once per thread, as threads that share a file would move each other's position."""
     files = _opened.__dict__.setdefault("files", {})
     if archive not in files:
         files[archive] = archive.open()
     return files[archive]
 
 
-def _exactly(file: Any, size: int) -> bytes:
+def _read_exactly(file: Any, size: int) -> bytes:
     data = file.read(size) if size else b""
     if len(data) != size:
         raise _damaged()
     return data
 
 
-def _inflated(packed: bytes, size: int) -> bytes:
-    """Inflates a member; one byte more than it is said to have is never made."""
+def _inflate(compressed: bytes, size: int) -> bytes:
+    """Inflates a member, but to at most one byte more than its declared size."""
     try:
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        return inflater.decompress(packed, size + 1)
+        return inflater.decompress(compressed, size + 1)
     except zlib.error:
         raise _damaged() from None
 
 
 def _was_replaced(archive: Archive) -> UserError:
-    return UserError(f"--images={urls.shown(archive.place)} was removed or replaced while it was read: run again")
+    return UserError(
+        f"--images={urls.shown(archive.location)} was removed or replaced while it was read: run the same command again"
+    )
 
 
 def _damaged() -> ImageError:

@@ -1,4 +1,4 @@
-"""Where the pictures of a CSV are: a folder on a disk or on Cloud Storage, a zip archive, or whatever fsspec knows."""
+"""Opens the folder or zip archive of a CSV's images: on a disk, on Cloud Storage or on any other storage that fsspec supports."""
 
 import os
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from trainer.errors import TRANSIENT_ERRNOS, UserError
 from trainer.images import decode
 from trainer.images.decode import ImageError
 from trainer.sources import archives, fsspec_files
-from trainer.sources.lookup import Files, ImageFile, ImageFolder, LeadsOut, Listed, listed
+from trainer.sources.lookup import Folder, ImageFile, ImageFinder, ListedFolder, OutsideFolderError, listed_folder
 from trainer.storage import files, objects, urls
 
 
@@ -22,30 +22,35 @@ class LocalFile:
     path: Path
 
     @property
-    def waits(self) -> bool:
+    def is_remote(self) -> bool:
         return False
 
     def read(self) -> bytes:
         return decode.read(self.path)
 
-    def read_small(self, most: int) -> bytes | None:
+    def read_small(self, max_bytes: int) -> bytes | None:
         try:
-            if self.path.stat().st_size > most:
+            if self.path.stat().st_size > max_bytes:
                 return None
         except OSError:
-            pass  # Reading it says why.
+            pass  # Reading the file raises an error that names the reason.
         return self.read()
 
 
 @dataclass(frozen=True)
 class StoredObject:
-    """An object of Cloud Storage."""
+    """An object in Cloud Storage.
+
+    Attributes:
+      uri: Its `gs://` URI.
+      size: Size in bytes, as its folder's listing tells it.
+    """
 
     uri: str
     size: int
 
     @property
-    def waits(self) -> bool:
+    def is_remote(self) -> bool:
         return True
 
     def read(self) -> bytes:
@@ -56,12 +61,12 @@ class StoredObject:
         except FileNotFoundError:
             raise ImageError(Reason.NO_PICTURE, "no such file") from None
 
-    def read_small(self, most: int) -> bytes | None:
-        return self.read() if self.size <= most else None
+    def read_small(self, max_bytes: int) -> bytes | None:
+        return self.read() if self.size <= max_bytes else None
 
 
 class LocalFolder:
-    """The files of a folder on a disk; a symbolic link is followed as long as it stays inside."""
+    """A folder on a disk or a mounted bucket. Symbolic links are followed as long as they lead to a file inside it."""
 
     def __init__(self, folder: Path) -> None:
         self._root = folder.resolve()
@@ -79,37 +84,51 @@ class LocalFolder:
         try:
             file = (self._root / path).resolve()
             if not file.is_relative_to(self._root):
-                raise LeadsOut
+                raise OutsideFolderError
             return LocalFile(file) if file.is_file() else None
-        except (OSError, ValueError, RuntimeError) as error:  # Too long a name, a zero byte, symbolic links in a circle.
+        except (OSError, ValueError, RuntimeError) as error:  # A name that is too long, a null byte, or a circle of symbolic links.
             if isinstance(error, OSError) and error.errno in TRANSIENT_ERRNOS:
                 raise
             return None
 
 
 def _raise(error: OSError) -> NoReturn:
-    """Lets a folder that cannot be listed not pass for an empty one, whose films would be left out."""
+    """Raises the error of a folder that cannot be listed, which `os.walk` would treat as an empty folder."""
     raise error
 
 
-def read(place: str) -> bytes:
-    """Reads a file on a disk, on Cloud Storage or behind a URL of fsspec.
+def read(path: str) -> bytes:
+    """Reads a whole file.
+
+    Args:
+      path: Local path, `gs://` URI or URL that fsspec supports.
+
+    Returns:
+      The file's bytes.
 
     Raises:
-      OSError: there is none, or it cannot be read.
-      UserError: it cannot be read where it is.
-      LostService: what holds it does not answer.
+      OSError: The file does not exist or cannot be read.
+      UserError: The storage refuses the read.
+      LostService: The storage does not answer.
     """
-    path = fsspec_files.local_path(place) or place
-    return fsspec_files.read(place) if urls.is_other_service(path) else files.read(_expanded(path))
+    local = fsspec_files.local_path(path) or path
+    return fsspec_files.read(path) if urls.is_other_service(local) else files.read(_expanded(local))
 
 
 def read_image(path: str) -> bytes:
     """Reads an image file on a disk or on Cloud Storage.
 
+    Args:
+      path: Local path or `gs://` URI.
+
+    Returns:
+      The file's bytes.
+
     Raises:
-      ImageError: the file does not exist, is too large or cannot be read.
-      OSError: one of `TRANSIENT_ERRNOS`; another try may succeed.
+      ImageError: The file does not exist, is too large or cannot be read.
+      UserError: Cloud Storage refuses the read.
+      LostService: Cloud Storage does not answer.
+      OSError: One of `TRANSIENT_ERRNOS`: a later try may succeed.
     """
     if not files.in_cloud_storage(path):
         return LocalFile(Path(_expanded(path))).read()
@@ -120,63 +139,66 @@ def read_image(path: str) -> bytes:
 
 
 def _expanded(path: str) -> str:
-    return os.path.expanduser(path)  # noqa: PTH111 (pathlib's fails on `~` and the name of no user)
+    return os.path.expanduser(path)  # noqa: PTH111 (pathlib's raises an error for `~` before an unknown user's name)
 
 
-def folder(value: str) -> ImageFolder:
-    """Finds the pictures that --images names, and lists them.
+def open_images(images: str) -> ImageFinder:
+    """Opens the folder or zip archive that --images names, and lists its files.
 
     Args:
-      value: a folder or a zip archive, local, on Cloud Storage or behind any other URL of fsspec.
+      images: Local path, `gs://` URI or URL that fsspec supports, of a folder or a zip archive.
+
+    Returns:
+      A finder of the images in it.
 
     Raises:
-      UserError: there is no such folder or archive, nothing is in it, or it cannot be read.
-      LostService: what holds it does not answer.
+      UserError: The folder or archive does not exist, is empty or cannot be read.
+      LostService: The storage does not answer.
     """
-    return ImageFolder(_files(value))
+    return ImageFinder(_open_folder(images))
 
 
-def _files(value: str) -> Files:
-    if files.in_cloud_storage(value):
-        return _of_bucket(value)
-    if (local := fsspec_files.local_path(value)) is None:
-        return _of_fsspec(value)
+def _open_folder(images: str) -> Folder:
+    if files.in_cloud_storage(images):
+        return _bucket_folder(images)
+    if (local := fsspec_files.local_path(images)) is None:
+        return _fsspec_folder(images)
     path = Path(_expanded(local))
     if path.is_dir():
         return LocalFolder(path)
     if not path.is_file():
-        raise UserError(f"--images={urls.shown(value)}: there is no such folder or zip archive")
-    if not archives.is_archive_name(value):
-        raise UserError(f"--images={urls.shown(value)} is a file: name a folder, or an archive whose name ends in .zip")
-    return _of_archive(value, archives.Archive(str(path)))
+        raise UserError(f"--images={urls.shown(images)} does not exist: name a folder or a zip archive")
+    if not archives.is_archive_name(images):
+        raise UserError(f"--images={urls.shown(images)} is a file: name a folder, or an archive whose name ends in .zip")
+    return _archive_folder(images, archives.Archive(str(path)))
 
 
-def _of_bucket(uri: str) -> Listed:
+def _bucket_folder(uri: str) -> ListedFolder:
     bucket, name = objects.parse(uri)
     if archives.is_archive_name(uri):
         try:
-            return _of_archive(uri, archives.Archive(uri, objects.stat(uri).generation))
+            return _archive_folder(uri, archives.Archive(uri, objects.stat(uri).generation))
         except FileNotFoundError:
-            pass  # A folder may be called so.
+            pass  # It may be a folder with such a name.
     root = f"{objects.PREFIX}{bucket}/{name.strip('/')}".rstrip("/") + "/"
     found = ((item.uri.removeprefix(root), StoredObject(item.uri, item.size)) for item in objects.below(root))
-    return _not_empty(uri, listed(name.rstrip("/").rpartition("/")[2] or bucket, found))
+    return _not_empty(uri, listed_folder(name.rstrip("/").rpartition("/")[2] or bucket, found))
 
 
-def _of_fsspec(url: str) -> Listed:
+def _fsspec_folder(url: str) -> ListedFolder:
     if archives.is_archive_name(url) and fsspec_files.is_file(url):
-        return _of_archive(url, archives.Archive(url))
-    return _not_empty(url, listed(fsspec_files.name(url), fsspec_files.below(url)))
+        return _archive_folder(url, archives.Archive(url))
+    return _not_empty(url, listed_folder(fsspec_files.name(url), fsspec_files.below(url)))
 
 
-def _of_archive(value: str, archive: archives.Archive) -> Listed:
-    name = fsspec_files.name(value).rpartition(".")[0]
-    return _not_empty(value, listed(name, archives.members(archive)))
+def _archive_folder(images: str, archive: archives.Archive) -> ListedFolder:
+    name = fsspec_files.name(images).rpartition(".")[0]
+    return _not_empty(images, listed_folder(name, archives.members(archive)))
 
 
-def _not_empty(value: str, files: Listed) -> Listed:
-    if not files.images:
+def _not_empty(images: str, folder: ListedFolder) -> ListedFolder:
+    if not folder.files:
         raise UserError(
-            f"--images={urls.shown(value)} holds no file, or is no folder: name the folder or the zip archive of the posters"
+            f"--images={urls.shown(images)} holds no files or is not a folder: name the folder or zip archive of the posters"
         )
-    return files
+    return folder

@@ -1,4 +1,4 @@
-"""Files behind the URLs that fsspec knows: https, s3, sftp and many more, each with a package of its own."""
+"""Files behind the URLs that fsspec supports: https, s3, sftp and many more, most of which need their own package."""
 
 import contextlib
 import functools
@@ -17,19 +17,19 @@ from trainer.storage import urls
 
 _T = TypeVar("_T")
 
-_BLOCK_BYTES = 128 << 10  # Of what is read here and there: most posters take less, and so one request.
-_PAUSES = (0.5, 1.0, 2.0)  # Seconds before each further try.
+_BLOCK_BYTES = 128 << 10  # Block of a random read. Most posters are smaller, so each takes one request.
+_PAUSES = (0.5, 1.0, 2.0)  # Seconds before each retry.
 _LOCAL = ("file://", "local://")
 
 
 @dataclass(frozen=True)
 class File:
-    """A file of a file system of fsspec.
+    """A file in an fsspec file system.
 
     Attributes:
-      folder: the URL of the folder that it was found in, which says how to reach it.
-      path: what the file system calls it.
-      size: in bytes, None where the file system does not tell.
+      folder: URL of the folder that lists the file; it determines the file system.
+      path: Path of the file in that file system.
+      size: Size in bytes; None if the file system does not tell it.
     """
 
     folder: str
@@ -37,7 +37,7 @@ class File:
     size: int | None
 
     @property
-    def waits(self) -> bool:
+    def is_remote(self) -> bool:
         return True
 
     def read(self) -> bytes:
@@ -46,23 +46,23 @@ class File:
             raise ImageError(Reason.TOO_LARGE, f"more than {decode.MAX_FILE_BYTES:,} bytes")
         return data
 
-    def read_small(self, most: int) -> bytes | None:
-        if self.size is not None and self.size > most:
+    def read_small(self, max_bytes: int) -> bytes | None:
+        if self.size is not None and self.size > max_bytes:
             return None
 
-        def beginning() -> bytes:
+        def read_beginning() -> bytes:
             system, _ = _file_system(self.folder)
-            return _beginning(system, self.path, most + 1) if self.size is None else system.cat_file(self.path)
+            return _read_up_to(system, self.path, max_bytes + 1) if self.size is None else system.cat_file(self.path)
 
         try:
-            data = _patiently(self.folder, beginning)
+            data = _with_retries(self.folder, read_beginning)
         except FileNotFoundError:
             raise ImageError(Reason.NO_PICTURE, "no such file") from None
-        return data if len(data) <= most else None
+        return data if len(data) <= max_bytes else None
 
 
 def local_path(value: str) -> str | None:
-    """Returns what a path or URL of this machine's own files names, None for a URL of anything else."""
+    """Returns the local path that a path or a file:// URL names, or None for any other URL."""
     for prefix in _LOCAL:
         if value.startswith(prefix):
             return value.removeprefix(prefix)
@@ -75,46 +75,56 @@ def name(url: str) -> str:
 
 
 def read(url: str) -> bytes:
-    """Reads a file.
+    """Reads a whole file.
 
     Raises:
-      FileNotFoundError: there is none.
-      UserError: it cannot be read.
-      LostService: what holds it does not answer.
+      FileNotFoundError: The file does not exist.
+      UserError: The storage refuses the read.
+      LostService: The storage does not answer.
     """
 
-    def whole() -> bytes:
+    def read_whole() -> bytes:
         system, path = _file_system(url)
         return system.cat_file(path)
 
-    return _patiently(url, whole)
+    return _with_retries(url, read_whole)
 
 
 def is_file(url: str) -> bool:
-    """Whether there is a file; raises as `read` does."""
+    """Returns whether a URL names an existing file.
 
-    def found() -> bool:
+    Raises:
+      UserError: The storage refuses the request.
+      LostService: The storage does not answer.
+    """
+
+    def is_type_file() -> bool:
         system, path = _file_system(url)
         return system.info(path)["type"] == "file"
 
     try:
-        return _patiently(url, found)
+        return _with_retries(url, is_type_file)
     except FileNotFoundError:
         return False
 
 
 def open_seekable(url: str) -> Any:
-    """Opens a file for reading at any place; its errors are explained as those of `read` are.
+    """Opens a file for random access.
+
+    Returns:
+      A binary file object. Its methods retry failed requests and raise the same errors as `read`.
 
     Raises:
-      UserError: also where the server gives files as a whole only.
+      FileNotFoundError: The file does not exist.
+      UserError: The storage refuses the read, or its server does not support range requests.
+      LostService: The storage does not answer.
     """
 
-    def opened() -> Any:
+    def open_file() -> Any:
         system, path = _file_system(url)
         return system.open(path, "rb", block_size=_BLOCK_BYTES)
 
-    file = _Explained(_patiently(url, opened), url)
+    file = _RetryingFile(_with_retries(url, open_file), url)
     try:
         file.seek(-1, 2)
         file.read(1)
@@ -123,20 +133,23 @@ def open_seekable(url: str) -> Any:
         if not isinstance(error.__cause__, ValueError):
             raise
         raise UserError(
-            f"{urls.shown(url)}: its server gives the file as a whole only: copy it to this machine or to gs:// first"
+            f"{urls.shown(url)} is on a server that does not support range requests: copy it to this machine or to gs:// first"
         ) from None
     return file
 
 
 def below(folder: str) -> Iterator[tuple[str, File]]:
-    """Yields the files of a folder, at any depth, by their paths from there; raises as `read` does."""
+    """Yields the relative path of each file of a folder and its subfolders, and the file.
 
-    def found() -> list[tuple[str, File]]:
+    Raises:
+      UserError: The folder does not exist, or the storage refuses to list it.
+      LostService: The storage does not answer.
+    """
+
+    def list_files() -> list[tuple[str, File]]:
         system, root = _file_system(folder)
         if urls.is_web(folder):
-            return [
-                (unquote(path.removeprefix(f"{root.rstrip('/')}/")), File(folder, path, None)) for path in _crawled(system, root)
-            ]
+            return [(unquote(path.removeprefix(f"{root.rstrip('/')}/")), File(folder, path, None)) for path in _crawl(system, root)]
         base = f"{root.rstrip('/')}/"
         return [
             (path.removeprefix(base), File(folder, path, info.get("size")))
@@ -145,22 +158,22 @@ def below(folder: str) -> Iterator[tuple[str, File]]:
         ]
 
     try:
-        yield from _patiently(folder, found)
+        yield from _with_retries(folder, list_files)
     except FileNotFoundError:
-        raise UserError(f"{urls.shown(folder)}: there is no such folder: mend the address") from None
+        raise UserError(f"{urls.shown(folder)} does not exist: check the URL") from None
 
 
-def _crawled(system: Any, root: str) -> Iterator[str]:
-    """Yields the files that the pages of a folder on the web link to.
+def _crawl(system: Any, root: str) -> Iterator[str]:
+    """Yields the files that the index pages of a web folder link to.
 
-    fsspec's own search takes a page that cannot be read for an empty folder.
+    fsspec's own `find` treats a page that cannot be read as an empty folder.
     """
     waiting, seen = [f"{root.rstrip('/')}/"], set()
     while waiting:
         folder = waiting.pop()
         seen.add(folder)
         for path in sorted(system.ls(folder, detail=False)):
-            # Pages also link upwards, and to themselves in another order.
+            # Index pages also link to their parent, and to themselves in another sort order.
             if not path.startswith(folder) or "/.." in path or "?" in path or "#" in path:
                 continue
             if not path.endswith("/"):
@@ -171,75 +184,77 @@ def _crawled(system: Any, root: str) -> Iterator[str]:
 
 @functools.cache
 def _file_system(url: str) -> tuple[Any, str]:
-    """Returns the file system of a URL, and what it calls the file there."""
+    """Returns the file system of a URL, and the file's path in it."""
     import fsspec
 
-    # aiohttp, unlike all others, does not ask the environment for a proxy unless it is told to.
+    # Unlike other HTTP clients, aiohttp ignores the proxy in the environment by default.
     options = {"client_kwargs": {"trust_env": True}} if urls.is_web(url) else {}
     try:
         return fsspec.url_to_fs(url, **options)
     except ImportError as error:
-        raise _lacks(url, error) from None
+        raise _missing_package(url, error) from None
     except ValueError as error:
-        raise UserError(f"{urls.shown(url)}: {urls.cleaned(str(error))}: name a path, gs://…, or a URL that fsspec knows") from None
+        raise UserError(
+            f"{urls.shown(url)}: {urls.cleaned(str(error))}: give a path, gs://…, or a URL that fsspec supports"
+        ) from None
 
 
-def _beginning(system: Any, path: str, most: int) -> bytes:
-    """Reads a file of unknown size, but not more than so many bytes."""
-    # Without blocks a file on the web is one stream, of which no more comes than is taken.
+def _read_up_to(system: Any, path: str, max_bytes: int) -> bytes:
+    """Reads a file of unknown size, up to `max_bytes`."""
+    # With block size 0, fsspec streams a file from the web and downloads no more than is read.
     options = {"block_size": 0} if urls.is_web(path) else {}
     data = b""
     with system.open(path, "rb", **options) as file:
-        while len(data) < most and (piece := file.read(most - len(data))):
+        while len(data) < max_bytes and (piece := file.read(max_bytes - len(data))):
             data += piece
     return data
 
 
-def _patiently(url: str, work: Callable[[], _T]) -> _T:
-    """Does some reading, a few times where what fails may pass."""
+def _with_retries(url: str, request: Callable[[], _T]) -> _T:
+    """Makes a request, and retries it after temporary errors."""
     for pause in _PAUSES:
         try:
-            with _explained(url):
-                return work()
+            with _translated_errors(url):
+                return request()
         except LostService:
             time.sleep(pause)
-    with _explained(url):
-        return work()
+    with _translated_errors(url):
+        return request()
 
 
 @contextlib.contextmanager
-def _explained(url: str) -> Iterator[None]:
-    """Turns the errors of a file system, of which each has its own, into those of the contract."""
+def _translated_errors(url: str) -> Iterator[None]:
+    """Turns the errors of a file system, each of which has its own, into this package's errors."""
     try:
         yield
     except (Ended, ImageError):
         raise
     except Exception as error:
-        raise _meaning(url, error) from error
+        raise _translate(url, error) from error
 
 
-def _meaning(url: str, error: BaseException) -> Exception:
+def _translate(url: str, error: BaseException) -> Exception:
     if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
-        return _meaning(url, error.__cause__)  # What http says of a server that is not there.
-    place = urls.shown(url)
+        return _translate(url, error.__cause__)  # fsspec raises it for an unreachable HTTP server too.
+    shown = urls.shown(url)
     if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
-        return FileNotFoundError(2, "no such file", place)
-    if isinstance(error, ImportError):  # Some packages are asked for at the first request only.
-        return _lacks(url, error)
+        return FileNotFoundError(2, "no such file", shown)
+    if isinstance(error, ImportError):  # Some file systems import their package at the first request.
+        return _missing_package(url, error)
     if isinstance(error, PermissionError):
-        return UserError(f"{place} may not be read ({_brief(error)}): give other credentials, or name another place")
+        return UserError(f"{shown} may not be read ({_brief(error)}): use other credentials, or give another URL")
     status = getattr(error, "status", None)
     if status == 404:
-        return FileNotFoundError(2, "no such file", place)
+        return FileNotFoundError(2, "no such file", shown)
     if isinstance(status, int) and 400 <= status < 500 and status not in (408, 429):
-        return UserError(f"{place} cannot be read: the server answers {status}: mend the address or the rights there")
+        return UserError(f"{shown} cannot be read (the server answers {status}): check the URL and your permission to read it")
     if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in ("aiohttp", "asyncio"):
-        return LostService(f"{place} does not answer ({_brief(error)}): mend the address, or run the same command again")
-    return UserError(f"{place} cannot be read ({_brief(error)}): mend the address, the rights there or the credentials")
+        return LostService(f"{shown} does not answer ({_brief(error)}): run the same command again, or check the URL")
+    return UserError(f"{shown} cannot be read ({_brief(error)}): check the URL, your permission to read it and the credentials")
 
 
-def _lacks(url: str, error: ImportError) -> UserError:
-    remedy = "pip install 'poster-trainer[fsspec]'" if urls.is_web(url) else "install that package with pip"
+def _missing_package(url: str, error: ImportError) -> UserError:
+    remedy = "pip install 'poster-trainer[fsspec]'" if urls.is_web(url) else "install the package with pip"
     return UserError(f"{urls.shown(url)} needs a package that is not installed ({urls.cleaned(str(error))}): {remedy}")
 
 
@@ -248,8 +263,8 @@ def _brief(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-class _Explained:
-    """A file that is read patiently, and whose errors are explained."""
+class _RetryingFile:
+    """A binary file whose reads are retried and whose errors are translated."""
 
     def __init__(self, file: Any, url: str) -> None:
         self._file, self._url = file, url
@@ -258,25 +273,25 @@ class _Explained:
         return True
 
     def seek(self, position: int, whence: int = 0) -> int:
-        with _explained(self._url):
+        with _translated_errors(self._url):
             return self._file.seek(position, whence)
 
     def tell(self) -> int:
         return self._file.tell()
 
     def read(self, size: int = -1) -> bytes:
-        place = self._file.tell()
+        offset = self._file.tell()
 
-        def piece() -> bytes:
-            self._file.seek(place)
+        def read_from_offset() -> bytes:
+            self._file.seek(offset)
             return self._file.read(size)
 
-        return _patiently(self._url, piece)
+        return _with_retries(self._url, read_from_offset)
 
     def close(self) -> None:
         self._file.close()
 
-    def __enter__(self) -> "_Explained":
+    def __enter__(self) -> "_RetryingFile":
         return self
 
     def __exit__(self, *_: object) -> None:

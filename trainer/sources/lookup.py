@@ -1,4 +1,4 @@
-"""Which file of a folder a CSV means: found by id or by path, wherever the folder is."""
+"""Finds the image file that a CSV names, by id or by path, in any kind of folder."""
 
 import posixpath
 import re
@@ -12,105 +12,111 @@ from trainer.images import formats
 from trainer.images.decode import ImageError
 
 _DRIVE = re.compile(r"[A-Za-z]:")
-_MAC_FOLDER = "__MACOSX"  # What macOS adds to its archives: files of other content with the names of the pictures.
+_MAC_FOLDER = "__MACOSX"  # macOS adds it to its archives: it holds metadata in files with the images' names.
 
 
 class ImageFile(Protocol):
-    """A picture file, wherever it is; small, and can be sent to another process."""
+    """An image file in any storage. It is small and can be pickled to another process."""
 
     @property
-    def waits(self) -> bool:
-        """Whether reading it is mostly waiting for an answer."""
+    def is_remote(self) -> bool:
+        """Whether reading it mostly means waiting for a server."""
 
     def read(self) -> bytes:
-        """Reads all of it.
+        """Reads the whole file.
 
         Raises:
-          PictureError: it cannot be read, or has more than `images.MAX_FILE_BYTES`.
-          UserError: nothing there can be read.
-          LostService: what holds it does not answer.
-          OSError: of `TRANSIENT_ERRNOS`; it may be read later.
+          ImageError: The file cannot be read, or has more than `decode.MAX_FILE_BYTES`.
+          UserError: The storage refuses all reads.
+          LostService: The storage does not answer.
+          OSError: One of `TRANSIENT_ERRNOS`: a later try may succeed.
         """
 
-    def read_small(self, most: int) -> bytes | None:
-        """Reads all of it, as `read` does, or returns None where it has more bytes than that, of which no more are held."""
+    def read_small(self, max_bytes: int) -> bytes | None:
+        """Reads the whole file as `read` does, or returns None if it is larger. Never holds more than `max_bytes` + 1 bytes."""
 
 
-class LeadsOut(Exception):
-    """A path leads out of the folder, through a symbolic link say."""
+class OutsideFolderError(Exception):
+    """A path leads out of the folder, through a symbolic link for example."""
 
 
-class Files(Protocol):
-    """The files of a folder.
-
-    Attributes:
-      name: the folder's own.
-    """
+class Folder(Protocol):
+    """A folder in any storage, with its subfolders."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The folder's own name."""
 
     def paths(self) -> Iterable[str]:
-        """Returns the paths of all files from the folder, with slashes."""
+        """Returns the paths of all files, relative to the folder and with forward slashes."""
 
     def get(self, path: str) -> ImageFile | None:
-        """Returns the file with a path, one without `..`, or None where there is none.
+        """Returns the file at a relative path (without `..`), or None if there is none.
 
         Raises:
-          LeadsOut: the file lies outside the folder.
+          OutsideFolderError: The file lies outside the folder.
         """
 
 
 @dataclass(frozen=True)
-class Listed:
-    """The files that a listing names; no other can be reached."""
+class ListedFolder:
+    """A folder whose files were listed once; only those files can be read."""
 
     name: str
-    images: Mapping[str, ImageFile]
+    files: Mapping[str, ImageFile]
 
     def paths(self) -> Iterable[str]:
-        return self.images
+        return self.files
 
     def get(self, path: str) -> ImageFile | None:
-        return self.images.get(path)
+        return self.files.get(path)
 
 
-def listed(name: str, images: Iterable[tuple[str, ImageFile]]) -> Listed:
-    """Returns the files of a listing, without the marks of folders and names that a folder's file cannot have."""
+def listed_folder(name: str, files: Iterable[tuple[str, ImageFile]]) -> ListedFolder:
+    """Makes a folder of a listing.
+
+    Args:
+      name: The folder's own name.
+      files: Relative path and file of each entry. Entries that stand for folders or lead out of the folder are left out.
+
+    Returns:
+      The folder, with normalized paths.
+    """
     found: dict[str, ImageFile] = {}
-    for path, image in images:
+    for path, file in files:
         inside = posixpath.normpath(path)
         if path.endswith("/") or inside.startswith("/") or inside in (".", "..") or inside.startswith("../"):
             continue
-        # Cloud Storage tells a//b from a/b; who has the exact name is meant.
+        # To Cloud Storage a//b and a/b are two objects; the one whose name is normal already counts.
         if inside == path or inside not in found:
-            found[inside] = image
-    return Listed(name, found)
+            found[inside] = file
+    return ListedFolder(name, found)
 
 
-class ImageFolder:
-    """A folder of pictures, with those of its subfolders; its listing is read once.
+class ImageFinder:
+    """Finds images in a folder and its subfolders. The folder is listed once.
 
-    A path from a CSV never leads out of the folder, neither by `..` nor as an absolute path nor through a symbolic link.
+    No path from a CSV leads out of the folder: not by `..`, not as an absolute path, not through a symbolic link.
     """
 
-    def __init__(self, files: Files) -> None:
-        self._files = files
-        self._by_name, self._only_top = _index(files.paths())
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._path_of_stem, self._only_top = _index(folder.paths())
 
     def find(self, name: str) -> ImageFile:
-        """Finds a picture.
+        """Finds an image.
 
         Args:
-          name: the picture's name without extension, such as an id, or its path from the folder, with slashes or backslashes, with
-            or without the folder's own name in front; where all pictures lie in one subfolder, as in many archives, its path from
-            there will do. An IMDb id is found with and without `tt` and leading zeros.
+          name: One of the following. An IMDb id matches with and without `tt` and leading zeros.
+            - The image's name without extension, such as an id.
+            - Its path relative to the folder, with slashes or backslashes, with or without the folder's own name in front.
+            - If all images lie in one subfolder, as in many archives: its path relative to that subfolder.
 
         Returns:
-          A file that lies in the folder.
+          A file inside the folder.
 
         Raises:
-          PictureError: there is none, or the path leads out of the folder.
+          ImageError: No image matches, or the path leads out of the folder.
         """
         path = name.replace("\\", "/")
         if path.startswith("/") or _DRIVE.match(path):
@@ -119,31 +125,34 @@ class ImageFolder:
             inside = posixpath.normpath(candidate)
             try:
                 if inside == ".." or inside.startswith("../"):
-                    raise LeadsOut
-                image = self._files.get(inside)
-            except LeadsOut:
-                raise ImageError(Reason.OUTSIDE_FOLDER, f"{name!r} leads out of the folder of the pictures") from None
-            if image is not None:
-                return image
-        raise ImageError(Reason.NO_PICTURE, f"no picture {name!r} in the folder")
+                    raise OutsideFolderError
+                file = self._folder.get(inside)
+            except OutsideFolderError:
+                raise ImageError(Reason.OUTSIDE_FOLDER, f"{name!r} leads out of the image folder") from None
+            if file is not None:
+                return file
+        raise ImageError(Reason.NO_PICTURE, f"no image {name!r} in the folder")
 
     def _candidates(self, path: str) -> Iterable[str]:
         if "/" in path or formats.is_image_name(path.strip()):
             yield path
             parts = PurePosixPath(path).parts
-            if parts[1:] and parts[0] == self._files.name:
+            if parts[1:] and parts[0] == self._folder.name:
                 yield "/".join(parts[1:])
             if self._only_top:
                 yield f"{self._only_top}/{path}"
-        yield from (self._by_name[form] for form in _forms(path) if form in self._by_name)
+        yield from (self._path_of_stem[form] for form in _spellings(path) if form in self._path_of_stem)
 
 
 def _index(paths: Iterable[str]) -> tuple[dict[str, str], str | None]:
-    """Indexes pictures.
+    """Indexes the images of a folder.
+
+    Args:
+      paths: Relative paths of all files of the folder.
 
     Returns:
-      The paths of the pictures by their names without extension and by their paths without extension; and the one folder that all
-      of them lie in, if there is one.
+      The images' paths by name without extension and by path without extension; and the one top-level subfolder that all images
+      lie in, or None.
     """
     found: dict[str, tuple[int, int, tuple[str, ...], str]] = {}
     tops: set[str | None] = set()
@@ -152,19 +161,19 @@ def _index(paths: Iterable[str]) -> tuple[dict[str, str], str | None]:
         if file.suffix.lower() not in formats.EXTENSIONS or _MAC_FOLDER in file.parts:
             continue
         tops.add(file.parts[0] if len(file.parts) > 1 else None)
-        place = file.with_suffix("")
-        # Higher up first, then the commoner extension; the path itself makes the choice independent of the listing's order.
-        candidate = (len(place.parts), formats.EXTENSIONS.index(file.suffix.lower()), file.parts, path)
-        for key in {place.name, place.as_posix()}:
+        stem = file.with_suffix("")
+        # Prefer the higher folder, then the commoner extension, then the path: so the listing's order does not matter.
+        candidate = (len(stem.parts), formats.EXTENSIONS.index(file.suffix.lower()), file.parts, path)
+        for key in {stem.name, stem.as_posix()}:
             found[key] = min(candidate, found.get(key, candidate))
     only_top = tops.pop() if len(tops) == 1 else None
     return {key: path for key, (*_, path) in found.items()}, only_top
 
 
-def _forms(name: str) -> list[str]:
-    """Returns the ways in which a film's id is written in names of pictures, the likeliest first."""
-    forms = [name]
+def _spellings(name: str) -> list[str]:
+    """Returns the ways to write a film's id in an image's name, the likeliest first."""
+    spellings = [name]
     if match := re.fullmatch(r"(?:tt)?(\d+)", name):
         number = int(match[1])
-        forms += [f"tt{number:07d}", f"{number:07d}", f"{number}", f"tt{number}"]
-    return forms
+        spellings += [f"tt{number:07d}", f"{number:07d}", f"{number}", f"tt{number}"]
+    return spellings

@@ -1,4 +1,4 @@
-"""Pictures and CSVs wherever they are, archives that are damaged or mean, and servers that misbehave."""
+"""Tests of images and CSVs in all kinds of storage, of damaged and malicious archives, and of servers that misbehave."""
 
 import contextlib
 import errno
@@ -29,7 +29,7 @@ from trainer.sources.archives import Archive, Member
 from trainer.sources.lookup import ImageFile
 from trainer.storage import urls
 
-CONTENT = b"picture " * 1000
+CONTENT = b"an image" * 1000
 CSV = b"id,genre\ntt1,Drama\n"
 
 
@@ -118,9 +118,9 @@ def test_a_member_that_is_larger_than_declared_is_not_inflated(tmp_path: Path):
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_other_methods_of_compression_are_refused(tmp_path: Path, method: int):
+def test_other_compression_methods_are_refused(tmp_path: Path, method: int):
     rejected = reason(only_member(pack(tmp_path / "a.zip", method=method)))
-    assert rejected == (Reason.NO_PICTURE, f"it cannot be read: the archive holds it compressed by method {method}")
+    assert rejected == (Reason.NO_PICTURE, f"the archive compresses it by method {method}, not stored or deflate")
 
 
 def test_an_encrypted_member_is_refused(tmp_path: Path):
@@ -128,7 +128,7 @@ def test_an_encrypted_member_is_refused(tmp_path: Path):
     with zipfile.ZipFile(path) as archive:
         begin = archive.start_dir
     patch(path, begin + 8, b"\1\0")
-    assert reason(only_member(path)) == (Reason.NO_PICTURE, "it cannot be read: it is encrypted")
+    assert reason(only_member(path)) == (Reason.NO_PICTURE, "it is encrypted in the archive")
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
@@ -149,8 +149,8 @@ def test_damage_anywhere_in_a_member_is_found(tmp_path: Path, method: int):
 def test_an_archive_that_is_cut_off_is_explained(tmp_path: Path, keep: int):
     data = pack(tmp_path / "a.zip").read_bytes()
     (tmp_path / "a.zip").write_bytes(data[:keep] if keep else b"")
-    with pytest.raises(UserError, match=r"--images=.*a\.zip is damaged or no zip archive .*: copy or pack it again"):
-        folders.folder(str(tmp_path / "a.zip"))
+    with pytest.raises(UserError, match=r"--images=.*a\.zip is damaged or not a zip archive .*: copy or create it again"):
+        folders.open_images(str(tmp_path / "a.zip"))
 
 
 def test_damage_anywhere_in_the_table_of_contents_is_explained_or_harmless(tmp_path: Path):
@@ -164,77 +164,77 @@ def test_damage_anywhere_in_the_table_of_contents_is_explained_or_harmless(tmp_p
             patch(path, offset, bytes([original[offset] ^ change]))
             archives._opened.__dict__.clear()
             with contextlib.suppress(UserError, ImageError):
-                assert folders.folder(str(path)).find("a").read() == CONTENT
+                assert folders.open_images(str(path)).find("a").read() == CONTENT
 
 
-def test_names_that_lead_out_of_an_archive_are_no_files(tmp_path: Path):
+def test_names_that_lead_out_of_an_archive_are_skipped(tmp_path: Path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for name in ("../up.jpg", "/root.jpg", "in/../../up.jpg", "folder/", "in\\back.jpg", "good.jpg"):
             archive.writestr(name, CONTENT)
-    found = folders.folder(str(tmp_path / "a.zip"))
+    found = folders.open_images(str(tmp_path / "a.zip"))
     assert found.find("good").read() == found.find("back").read() == found.find("in/back.jpg").read() == CONTENT
     for name in ("up", "root", "folder"):
         with pytest.raises(ImageError):
             found.find(name)
 
 
-def test_the_name_of_an_archive_is_that_of_its_folder(tmp_path: Path):
+def test_a_path_may_begin_with_the_name_of_its_archive(tmp_path: Path):
     pack(tmp_path / "Posters.ZIP")
-    assert folders.folder(str(tmp_path / "Posters.ZIP")).find("Posters\\a.jpg").read() == CONTENT
+    assert folders.open_images(str(tmp_path / "Posters.ZIP")).find("Posters\\a.jpg").read() == CONTENT
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nowhere", "there is no such folder or zip archive"),
-        ("nowhere.zip", "there is no such folder or zip archive"),
+        ("nowhere", "does not exist: name a folder or a zip archive"),
+        ("nowhere.zip", "does not exist: name a folder or a zip archive"),
         ("file.tar", r"is a file: name a folder, or an archive whose name ends in \.zip"),
-        ("empty.zip", "holds no file"),
+        ("empty.zip", "holds no files"),
     ],
 )
 def test_what_is_neither_folder_nor_archive_is_explained(tmp_path: Path, name: str, message: str):
     (tmp_path / "file.tar").touch()
     zipfile.ZipFile(tmp_path / "empty.zip", "w").close()
-    with pytest.raises(UserError, match=f"--images=.*{name}:? {message}"):
-        folders.folder(str(tmp_path / name))
+    with pytest.raises(UserError, match=f"--images=.*{name} {message}"):
+        folders.open_images(str(tmp_path / name))
 
 
-def test_a_folder_may_be_called_like_an_archive(tmp_path: Path):
+def test_a_folder_may_be_named_like_an_archive(tmp_path: Path):
     (tmp_path / "a.zip").mkdir()
     (tmp_path / "a.zip" / "a.jpg").write_bytes(CONTENT)
-    assert folders.folder(str(tmp_path / "a.zip")).find("a").read() == CONTENT
-    assert folders.folder(f"file://{tmp_path}/a.zip").find("a") == folders.LocalFile(tmp_path / "a.zip" / "a.jpg")
+    assert folders.open_images(str(tmp_path / "a.zip")).find("a").read() == CONTENT
+    assert folders.open_images(f"file://{tmp_path}/a.zip").find("a") == folders.LocalFile(tmp_path / "a.zip" / "a.jpg")
 
 
-def away(*_: object, **__: object) -> None:
+def fail_with_io_error(*_: object, **__: object) -> None:
     raise OSError(errno.EIO, "Input/output error")
 
 
-def test_a_disk_that_is_away_makes_no_folder_empty_and_no_picture_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_io_error_does_not_make_a_folder_empty_or_an_image_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "a.jpg").write_bytes(CONTENT)
     folder = folders.LocalFolder(tmp_path)
     with monkeypatch.context() as patched, pytest.raises(OSError, match="Input/output"):
-        patched.setattr(Path, "is_file", away)
+        patched.setattr(Path, "is_file", fail_with_io_error)
         folder.get("a.jpg")
-    monkeypatch.setattr(os, "scandir", away)
+    monkeypatch.setattr(os, "scandir", fail_with_io_error)
     with pytest.raises(OSError, match="Input/output"):
         list(folder.paths())
 
 
-def test_a_disk_that_is_away_makes_no_archive_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    class Away(io.BytesIO):
+def test_an_io_error_does_not_make_an_archive_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    class Failing(io.BytesIO):
         def seek(self, *_: object) -> int:
             raise OSError(errno.EIO, "Input/output error")
 
     member = only_member(pack(tmp_path / "a.zip"))
-    monkeypatch.setattr(Archive, "open", lambda _: Away())
+    monkeypatch.setattr(Archive, "open", lambda _: Failing())
     with pytest.raises(OSError, match="Input/output"):
         member.read()
     with pytest.raises(OSError, match="Input/output"):
         list(archives.members(Archive(str(tmp_path / "a.zip"))))
 
 
-def test_only_small_pictures_are_read_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_only_small_images_are_read_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "a.jpg").write_bytes(CONTENT)
     memory = fsspec.filesystem("memory")
     memory.pipe("/small/a.jpg", CONTENT)
@@ -247,11 +247,11 @@ def test_only_small_pictures_are_read_ahead(tmp_path: Path, monkeypatch: pytest.
     assert [decoding._read_ahead(image) for image in images] == [CONTENT] * 4
     asked = []
 
-    def beginning(_system: object, _path: str, most: int) -> bytes:
-        asked.append(most)
-        return CONTENT[:most]
+    def read_up_to(_system: object, _path: str, max_bytes: int) -> bytes:
+        asked.append(max_bytes)
+        return CONTENT[:max_bytes]
 
-    monkeypatch.setattr(fsspec_files, "_beginning", beginning)
+    monkeypatch.setattr(fsspec_files, "_read_up_to", read_up_to)
     monkeypatch.setattr(decoding, "_LARGE_BYTES", len(CONTENT) - 1)
     assert [decoding._read_ahead(image) for image in images] == [None] * 4
     assert asked == [len(CONTENT)]
@@ -279,13 +279,13 @@ def test_no_message_shows_the_secrets_of_a_url(web: str):
     secret = web.replace("http://", "http://me:pa55@")
     calls = [
         *(
-            (folders.read, f"{place}/{name}?signature=pa55")
-            for place in (secret, "http://me:pa55@127.0.0.1:9")
+            (folders.read, f"{server}/{name}?signature=pa55")
+            for server in (secret, "http://me:pa55@127.0.0.1:9")
             for name in ("denied.csv",)
         ),
-        *((folders.folder, f"{secret}/{name}?signature=pa55") for name in ("none", "whole.zip", "films.csv.zip")),
+        *((folders.open_images, f"{secret}/{name}?signature=pa55") for name in ("none", "whole.zip", "films.csv.zip")),
         (folders.read, "nonsense://me:pa55@host/a?pa55"),
-        (folders.folder, "memory://me:pa55@none?pa55"),
+        (folders.open_images, "memory://me:pa55@none?pa55"),
         (lambda url: catalog.read(url, Columns()), f"{secret}/none.csv?signature=pa55"),
     ]
     for call, url in calls:
@@ -294,27 +294,24 @@ def test_no_message_shows_the_secrets_of_a_url(web: str):
         assert "pa55" not in str(caught.value)
     error = OSError("cannot reach URL('https://me:pa55@host/a?signature=pa55') (/a?pa55)")
     for meant in (error, PermissionError(str(error)), ImportError(str(error)), KeyError(str(error))):
-        assert "pa55" not in str(fsspec_files._meaning("https://me:pa55@host/a?pa55", meant))
+        assert "pa55" not in str(fsspec_files._translate("https://me:pa55@host/a?pa55", meant))
 
 
 def test_a_csv_and_an_archive_behind_a_url(tmp_path: Path):
     memory = fsspec.filesystem("memory")
-    memory.pipe("/place/films.csv", CSV)
-    memory.pipe("/place/a.zip", pack(tmp_path / "a.zip").read_bytes())
-    for place in ("memory://place/films.csv", "file:///nowhere"):
-        if place.startswith("memory"):
-            assert [film.id for film in catalog.read(place, Columns()).films] == ["tt1"]
-        else:
-            with pytest.raises(UserError, match="--csv=file:///nowhere: there is no such file"):
-                catalog.read(place, Columns())
+    memory.pipe("/data/films.csv", CSV)
+    memory.pipe("/data/a.zip", pack(tmp_path / "a.zip").read_bytes())
+    assert [film.id for film in catalog.read("memory://data/films.csv", Columns()).films] == ["tt1"]
+    with pytest.raises(UserError, match="--csv=file:///nowhere does not exist: check the path"):
+        catalog.read("file:///nowhere", Columns())
     (tmp_path / "films.csv").write_bytes(CSV)
     assert catalog.read(epath.Path(tmp_path / "films.csv"), Columns()).rows == 1
-    assert folders.folder("memory://place/a.zip").find("a").read() == CONTENT
-    with pytest.raises(UserError, match="--images=memory://place/none holds no file"):
-        folders.folder("memory://place/none")
+    assert folders.open_images("memory://data/a.zip").find("a").read() == CONTENT
+    with pytest.raises(UserError, match="--images=memory://data/none holds no files"):
+        folders.open_images("memory://data/none")
 
 
-def test_a_url_that_nothing_knows_is_explained(monkeypatch: pytest.MonkeyPatch):
+def test_an_unsupported_url_is_explained(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(UserError, match=r"--csv=|nonsense://a: Protocol not known: nonsense"):
         folders.read("nonsense://a")
     fsspec_files._file_system.cache_clear()
@@ -325,11 +322,11 @@ def test_a_url_that_nothing_knows_is_explained(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(UserError, match=r"pip install 'poster-trainer\[fsspec\]'"):
         folders.read("https://localhost/films.csv")
     with pytest.raises(UserError, match="Install s3fs to access S3"):
-        folders.folder("s3://bucket/posters")
+        folders.open_images("s3://bucket/posters")
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Pages as Apache and nginx make them, and files in one piece or in ranges."""
+    """Serves index pages as Apache and nginx do, and files with and without range requests."""
 
     files: dict[str, bytes]
     busy: int
@@ -372,7 +369,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(content)
 
     def log_message(self, *_: object) -> None:
-        """Says nothing."""
+        """Discards the line."""
 
 
 @pytest.fixture
@@ -402,19 +399,19 @@ def web(server: http.server.ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_folder_on_the_web_is_what_its_pages_link_to(web: str):
-    found = folders.folder(f"{web}/p")
+    found = folders.open_images(f"{web}/p")
     assert found.find("1").read() == CONTENT
     assert found.find("p/deep/a b.jpg").read() == b""
     with pytest.raises(ImageError):
         found.find("secret")
-    with pytest.raises(UserError, match="there is no such folder"):
-        folders.folder(f"{web}/none")
+    with pytest.raises(UserError, match="/none does not exist: check the URL"):
+        folders.open_images(f"{web}/none")
 
 
-def test_a_picture_on_the_web_that_is_gone_or_too_large_is_rejected(
+def test_an_image_on_the_web_that_is_missing_or_too_large_is_rejected(
     server: http.server.ThreadingHTTPServer, web: str, monkeypatch: pytest.MonkeyPatch
 ):
-    image = folders.folder(f"{web}/p/").find("tt1")
+    image = folders.open_images(f"{web}/p/").find("tt1")
     monkeypatch.setattr(decode, "MAX_FILE_BYTES", len(CONTENT) - 1)
     with pytest.raises(ImageError) as caught:
         image.read()
@@ -425,17 +422,17 @@ def test_a_picture_on_the_web_that_is_gone_or_too_large_is_rejected(
     assert (caught.value.reason, caught.value.detail) == (Reason.NO_PICTURE, "no such file")
 
 
-def test_an_archive_on_the_web_is_read_in_ranges_or_refused(web: str):
-    assert folders.folder(f"{web}/a.zip?signature=1").find("a").read() == bytes(range(256)) * 4000
-    with pytest.raises(UserError, match="gives the file as a whole only: copy it"):
-        folders.folder(f"{web}/whole.zip")
+def test_an_archive_on_the_web_is_read_by_range_requests_or_refused(web: str):
+    assert folders.open_images(f"{web}/a.zip?signature=1").find("a").read() == bytes(range(256)) * 4000
+    with pytest.raises(UserError, match="does not support range requests: copy it"):
+        folders.open_images(f"{web}/whole.zip")
 
 
 def test_servers_that_refuse_or_do_not_answer(server: http.server.ThreadingHTTPServer, web: str):
     assert folders.read(f"{web}/films.csv") == CSV
     with pytest.raises(FileNotFoundError):
         folders.read(f"{web}/none.csv")
-    with pytest.raises(UserError, match=r"denied\.csv cannot be read: the server answers 403"):
+    with pytest.raises(UserError, match=r"denied\.csv cannot be read \(the server answers 403\): check"):
         folders.read(f"{web}/denied.csv")
     server.busy = 2  # type: ignore[attr-defined]
     assert folders.read(f"{web}/busy.csv") == CSV
@@ -447,7 +444,7 @@ def test_servers_that_refuse_or_do_not_answer(server: http.server.ThreadingHTTPS
             folders.read(url)
     for url in ("http://127.0.0.1:9/posters", "http://127.0.0.1:9/posters.zip"):
         with pytest.raises(LostService, match="does not answer"):
-            folders.folder(url)
+            folders.open_images(url)
 
 
 def test_a_stored_object_that_is_too_large_is_not_read():
@@ -456,7 +453,7 @@ def test_a_stored_object_that_is_too_large_is_not_read():
     assert caught.value.reason is Reason.TOO_LARGE
 
 
-def test_what_is_read_is_never_more_than_asked_for():
+def test_no_more_than_the_limit_is_read():
     class Endless(io.RawIOBase):
         def read(self, size: int = -1) -> bytes:
             return b"x" * min(size, 1000)
@@ -465,4 +462,4 @@ def test_what_is_read_is_never_more_than_asked_for():
         def open(self, *_: object, **__: object) -> Endless:
             return Endless()
 
-    assert len(fsspec_files._beginning(System(), "sftp://a", 12_345)) == 12_345
+    assert len(fsspec_files._read_up_to(System(), "sftp://a", 12_345)) == 12_345

@@ -1,4 +1,4 @@
-"""Finding pictures in a folder, wherever it is, and never outside it."""
+"""Tests of finding images in a folder in any storage, and never outside it."""
 
 import os
 import zipfile
@@ -11,7 +11,7 @@ from trainer.dataset.rejects import Reason
 from trainer.images.decode import ImageError
 from trainer.sources import folders
 from trainer.sources.folders import LocalFile
-from trainer.sources.lookup import ImageFolder
+from trainer.sources.lookup import ImageFinder
 
 FILES = [
     *("tt0000001.jpg", "tt0000002.JPEG", "tt0000003.png", "tt0000004.webp", "notes.txt", "both.png", "both.jpg"),
@@ -32,30 +32,30 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(params=KINDS)
-def anywhere(folder: Path, request: pytest.FixtureRequest) -> ImageFolder:
-    """The same files in places of every kind that a test can have without a server."""
+def anywhere(folder: Path, request: pytest.FixtureRequest) -> ImageFinder:
+    """A finder over the same files in each kind of storage that needs no server."""
     match request.param:
         case "zip":
             with zipfile.ZipFile(folder.parent / "posters.zip", "w") as archive:
                 for name in FILES:
                     archive.write(folder / name, name)
-            return folders.folder(f"{folder}.zip")
+            return folders.open_images(f"{folder}.zip")
         case "memory":
             for name in FILES:
                 fsspec.filesystem("memory").pipe(f"{folder}/{name}", name.encode())
-            return folders.folder(f"memory:/{folder}")
+            return folders.open_images(f"memory:/{folder}")
         case _:
-            return folders.folder(str(folder))
+            return folders.open_images(str(folder))
 
 
 @pytest.fixture
-def linked(folder: Path) -> ImageFolder:
-    """The folder with symbolic links."""
+def linked(folder: Path) -> ImageFinder:
+    """A finder over the folder with symbolic links."""
     (folder / "link.jpg").symlink_to(folder.parent / "secret.jpg")
     (folder / "inner.jpg").symlink_to(folder / "42.jpg")
     (folder / "loop.jpg").symlink_to(folder / "loop.jpg")
     (folder / "way_out").symlink_to(folder.parent)
-    return folders.folder(str(folder))
+    return folders.open_images(str(folder))
 
 
 @pytest.mark.parametrize(
@@ -82,11 +82,11 @@ def linked(folder: Path) -> ImageFolder:
         ("./notes.txt", "notes.txt"),
     ],
 )
-def test_found_by_id_or_path(anywhere: ImageFolder, name: str, found: str):
+def test_found_by_id_or_path(anywhere: ImageFinder, name: str, found: str):
     assert anywhere.find(name).read().decode() == found
 
 
-def test_a_link_inside_the_folder_is_followed(folder: Path, linked: ImageFolder):
+def test_a_link_inside_the_folder_is_followed(folder: Path, linked: ImageFinder):
     assert linked.find("inner") == LocalFile(folder / "42.jpg")
 
 
@@ -94,7 +94,7 @@ def test_a_link_inside_the_folder_is_followed(folder: Path, linked: ImageFolder)
     "name",
     ["../secret.jpg", "../../etc/passwd", "..\\secret.jpg", "deep/../../secret.jpg", "/etc/passwd", "\\\\host\\a.jpg", "C:\\a.jpg"],
 )
-def test_a_path_that_leaves_the_folder_is_rejected(anywhere: ImageFolder, folder: Path, name: str):
+def test_a_path_that_leaves_the_folder_is_rejected(anywhere: ImageFinder, folder: Path, name: str):
     with pytest.raises(ImageError) as caught:
         anywhere.find(name)
     assert caught.value.reason is Reason.OUTSIDE_FOLDER
@@ -102,7 +102,7 @@ def test_a_path_that_leaves_the_folder_is_rejected(anywhere: ImageFolder, folder
 
 
 @pytest.mark.parametrize("name", ["link", "link.jpg", "way_out/secret.jpg"])
-def test_a_link_that_leaves_the_folder_is_rejected(linked: ImageFolder, name: str):
+def test_a_link_that_leaves_the_folder_is_rejected(linked: ImageFinder, name: str):
     with pytest.raises(ImageError) as caught:
         linked.find(name)
     assert caught.value.reason is Reason.OUTSIDE_FOLDER
@@ -111,13 +111,13 @@ def test_a_link_that_leaves_the_folder_is_rejected(linked: ImageFolder, name: st
 @pytest.mark.parametrize(
     "name", ["tt9", "tt7", "notes", "deep", "deep/", "none.jpg", "x\0.jpg", "x" * 5000 + ".jpg", "..", ".", "", "./", "posters/"]
 )
-def test_what_is_no_picture_of_the_folder_is_not_found(anywhere: ImageFolder, name: str):
+def test_what_is_not_an_image_in_the_folder_is_not_found(anywhere: ImageFinder, name: str):
     with pytest.raises(ImageError) as caught:
         anywhere.find(name)
     assert caught.value.reason is Reason.NO_PICTURE
 
 
-def test_a_link_in_a_circle_is_not_found(linked: ImageFolder):
+def test_a_link_in_a_circle_is_not_found(linked: ImageFinder):
     with pytest.raises(ImageError) as caught:
         linked.find("loop.jpg")
     assert caught.value.reason is Reason.NO_PICTURE
@@ -126,17 +126,17 @@ def test_a_link_in_a_circle_is_not_found(linked: ImageFolder):
 def test_a_pipe_is_not_opened(folder: Path):
     os.mkfifo(folder / "pipe.jpg")
     with pytest.raises(ImageError):
-        folders.folder(str(folder)).find("pipe")
+        folders.open_images(str(folder)).find("pipe")
 
 
-def test_one_subfolder_that_holds_all_pictures_need_not_be_named(tmp_path: Path):
+def test_one_subfolder_that_holds_all_images_need_not_be_named(tmp_path: Path):
     for name in ("outer/Posters/deep/a.jpg", "outer/__MACOSX/Posters/._a.jpg", "outer/readme.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
-    found = folders.folder(str(tmp_path / "outer"))
+    found = folders.open_images(str(tmp_path / "outer"))
     expected = LocalFile(tmp_path / "outer" / "Posters" / "deep" / "a.jpg")
     assert {found.find(name) for name in ("deep/a.jpg", "Posters/deep/a.jpg", "outer/Posters/deep/a.jpg", "a")} == {expected}
     (tmp_path / "outer" / "Other").mkdir()
     (tmp_path / "outer" / "Other" / "b.jpg").touch()
     with pytest.raises(ImageError):
-        folders.folder(str(tmp_path / "outer")).find("deep/a.jpg")
+        folders.open_images(str(tmp_path / "outer")).find("deep/a.jpg")

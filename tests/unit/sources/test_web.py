@@ -1,4 +1,4 @@
-"""Fetching pictures from a real server on this machine that misbehaves on demand."""
+"""Tests of downloading images from a real local server that misbehaves on demand."""
 
 import http.server
 from collections import Counter
@@ -11,9 +11,9 @@ from urllib3 import Retry
 from tests.support.web import serving
 from trainer.dataset.rejects import Reason
 from trainer.images.decode import ImageError
-from trainer.sources.web import fetch
+from trainer.sources.web import download
 
-IMAGE = b"\xff\xd8\xff picture " * 100
+IMAGE = b"\xff\xd8\xff an image" * 100
 QUICK = Retry(total=3)
 
 
@@ -65,7 +65,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, *_: object) -> None:
-        """Says nothing."""
+        """Discards the line."""
 
 
 @pytest.fixture
@@ -76,17 +76,17 @@ def server() -> Iterator[http.server.ThreadingHTTPServer]:
 
 
 @pytest.fixture
-def address(server: http.server.ThreadingHTTPServer) -> str:
+def server_url(server: http.server.ThreadingHTTPServer) -> str:
     return f"http://127.0.0.1:{server.server_port}"
 
 
 def one(url: str, cache_dir: Path) -> Path | ImageError:
-    return fetch([url], cache_dir=cache_dir, max_bytes=100_000, retry=QUICK)[url]
+    return download([url], cache_dir=cache_dir, max_bytes=100_000, retry=QUICK)[url]
 
 
 @pytest.mark.parametrize("path", ["/good", "/a,b?c=d,e", "/busy_at_first", "/hangs_up_at_first", "/breaks_off_at_first", "/moved"])
-def test_a_picture_is_fetched_whatever_happens_at_first(address: str, tmp_path: Path, path: str):
-    found = one(address + path, tmp_path)
+def test_an_image_is_downloaded_whatever_happens_at_first(server_url: str, tmp_path: Path, path: str):
+    found = one(server_url + path, tmp_path)
     assert isinstance(found, Path)
     assert found.read_bytes() == IMAGE
     assert [file.name for file in tmp_path.iterdir()] == [found.name]
@@ -98,52 +98,52 @@ def test_a_picture_is_fetched_whatever_happens_at_first(address: str, tmp_path: 
         ("/missing", Reason.NOT_FETCHED, "the server answered 404", 1),
         ("/always_busy", Reason.NOT_FETCHED, "the server answered 503", 4),
         ("/endless", Reason.TOO_LARGE, "more than 100,000 bytes", 1),
-        ("/to_a_file", Reason.NOT_FETCHED, "no valid http address, or a redirect to none", 1),
+        ("/to_a_file", Reason.NOT_FETCHED, "not a valid http(s) URL, or a redirect to something else", 1),
         ("/in_circles", Reason.NOT_FETCHED, "too many redirects", 31),
     ],
 )
-def test_what_cannot_be_fetched_is_rejected_and_not_kept(
-    address: str, tmp_path: Path, path: str, reason: Reason, detail: str, requests: int
+def test_what_cannot_be_downloaded_is_rejected_and_not_kept(
+    server_url: str, tmp_path: Path, path: str, reason: Reason, detail: str, requests: int
 ):
-    error = one(address + path, tmp_path)
+    error = one(server_url + path, tmp_path)
     assert isinstance(error, ImageError)
     assert (error.reason, error.detail) == (reason, detail)
     assert Handler.asked[path] == requests
     assert not list(tmp_path.iterdir())
 
 
-def test_a_page_instead_of_a_picture_is_not_kept(server: http.server.ThreadingHTTPServer, tmp_path: Path):
+def test_a_page_instead_of_an_image_is_not_kept(server: http.server.ThreadingHTTPServer, tmp_path: Path):
     url = f"http://127.0.0.1:{server.server_address[1]}/sorry"
     for _ in range(2):
-        result = fetch([url], cache_dir=tmp_path, retry=QUICK)[url]
+        result = download([url], cache_dir=tmp_path, retry=QUICK)[url]
         assert isinstance(result, ImageError)
         assert result.reason == Reason.UNSUPPORTED_FORMAT
     assert not list(tmp_path.iterdir())
     assert Handler.asked["/sorry"] == 2
 
 
-def test_no_server_is_said_without_its_address(tmp_path: Path):
+def test_an_unreachable_server_is_reported_without_its_address(tmp_path: Path):
     error = one("http://127.0.0.1:9/poster.jpg", tmp_path)
     assert isinstance(error, ImageError)
-    assert error.detail == "no connection to the server, or it broke off"
+    assert error.detail == "the connection to the server failed or broke off"
 
 
-def test_an_impossible_address_is_rejected(tmp_path: Path):
+def test_an_invalid_url_is_rejected(tmp_path: Path):
     error = one("http://[broken", tmp_path)
     assert isinstance(error, ImageError)
     assert error.reason is Reason.NOT_FETCHED
 
 
-def test_many_are_fetched_once_each_and_a_rerun_asks_for_none(address: str, tmp_path: Path):
-    urls = [f"{address}/{number}" for number in range(40)] * 2
-    first = fetch(urls, cache_dir=tmp_path, retry=QUICK)
+def test_each_url_is_downloaded_once_and_a_rerun_requests_none(server_url: str, tmp_path: Path):
+    urls = [f"{server_url}/{number}" for number in range(40)] * 2
+    first = download(urls, cache_dir=tmp_path, retry=QUICK)
     assert len(first) == 40
     assert set(Handler.asked.values()) == {1}
-    assert fetch(urls, cache_dir=tmp_path, retry=QUICK) == first
+    assert download(urls, cache_dir=tmp_path, retry=QUICK) == first
     assert set(Handler.asked.values()) == {1}
 
 
-def test_a_cache_that_cannot_be_written_is_an_error(address: str, tmp_path: Path):
+def test_a_cache_that_cannot_be_written_is_an_error(server_url: str, tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError):
-        one(f"{address}/good", tmp_path / "file")
+        one(f"{server_url}/good", tmp_path / "file")
