@@ -48,8 +48,8 @@ class Catalog:
 def read(csv_path: epath.PathLike, requested: columns.Columns) -> Catalog:
     """Reads the films of a CSV.
 
-    Genres keep their spelling. N/A and other markers of a missing value are not genres. If several rows have the same id, the first
-    one counts.
+    Genres keep their spelling. N/A and other markers of a missing value are not genres. If several rows have the same id, the
+    first one counts.
 
     Args:
       csv_path: Path or URI of the CSV; see `table.read` for the file systems and formats that it can have.

@@ -67,8 +67,8 @@ class Layout:
 def find(table: Table, requested: Columns) -> Layout:
     """Finds the columns that the user did not name, first by their names and then by their content.
 
-    A column of lists of genres is preferred to columns of 0 and 1. If a file has no column of ids, the images' names serve as ids.
-    If it has no column of images, the ids serve as the images' names.
+    A column of lists of genres is preferred to columns of 0 and 1. If a file has no column of ids, the images' names serve as
+    ids. If it has no column of images, the ids serve as the images' names.
 
     Args:
       table: The rows of the CSV.

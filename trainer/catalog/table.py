@@ -65,7 +65,8 @@ def read(csv_path: epath.PathLike) -> Table:
       The rows of the CSV.
 
     Raises:
-      UserError: The file does not exist, is not text, has no rows, or contains a quotation mark that is never closed.
+      UserError: The file does not exist, is not text, has no rows, has two columns of the same name, or contains a quotation
+        mark that is never closed.
       LostService: The storage of the file does not answer.
     """
     path = urls.shown(os.fspath(csv_path))
@@ -77,7 +78,7 @@ def read(csv_path: epath.PathLike) -> Table:
         raise UserError(f"--csv={path} is a folder: name the CSV in it") from None
     text = _decode(data, path)
     try:
-        lines = _split(text)
+        lines = _split_lines(text)
     except csv.Error:
         raise UserError(f"--csv={path} has a quotation mark that is never closed: close it") from None
     first = next((fields for fields in lines if isinstance(fields, list)), None)
@@ -85,7 +86,7 @@ def read(csv_path: epath.PathLike) -> Table:
         raise UserError(f"--csv={path} is empty: give a CSV with one row per film")
     has_header = not _is_data(first, [fields for fields in lines[1:_SAMPLE_ROWS] if isinstance(fields, list)])
     columns = tuple(name.strip() for name in first) if has_header else tuple(str(n + 1) for n in range(len(first)))
-    table = _table(columns, has_header, lines[1:] if has_header else lines)
+    table = _make_table(columns, has_header, lines[1:] if has_header else lines)
     if not table.rows and not table.rejects:
         raise UserError(f"--csv={path} has a header but no rows: add one row per film")
     return table
@@ -108,7 +109,7 @@ def _decode(data: bytes, path: str) -> str:
     raise UserError(f"--csv={path} is not a text file: save it as CSV in UTF-8")
 
 
-def _split(text: str) -> list[list[str] | csv.Error]:
+def _split_lines(text: str) -> list[list[str] | csv.Error]:
     """Returns the fields of every line that is not blank, or the error that its quotation marks cause.
 
     Raises:
@@ -117,7 +118,7 @@ def _split(text: str) -> list[list[str] | csv.Error]:
     sample = text[:_SAMPLE_CHARACTERS]
     if len(sample) < len(text):
         sample = sample[: sample.rfind("\n") + 1]
-    delimiter = _delimiter(sample)
+    delimiter = _find_delimiter(sample)
     if delimiter is None:
         return [_first_word_and_rest(line) for line in text.splitlines() if line.strip()]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
@@ -142,7 +143,7 @@ def _first_word_and_rest(line: str) -> list[str]:
     return [first, *(text if re.search(r"[|;,\[]", text) else "|".join(text.split()) for text in rest)]
 
 
-def _delimiter(sample: str) -> str | None:
+def _find_delimiter(sample: str) -> str | None:
     """Returns the delimiter of a file, or None if each line is an id, a space and then the genres."""
     regularity = {}
     for delimiter in _DELIMITERS:
@@ -184,7 +185,7 @@ def _is_data(first: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
     )
 
 
-def _table(columns: tuple[str, ...], has_header: bool, lines: Sequence[list[str] | csv.Error]) -> Table:
+def _make_table(columns: tuple[str, ...], has_header: bool, lines: Sequence[list[str] | csv.Error]) -> Table:
     rows, rejects = [], []
     for number, fields in enumerate(lines, start=1):
         if isinstance(fields, csv.Error):

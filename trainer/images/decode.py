@@ -1,7 +1,6 @@
-"""From the bytes of a picture file to the pixels that the network sees.
+"""Turns the bytes of an image file into the pixels that the network sees.
 
-What is done here to a poster before training is done again by the exported model when it serves (trainer/model/export.py): change
-both or neither.
+The exported model repeats these steps with TensorFlow when it serves (trainer/images/tf_decode.py): change both or neither.
 """
 
 import contextlib
@@ -21,7 +20,7 @@ from trainer.errors import TRANSIENT_ERRNOS
 MAX_FILE_BYTES = 256 << 20
 MAX_PIXELS = 100_000_000
 
-# What Pillow's decoders raise on bytes that are not what they claim to be.
+# What Pillow's decoders raise on damaged files.
 _DECODE_ERRORS = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, struct.error)
 
 _EXIF_ORIENTATION = 0x0112
@@ -37,11 +36,11 @@ _TURNS = {
 
 
 class ImageError(Exception):
-    """A picture that cannot be used.
+    """An image that cannot be used.
 
     Attributes:
-      reason: which of the reasons of rejects.csv it is.
-      detail: what is wrong with this picture, in a few words without paths, times or addresses.
+      reason: The reason, as rejects.csv names it.
+      detail: What is wrong with this image, in a few words. No paths, times or addresses, as equal runs must give equal texts.
     """
 
     def __init__(self, reason: Reason, detail: str) -> None:
@@ -54,13 +53,18 @@ class ImageError(Exception):
 
 
 def read(file: Path | epath.Path) -> bytes:
-    """Reads a picture file, local or in a bucket.
+    """Reads an image file.
+
+    Args:
+      file: Local path or `gs://` URI.
+
+    Returns:
+      The file's bytes.
 
     Raises:
-      PictureError: there is none, it is not a regular file (a device or a pipe may never end), it has more than
-        `MAX_FILE_BYTES`, or
-        it cannot be read.
-      OSError: of `TRANSIENT_ERRNOS`; it may be read later.
+      ImageError: The file does not exist, is not a regular file (a device or pipe may never end), has more than `MAX_FILE_BYTES`,
+        or cannot be read.
+      OSError: One of `TRANSIENT_ERRNOS`: a later try may succeed.
     """
     try:
         if not file.is_file():
@@ -79,63 +83,71 @@ def read(file: Path | epath.Path) -> bytes:
 def decode(data: bytes, *, height: int, width: int) -> Image.Image:
     """Decodes a JPEG, PNG or WebP file.
 
-    The EXIF orientation is applied, transparency is composited over white, CMYK, greyscale, palette and 16-bit pictures are
-    converted. Colour profiles are ignored, as TensorFlow's decoders ignore them. A JPEG may be decoded at 1/2, 1/4 or 1/8 of its
-    scale, as long as neither side falls below `height` or `width`: libjpeg then leaves out the frequencies that the smaller picture
-    cannot show, which makes decoding and resizing together twice as fast. After the resizing the mean difference on real posters is
-    2.6 grey levels (of 300 × 450 pixels, to 128 × 192).
+    The EXIF orientation is applied and transparency is composited over white. CMYK, greyscale, palette and 16-bit images are
+    converted to RGB. Colour profiles are ignored, as TensorFlow's decoders ignore them.
+
+    A JPEG may be decoded at 1/2, 1/4 or 1/8 of its scale, as long as neither side falls below `height` or `width`. libjpeg then
+    leaves out the frequencies that the smaller image cannot show, so that decoding and resizing together take half the time. On
+    real posters (300 × 450 pixels, resized to 128 × 192) this changes the pixels by 2.6 grey levels on average.
 
     Args:
-      data: the bytes of the file.
-      height: the height in pixels that the picture will be resized to.
-      width: the width in pixels that the picture will be resized to.
+      data: Bytes of the file.
+      height: Height in pixels that the image will be resized to.
+      width: Width in pixels that the image will be resized to.
 
     Returns:
-      The picture in mode RGB, at its own size or, for a JPEG, a reduced one.
+      The image in mode RGB, at its own size or, for a JPEG, a reduced one.
 
     Raises:
-      PictureError: the file is empty, cut off, damaged, of another format or has more than `MAX_PIXELS`, which is read from its
-        header before anything is decoded.
+      ImageError: The file is empty, truncated, damaged, of another format or has more than `MAX_PIXELS`. The number of pixels is
+        read from the header, before anything is decoded.
     """
     with _opened(data) as image:
         return _to_rgb(_load(image, height=height, width=width))
 
 
 def check_header(data: bytes) -> None:
-    """Checks what a file says of itself, in a tenth of the time that decoding takes: whether its pixels are whole stays unknown.
+    """Checks the header of a JPEG, PNG or WebP file in a tenth of the time that decoding takes. The pixels may still be damaged.
 
     Args:
-      data: the bytes of the file.
+      data: Bytes of the file.
 
     Raises:
-      PictureError: the file is empty, of a format that `decode` does not take or has more than `MAX_PIXELS`.
+      ImageError: The file is empty, of a format that `decode` does not support or has more than `MAX_PIXELS`.
     """
     with _opened(data):
         pass
 
 
 def resize(image: Image.Image, *, height: int, width: int) -> np.ndarray:
-    """Stretches a picture to a size, with the cubic kernel of Keys (a = -0.5, widened when shrinking so that nothing aliases).
+    """Resizes an image by cubic interpolation, without keeping its aspect ratio.
 
-    It is the kernel of `tf.image.resize(method="bicubic", antialias=True)`. Source: R. Keys, "Cubic convolution interpolation for
-    digital image processing", IEEE Transactions on Acoustics, Speech, and Signal Processing 29 (1981), 1153-1160.
+    The kernel is Keys' cubic kernel with a = -0.5, widened when shrinking to avoid aliasing. `tf.image.resize(method="bicubic",
+    antialias=True)` uses the same kernel. Source: R. Keys, "Cubic convolution interpolation for digital image processing", IEEE
+    Transactions on Acoustics, Speech, and Signal Processing 29 (1981), 1153-1160.
 
     Args:
-      image: a picture in mode RGB.
-      height: the new height in pixels.
-      width: the new width in pixels.
+      image: Image in mode RGB.
+      height: New height in pixels.
+      width: New width in pixels.
 
     Returns:
-      uint8 [height, width, 3].
+      Pixels, uint8 [height, width, 3].
     """
     return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
 
 
 def encode_jpeg(pixels: np.ndarray) -> bytes:
-    """Encodes uint8 [height, width, 3] as a JPEG file.
+    """Encodes pixels as a JPEG file, at quality 95 without chroma subsampling.
 
-    Posters are lettering and flat saturated colours, where halved chroma and coarse quantisation show. At quality 95 without
-    subsampling the mean error on real posters is 1.6 grey levels, for a quarter of the bytes of raw pixels.
+    Posters consist of lettering and flat saturated colours, on which subsampling and coarse quantization show. With these
+    settings the mean error on real posters is 1.6 grey levels, and a file takes a quarter of the bytes of the raw pixels.
+
+    Args:
+      pixels: Pixels, uint8 [height, width, 3].
+
+    Returns:
+      Bytes of the file.
     """
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="JPEG", quality=95, subsampling="4:4:4")
@@ -143,7 +155,7 @@ def encode_jpeg(pixels: np.ndarray) -> bytes:
 
 
 def format_of(data: bytes) -> str | None:
-    """Tells JPEG, PNG and WebP by a file's first bytes; None for anything else."""
+    """Returns the format of a file by its first bytes: "JPEG", "PNG" or "WebP", or None for any other format."""
     if data.startswith(b"\xff\xd8\xff"):
         return "JPEG"
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -155,37 +167,37 @@ def format_of(data: bytes) -> str | None:
 
 @contextlib.contextmanager
 def _opened(data: bytes) -> Iterator[Image.Image]:
-    """Opens a file whose header is good; what goes wrong meanwhile, there or in the block, is a `PictureError`."""
+    """Opens a file after checking its header. Any decoding error, here or in the `with` block, becomes an `ImageError`."""
     if not data:
         raise ImageError(Reason.EMPTY, "0 bytes")
     if format_of(data) is None:
         raise ImageError(Reason.UNSUPPORTED_FORMAT, f"neither JPEG, PNG nor WebP: it begins with {data[:8]!r}")
     try:
-        # Pillow warns of damaged metadata and of large pictures; the first do no harm and the second are refused here.
+        # Pillow warns about damaged metadata, which does no harm, and about large images, which are refused below.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if format_of(data) == "PNG":
-                # Pillow decodes pixels whose checksums are wrong; TensorFlow, which serves, does not.
+                # Pillow would decode pixels with wrong checksums; TensorFlow, which serves, does not.
                 with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
                     image.verify()
             with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ImageError(Reason.TOO_LARGE, f"{image.width} x {image.height} pixels")
                 if image.format in ("PNG", "WEBP") and getattr(image, "is_animated", False):
-                    raise ImageError(Reason.UNSUPPORTED_FORMAT, "an animation, not a picture")
+                    raise ImageError(Reason.UNSUPPORTED_FORMAT, "an animation, not a still image")
                 yield image
     except Image.DecompressionBombError as error:
         raise ImageError(Reason.TOO_LARGE, f"more than {MAX_PIXELS:,} pixels") from error
     except _DECODE_ERRORS as error:
         if _is_cut_off(data):
-            raise ImageError(Reason.TRUNCATED, f"its end is missing after {len(data)} bytes") from error
-        raise ImageError(Reason.CORRUPT, f"its {format_of(data)} data cannot be decoded") from error
+            raise ImageError(Reason.TRUNCATED, f"the file ends early, after {len(data)} bytes") from error
+        raise ImageError(Reason.CORRUPT, f"the {format_of(data)} data cannot be decoded") from error
 
 
 def _is_cut_off(data: bytes) -> bool:
     match format_of(data):
         case "JPEG":
-            return b"\xff\xd9" not in data[-1024:]  # Some programs append a few bytes to the end marker.
+            return b"\xff\xd9" not in data[-1024:]  # Some programs append a few bytes after the end marker.
         case "PNG":
             return b"IEND" not in data[-1024:]
         case _:
@@ -194,14 +206,14 @@ def _is_cut_off(data: bytes) -> bool:
 
 def _load(image: Image.Image, *, height: int, width: int) -> Image.Image:
     turn = _TURNS.get(_orientation(image))
-    lies_on_its_side = turn in (
+    is_sideways = turn in (
         Image.Transpose.TRANSPOSE,
         Image.Transpose.ROTATE_270,
         Image.Transpose.TRANSVERSE,
         Image.Transpose.ROTATE_90,
     )
-    across, down = (height, width) if lies_on_its_side else (width, height)
-    image.draft(None, (across, down))  # Only JPEG has drafts; the other formats ignore it.
+    across, down = (height, width) if is_sideways else (width, height)
+    image.draft(None, (across, down))  # Only JPEG has drafts; other formats ignore this call.
     image.load()
     return image.transpose(turn) if turn is not None else image
 
@@ -210,11 +222,11 @@ def _orientation(image: Image.Image) -> int:
     try:
         return image.getexif().get(_EXIF_ORIENTATION, 1)
     except _DECODE_ERRORS:
-        return 1  # Damaged metadata around a good picture.
+        return 1  # Damaged metadata around a good image.
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip, not scale.
+    if image.mode.startswith("I"):  # 16-bit greyscale, which Pillow would clip instead of scale.
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")

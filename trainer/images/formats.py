@@ -1,9 +1,9 @@
-"""The image files that this package reads: JPEG, PNG and WebP."""
+"""The image formats that this package reads: JPEG, PNG and WebP."""
 
 import re
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
-"""In lower case. Of several files with one name, the one with the first of these extensions counts."""
+"""Extensions in lower case. If several files differ only in their extension, the one whose extension comes first counts."""
 
 _NAME = re.compile(rf"({'|'.join(map(re.escape, EXTENSIONS))})(\?.*)?$", re.IGNORECASE)
 

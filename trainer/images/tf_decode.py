@@ -1,10 +1,11 @@
-"""Decoding pictures with TensorFlow's ops alone: a SavedModel sees what `trainer.images.decode` showed in training.
+"""Decodes images with TensorFlow ops only, so that a SavedModel sees the same pixels as training.
 
-`trainer.images.decode` (PIL) is the reference: the same libraries decode, at the same scale, and the same kernel resizes.
-What differs is rounding, by a grey level or two: PIL turns CMYK to RGB by another formula and resizes in fixed point.
+The reference is `trainer.images.decode`, which uses Pillow. Both decode with the same libraries at the same scale and resize with
+the same kernel. Only rounding differs, by one or two grey levels: Pillow converts CMYK to RGB by another formula and resizes in
+fixed point.
 
-A file of a few kilobytes can hold gigabytes of pixels, so their number is read before they are decoded, from the headers of PNG
-(W3C PNG, third edition, 11.2.1) and WebP (RFC 9649; RFC 6386, 9.1, where it is lossy).
+A file of a few kilobytes can hold gigabytes of pixels. So the number of pixels is read from the header before they are decoded:
+for PNG as in W3C PNG, third edition, 11.2.1; for WebP as in RFC 9649, and for lossy WebP as in RFC 6386, 9.1.
 """
 
 import functools
@@ -17,20 +18,20 @@ from trainer.images.tf_bytes import starts_with, unsigned
 
 
 def decode(data: tf.Tensor, *, height: int, width: int) -> tf.Tensor:
-    """Decodes a JPEG, PNG or WebP file, turns it upright and puts white behind what is transparent.
+    """Decodes a JPEG, PNG or WebP file, applies its EXIF orientation and composites transparency over white.
 
     Args:
-      data: string [], the file.
-      height: the height in pixels that the picture will be resized to.
-      width: the width in pixels that the picture will be resized to.
+      data: Bytes of the file, string [].
+      height: Height in pixels that the image will be resized to.
+      width: Width in pixels that the image will be resized to.
 
     Returns:
-      uint8 [h, w, 3], RGB: the picture at its own size, or a JPEG at 1/2, 1/4 or 1/8 of it as long as neither side falls
-      below `height` or `width`.
+      RGB pixels, uint8 [h, w, 3]. The image has its own size; a JPEG may have 1/2, 1/4 or 1/8 of it, as long as neither side
+      falls below `height` or `width`.
 
     Raises:
-      tf.errors.InvalidArgumentError: the file is damaged, animated, of another format, or of more than
-        `trainer.images.decode.MAX_PIXELS`, which is found out before anything is decoded.
+      tf.errors.InvalidArgumentError: The file is damaged, animated, of another format, or has more than
+        `trainer.images.decode.MAX_PIXELS`. The number of pixels is checked before anything is decoded.
     """
     file = tf.io.decode_raw(data, tf.uint8)
     is_webp = tf.logical_and(starts_with(file, b"RIFF"), starts_with(file, b"WEBP", at=8))
@@ -46,16 +47,25 @@ def decode(data: tf.Tensor, *, height: int, width: int) -> tf.Tensor:
 
 
 def resize(image: tf.Tensor, *, height: int, width: int) -> tf.Tensor:
-    """Stretches uint8 [h, w, 3] to uint8 [height, width, 3], as `trainer.images.decode.resize` does."""
-    # Columns first and then rows, as PIL does, which clips what overshoots after each: beside sharp edges it makes 20 grey levels.
+    """Resizes an image as `trainer.images.decode.resize` does.
+
+    Args:
+      image: Pixels, uint8 [h, w, 3].
+      height: New height in pixels.
+      width: New width in pixels.
+
+    Returns:
+      Pixels, uint8 [height, width, 3].
+    """
+    # Columns first and then rows, as Pillow does: it clips overshoots after each, which makes 20 grey levels at sharp edges.
     narrowed = tf.transpose(_resize_rows(tf.transpose(image, [1, 0, 2]), width), [1, 0, 2])
     return _resize_rows(narrowed, height)
 
 
 def _resize_rows(image: tf.Tensor, count: int) -> tf.Tensor:
-    """Makes uint8 [count, w, 3] of uint8 [h, w, 3], in a product with the kernel's weights.
+    """Resizes uint8 [h, w, 3] to uint8 [count, w, 3] by a matrix product with the kernel's weights.
 
-    `tf.image.resize(method="bicubic", antialias=True)` has the same weights, but takes twice as long.
+    `tf.image.resize(method="bicubic", antialias=True)` uses the same weights but takes twice as long.
     """
     before, others, channels = tf.unstack(tf.shape(image))
     scale = tf.cast(before, tf.float32) / count
@@ -68,9 +78,10 @@ def _resize_rows(image: tf.Tensor, count: int) -> tf.Tensor:
 
 
 def _cubic_kernel(distance: tf.Tensor) -> tf.Tensor:
-    """The weight of a value at a distance: the kernel of Keys with a = -0.5, see `trainer.images.decode.resize`.
+    """Returns the weight of a pixel at a distance: Keys' kernel with a = -0.5, see `trainer.images.decode.resize`.
 
-    It has one cubic up to 1 and another up to 2. Written with what is left of the distance to 2 and to 1, neither has to be chosen.
+    The kernel is one cubic up to distance 1 and another up to 2. In terms of relu(2 - distance) and relu(1 - distance) it is a
+    single formula without a branch.
     """
     to_2, to_1 = tf.nn.relu(2 - distance), tf.nn.relu(1 - distance)
     return to_2 * to_2 * (0.5 * to_2 - 0.5) + to_1 * to_1 * (1 - 2 * to_1)
@@ -78,7 +89,7 @@ def _cubic_kernel(distance: tf.Tensor) -> tf.Tensor:
 
 def _decode_jpeg(data: tf.Tensor, file: tf.Tensor, height: int, width: int) -> tf.Tensor:
     orientation = tf.cond(
-        # Most files have none, and a look for its mark says so sooner than a walk from segment to segment; \C is any byte.
+        # Most files have no EXIF data, and a search for its signature is faster than a walk over the segments. \C is any byte.
         tf.strings.regex_full_match(data, r"\C*Exif\C*"),
         lambda: tf_exif.jpeg_orientation(file),
         lambda: tf.constant(1, tf.int64),
@@ -86,23 +97,23 @@ def _decode_jpeg(data: tf.Tensor, file: tf.Tensor, height: int, width: int) -> t
     across, down = tf.cond(orientation >= 5, lambda: (height, width), lambda: (width, height))
     stored_height, stored_width, _ = tf.unstack(tf.io.extract_jpeg_shape(data))
     data = _limited(data, stored_width, stored_height)
-    spare = tf.minimum(stored_width // across, stored_height // down)
+    max_ratio = tf.minimum(stored_width // across, stored_height // down)
     ratios = [1, 2, 4, 8]
-    # PIL's discrete cosine transform; TensorFlow's default is a faster, rougher one.
+    # The discrete cosine transform that Pillow uses; TensorFlow's default is faster and less accurate.
     at_ratio = functools.partial(tf.io.decode_jpeg, data, channels=3, dct_method="INTEGER_ACCURATE")
     image = tf.switch_case(
-        tf.reduce_sum(tf.cast(spare >= ratios[1:], tf.int32)),
+        tf.reduce_sum(tf.cast(max_ratio >= ratios[1:], tf.int32)),
         [functools.partial(at_ratio, ratio=ratio) for ratio in ratios],
     )
     return _upright(image, orientation)
 
 
 def _decode_png(data: tf.Tensor, file: tf.Tensor) -> tf.Tensor:
-    # The decoder would pass over other chunks before the header.
+    # The decoder would skip other chunks before the header, so the sides could stand elsewhere.
     data = _checked(data, starts_with(file, b"IHDR", at=12), "the PNG file does not begin with its header")
     data = _limited(data, unsigned(file, 16, 4, big_endian=True), unsigned(file, 20, 4, big_endian=True))
     rgba = tf.io.decode_png(data, channels=4)
-    # Where a file has no transparency TensorFlow fills alpha with the greatest value of the file's bit depth, not of 8.
+    # If a file has no transparency, TensorFlow fills alpha with the maximum of the file's bit depth, not of 8 bits.
     bit_depth = tf.cast(tf.minimum(file[24], 8), tf.int32)
     filler = tf.cast(tf.bitwise.left_shift(1, bit_depth) - 1, tf.uint8)
     return _upright(_over_white(rgba, opaque=filler), tf_exif.png_orientation(file))
@@ -113,7 +124,7 @@ def _decode_webp(data: tf.Tensor, file: tf.Tensor) -> tf.Tensor:
         return unsigned(file, at, size, big_endian=False)
 
     is_extended, is_lossless = starts_with(file, b"VP8X", at=12), starts_with(file, b"VP8L", at=12)
-    # With channels=0, TensorFlow 2.20 and 2.21 write an animation past their buffer, and the process aborts.
+    # With channels=0, TensorFlow 2.20 and 2.21 write an animation beyond their buffer, which aborts the process.
     is_animated = tf.logical_and(is_extended, tf.bitwise.bitwise_and(number(20, 1), 0x02) != 0)
     data = _checked(data, tf.logical_not(is_animated), "the WebP file is an animation")
     width, height = tf.case(
@@ -123,37 +134,37 @@ def _decode_webp(data: tf.Tensor, file: tf.Tensor) -> tf.Tensor:
         ],
         default=lambda: (number(26, 2) % 2**14, number(28, 2) % 2**14),
     )
-    # The only channel count that takes files with and without alpha.
+    # channels=0 is the only setting that accepts files with and without alpha.
     image = tf.io.decode_webp(_limited(data, width, height), channels=0)[0]
     image = tf.cond(tf.shape(image)[-1] == 4, lambda: _over_white(image, opaque=255), lambda: image)
     return _upright(image, tf_exif.webp_orientation(file))
 
 
 def _checked(data: tf.Tensor, good: tf.Tensor, fault: str) -> tf.Tensor:
-    """The file, for a decoder that must not see it before the check has passed."""
+    """Returns the file once a check has passed, so that no decoder sees it before."""
     with tf.control_dependencies([tf.debugging.Assert(good, [fault])]):
         return tf.identity(data)
 
 
 def _limited(data: tf.Tensor, width: tf.Tensor, height: tf.Tensor) -> tf.Tensor:
-    """The file, if its picture is not too large; a product of the sides could overflow."""
+    """Returns the file if its image is not too large. It divides, as the product of the sides could overflow."""
     good = width <= MAX_PIXELS // tf.maximum(height, 1)
-    return _checked(data, good, f"the picture has more than {MAX_PIXELS:,} pixels")
+    return _checked(data, good, f"the image has more than {MAX_PIXELS:,} pixels")
 
 
 def _refuse_format() -> tf.Tensor:
-    refused = tf.debugging.Assert(False, ["the file is no JPEG, PNG or WebP picture"])
+    refused = tf.debugging.Assert(False, ["the file is not a JPEG, PNG or WebP image"])
     with tf.control_dependencies([refused]):
         return tf.zeros([1, 1, 3], tf.uint8)
 
 
 def _over_white(rgba: tf.Tensor, *, opaque: int | tf.Tensor) -> tf.Tensor:
-    """Puts white behind uint8 [h, w, 4], unless all its alpha is `opaque`: uint8 [h, w, 3]."""
+    """Composites uint8 [h, w, 4] over white, unless all alpha values are `opaque`. Returns uint8 [h, w, 3]."""
 
     def composite() -> tf.Tensor:
         alpha = tf.cast(rgba[..., 3:], tf.uint16)
         mixed = tf.cast(rgba[..., :3], tf.uint16) * alpha + 255 * (255 - alpha)
-        # Division by 255, rounded, without leaving 16 bits: a large picture is large enough.
+        # Rounded division by 255 within 16 bits, which halves the memory that a large image takes.
         mixed += 128
         return tf.cast((mixed + mixed // 256) // 256, tf.uint8)
 
@@ -162,7 +173,7 @@ def _over_white(rgba: tf.Tensor, *, opaque: int | tf.Tensor) -> tf.Tensor:
 
 
 def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """Undoes an EXIF orientation: each is a transposition or none, then columns, rows, both or neither mirrored."""
+    """Undoes an EXIF orientation: an optional transposition, then an optional mirroring of the columns and of the rows."""
 
     def mirror(image: tf.Tensor, axis: int, orientations: list[int]) -> tf.Tensor:
         mirrored = tf.reduce_any(orientation == tf.constant(orientations, tf.int64))

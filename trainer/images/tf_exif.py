@@ -1,8 +1,8 @@
-"""The orientation that a picture's EXIF data asks for, found with TensorFlow's ops to work inside a SavedModel.
+"""Reads the orientation from an image's EXIF data with TensorFlow ops, so that it works inside a SavedModel.
 
-The structures: JPEG segments (ITU-T T.81, annex B), PNG chunks (W3C PNG, third edition, eXIf), RIFF chunks (WebP
-container specification, EXIF) and, inside all three, a TIFF directory (CIPA DC-008 "Exif", 4.5 and 4.6). Nothing in a
-file is trusted: what is cut off, out of place or of another type means orientation 1, as for a file without EXIF data.
+The structures are JPEG segments (ITU-T T.81, annex B), PNG chunks (W3C PNG, third edition, eXIf), RIFF chunks (WebP container
+specification, EXIF) and, inside all three, a TIFF directory (CIPA DC-008 "Exif", 4.5 and 4.6). Files are not trusted: an entry
+that is truncated, misplaced or of the wrong type counts as orientation 1, as does a file without EXIF data.
 """
 
 from collections.abc import Callable
@@ -14,8 +14,8 @@ from trainer.images.tf_bytes import starts_with, unsigned
 _ORIENTATION_TAG = 0x0112
 _TIFF_SHORT = 3
 _TIFF_ENTRY_BYTES = 12
-# In a PNG file the EXIF chunk may follow the pixels. Encoders cut those into chunks of 8 KiB or more, so this reaches 32 MiB far,
-# and a file that is all tiny chunks costs its reader a fraction of a second.
+# In a PNG file the EXIF chunk may follow the pixels. Encoders write those in chunks of 8 KiB or more, so the search covers at
+# least 32 MiB. A file of tiny chunks takes a fraction of a second.
 _MAX_CHUNKS = 4096
 
 # (file, offset of a chunk) -> (whether it is the EXIF chunk, begin and end of its payload, offset of the next chunk)
@@ -23,37 +23,37 @@ _ChunkReader = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.T
 
 
 def jpeg_orientation(file: tf.Tensor) -> tf.Tensor:
-    """The orientation of a JPEG file.
+    """Returns the orientation of a JPEG file.
 
     Args:
-      file: uint8 [bytes], the whole file.
+      file: Bytes of the whole file, uint8 [n].
 
     Returns:
-      int64 [], 1 to 8, as EXIF numbers them; 1 where the file says nothing valid.
+      The orientation from 1 to 8 as EXIF numbers them, int64 []; 1 if the file has no valid one.
     """
     return _orientation(file, first_chunk=2, read_chunk=_jpeg_segment)
 
 
 def png_orientation(file: tf.Tensor) -> tf.Tensor:
-    """The orientation of a PNG file; see `jpeg_orientation`."""
+    """Returns the orientation of a PNG file; see `jpeg_orientation`."""
     return _orientation(file, first_chunk=8, read_chunk=_png_chunk)
 
 
 def webp_orientation(file: tf.Tensor) -> tf.Tensor:
-    """The orientation of a WebP file; see `jpeg_orientation`."""
+    """Returns the orientation of a WebP file; see `jpeg_orientation`."""
     return _orientation(file, first_chunk=12, read_chunk=_webp_chunk)
 
 
 def _orientation(file: tf.Tensor, *, first_chunk: int, read_chunk: _ChunkReader) -> tf.Tensor:
     exif = _exif_payload(file, first_chunk, read_chunk)
-    # JPEG always has this mark before the TIFF structure, some writers put it into WebP as well.
+    # JPEG always has this signature before the TIFF structure; some programs write it to WebP too.
     exif = tf.cond(starts_with(exif, b"Exif\0\0"), lambda: exif[6:], lambda: exif)
     is_tiff = tf.logical_or(starts_with(exif, b"II*\0"), starts_with(exif, b"MM\0*"))
     return tf.cond(is_tiff, lambda: _tiff_orientation(exif), lambda: tf.constant(1, tf.int64))
 
 
 def _exif_payload(file: tf.Tensor, first_chunk: int, read_chunk: _ChunkReader) -> tf.Tensor:
-    """The bytes of the first EXIF chunk, uint8 [m]; empty where there is none among the first `_MAX_CHUNKS`."""
+    """Returns the payload of the first EXIF chunk, uint8 [m]; empty if the first `_MAX_CHUNKS` chunks have none."""
     size = tf.size(file, tf.int64)
 
     def searching(at: tf.Tensor, begin: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
@@ -74,7 +74,7 @@ def _jpeg_segment(file: tf.Tensor, at: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor,
     begin = at + 4
     end = at + 2 + unsigned(file, at + 2, 2, big_endian=True)
     is_exif = tf.logical_and(starts_with(file, b"\xff\xe1", at=at), starts_with(file, b"Exif\0\0", at=begin))
-    # The pixels follow a start of scan (0xda); past that, and where no marker stands, nothing can be read.
+    # The pixels follow the start of scan (0xda). The search stops there, or where a marker is missing.
     is_header = tf.logical_and(starts_with(file, b"\xff", at=at), tf.logical_not(starts_with(file, b"\xff\xda", at=at)))
     return is_exif, begin, end, tf.where(is_header, end, tf.int64.max // 2)
 
@@ -93,7 +93,7 @@ def _webp_chunk(file: tf.Tensor, at: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, t
 
 
 def _tiff_orientation(tiff: tf.Tensor) -> tf.Tensor:
-    """The orientation in the first directory of a TIFF structure (uint8 [m], beginning with its mark): int64 []."""
+    """Returns the orientation in the first directory of a TIFF structure, uint8 [m], that begins with its signature: int64 []."""
     big_endian = tiff[0] == ord("M")
     size = tf.size(tiff, tf.int64)
     directory = tf.minimum(unsigned(tiff, 4, 4, big_endian=big_endian), size)

@@ -86,7 +86,7 @@ class LocalFolder:
             if not file.is_relative_to(self._root):
                 raise OutsideFolderError
             return LocalFile(file) if file.is_file() else None
-        except (OSError, ValueError, RuntimeError) as error:  # A name that is too long, a null byte, or a circle of symbolic links.
+        except (OSError, ValueError, RuntimeError) as error:  # Too long a name, a null byte, a circle of symbolic links.
             if isinstance(error, OSError) and error.errno in TRANSIENT_ERRNOS:
                 raise
             return None

@@ -1,4 +1,4 @@
-"""Decoding pictures of every kind, and refusing the others by name."""
+"""Tests of decoding images of every supported kind, and of the reasons for which others are rejected."""
 
 import errno
 import io
@@ -22,7 +22,7 @@ HEIGHT, WIDTH = 48, 32
 
 
 def drawn(height: int = 96, width: int = 64) -> Image.Image:
-    """A picture whose corners differ: red above left, green above right, blue below left, grey below right."""
+    """An image whose corners differ: red top left, green top right, blue bottom left, grey bottom right."""
     pixels = np.zeros((height, width, 3), np.uint8)
     half_height, half_width = height // 2, width // 2
     pixels[:half_height, :half_width] = (200, 30, 30)
@@ -69,7 +69,7 @@ def test_every_kind_looks_the_same(data: bytes):
 
 
 @pytest.mark.parametrize("mode", ["L", "1"])
-def test_grey_pictures_have_three_equal_channels(mode: str):
+def test_grey_images_have_three_equal_channels(mode: str):
     grey = drawn().convert("L").convert(mode)
     pixels = seen(encoded(grey, "PNG"))
     assert (pixels[..., 0] == pixels[..., 1]).all()
@@ -138,7 +138,7 @@ def test_a_jpeg_is_decoded_at_the_least_scale_that_is_not_below_the_target():
     assert decode.decode(lying, height=192, width=128).size == (160, 240)
 
 
-def test_the_reduced_scale_loses_nothing():
+def test_decoding_at_a_reduced_scale_hardly_changes_the_image():
     rng = np.random.default_rng(0)
     smooth = Image.fromarray(rng.integers(0, 256, (30, 20, 3), np.uint8)).resize((640, 960), Image.Resampling.BICUBIC)
     data = encoded(smooth, "JPEG", quality=95)
@@ -189,17 +189,17 @@ WEBP = encoded(drawn(), "WEBP")
         (encoded(drawn(), "WEBP", save_all=True, append_images=[drawn().rotate(90)]), Reason.UNSUPPORTED_FORMAT),
     ],
 )
-def test_bad_pictures_are_refused_by_name(data: bytes, reason: Reason):
+def test_bad_images_are_rejected_with_their_reason(data: bytes, reason: Reason):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warnings.simplefilter("ignore", ResourceWarning)  # Of what other tests left, which may be collected just here.
+        warnings.simplefilter("ignore", ResourceWarning)  # Objects of other tests may be garbage-collected here.
         with pytest.raises(ImageError) as caught:
             seen(data)
     assert caught.value.reason is reason
     assert caught.value.detail
 
 
-def test_every_prefix_of_a_picture_is_a_picture_or_refused():
+def test_every_prefix_of_an_image_decodes_or_is_rejected():
     for whole in (JPEG, WEBP, encoded(drawn(), "PNG")):
         for size in range(0, len(whole), 7):
             try:
@@ -208,13 +208,13 @@ def test_every_prefix_of_a_picture_is_a_picture_or_refused():
                 assert error.reason in (Reason.EMPTY, Reason.TRUNCATED, Reason.UNSUPPORTED_FORMAT), size
 
 
-def test_a_picture_file_is_read(tmp_path: Path):
+def test_an_image_file_is_read(tmp_path: Path):
     (tmp_path / "a.png").write_bytes(PNG)
     assert decode.read(tmp_path / "a.png") == PNG
     assert decode.read(epath.Path(tmp_path) / "a.png") == PNG
 
 
-def test_what_is_no_file_or_never_ends_is_not_read(tmp_path: Path):
+def test_what_is_not_a_regular_file_is_not_read(tmp_path: Path):
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "zero.jpg").symlink_to("/dev/zero")
     found = {}
@@ -227,7 +227,7 @@ def test_what_is_no_file_or_never_ends_is_not_read(tmp_path: Path):
     assert found["pipe.jpg"] == found["zero.jpg"] == found[tmp_path.name] == "not a regular file"
 
 
-def test_a_file_system_that_is_away_is_no_fault_of_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_failing_file_system_is_not_the_fault_of_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def fail(number: int) -> None:
         def failing(*_: object, **__: object) -> None:
             raise OSError(number, os.strerror(number))

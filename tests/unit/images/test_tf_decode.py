@@ -1,4 +1,4 @@
-"""Pictures decoded by TensorFlow's ops (what serves) against pictures decoded by PIL (what trains)."""
+"""Tests that TensorFlow ops (in serving) decode the same pixels as Pillow (in training)."""
 
 import functools
 import io
@@ -21,7 +21,7 @@ ODD_IMAGES = Path(__file__).parents[3].parent / "shared" / "data" / "odd_images"
 
 
 def image(width: int = 90, height: int = 130) -> Image.Image:
-    """Soft colours with a hard-edged shape, no two corners alike."""
+    """An image of soft colours with a hard-edged shape, whose corners all differ."""
     coarse = Image.frombytes("RGB", (4, 6), random.Random(7).randbytes(4 * 6 * 3))
     image = coarse.resize((width, height), Image.Resampling.BICUBIC)
     image.paste("black", (width // 8, height // 8, width // 2, height // 3))
@@ -86,7 +86,7 @@ def decode_in_graph() -> Callable[[bytes], tf.Tensor]:
 
 
 def decoded_twice(data: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """By TensorFlow and by PIL: int [h, w, 3]."""
+    """Returns the pixels that TensorFlow and Pillow decode, each int [h, w, 3]."""
     by_pil = np.asarray(decode.decode(data, height=HEIGHT, width=WIDTH))
     return decode_in_graph()(data).numpy().astype(int), by_pil.astype(int)
 
@@ -121,7 +121,7 @@ def test_cmyk_and_16_bits_differ_from_training_by_rounding_alone(kind: str) -> N
 
 
 @pytest.mark.parametrize("kind", PNG_AND_WEBP | JPEG)
-def test_a_decoded_picture_is_resized_as_in_training(kind: str) -> None:
+def test_a_decoded_image_is_resized_as_in_training(kind: str) -> None:
     assert_close(*resized_twice((PNG_AND_WEBP | JPEG)[kind]()), greatest=1, mean=0.01)
 
 
@@ -144,10 +144,10 @@ def test_exif_orientation_is_applied_as_in_training(format: str, orientation: in
     assert (by_tf.shape[0] < by_tf.shape[1]) == (orientation >= 5)
 
 
-def test_the_scale_of_a_jpeg_on_its_side_is_chosen_by_its_upright_sides() -> None:
+def test_the_scale_of_a_sideways_jpeg_is_chosen_by_its_upright_sides() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    # Upright it is 270 x 400 pixels, of which a quarter is enough for 64 x 96. As stored it seems not high enough.
+    # Upright it is 270 x 400 pixels, of which a quarter is enough for 64 x 96. As stored, a quarter is not high enough.
     by_tf, by_pil = decoded_twice(file(image(400, 270), "JPEG", exif=exif.tobytes()))
     assert by_tf.shape == (100, 68, 3)
     assert_close(by_tf, by_pil, greatest=1, mean=0.05)
@@ -184,7 +184,7 @@ def test_the_handmade_exif_segment_is_understood() -> None:
         tiff(value=9),
     ],
 )
-def test_exif_that_makes_no_sense_means_upright(payload: bytes) -> None:
+def test_invalid_exif_data_means_upright(payload: bytes) -> None:
     assert orientation_of(exif_jpeg(payload)) == 1
 
 
@@ -212,11 +212,11 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def oriented_png(chunks_before: int) -> bytes:
-    """The beginning of a PNG file whose EXIF chunk, which asks for orientation 6, stands behind empty chunks."""
+    """The beginning of a PNG file: empty chunks, then an EXIF chunk with orientation 6."""
     return b"\x89PNG\r\n\x1a\n" + png_chunk(b"tEXt", b"") * chunks_before + png_chunk(b"eXIf", tiff())
 
 
-def test_so_many_chunks_are_searched_for_an_orientation_and_no_more() -> None:
+def test_the_first_4096_chunks_are_searched_for_an_orientation() -> None:
     read = tf.function(tf_exif.png_orientation, input_signature=[tf.TensorSpec([None], tf.uint8)])
     assert read(tf.io.decode_raw(oriented_png(4095), tf.uint8)) == 6
     assert read(tf.io.decode_raw(oriented_png(4096), tf.uint8)) == 1
@@ -253,7 +253,7 @@ def animation() -> bytes:
         file(image(), "JPEG")[:1500],
         file(image(), "PNG")[:1500],
         file(image(), "WEBP")[:500],
-        animation(),  # Handed to TensorFlow's decoder it would end the process.
+        animation(),  # TensorFlow's decoder would abort the process.
     ],
 )
 def test_what_cannot_be_decoded_is_an_error_and_not_a_crash(data: bytes) -> None:
@@ -297,7 +297,7 @@ SIZED = {"PNG": png_of, "JPEG": jpeg_of, "WebP": webp_of, "lossless WebP": lossl
 
 @pytest.mark.parametrize("sides", [(10_001, 10_000), (10_000, 10_001)])
 @pytest.mark.parametrize("kind", SIZED)
-def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded_as_in_training(kind: str, sides: tuple[int, int]) -> None:
+def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded_as_in_training(kind: str, sides: tuple[int, int]) -> None:
     too_many = SIZED[kind](*sides)
     with pytest.raises(tf.errors.InvalidArgumentError, match="more than 100,000,000 pixels"):
         decode_in_graph()(too_many)
@@ -305,7 +305,7 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded_as_in_trai
         decode.decode(too_many, height=HEIGHT, width=WIDTH)
 
 
-def test_a_picture_of_as_many_pixels_as_allowed_goes_to_the_decoder() -> None:
+def test_an_image_of_as_many_pixels_as_allowed_goes_to_the_decoder() -> None:
     with pytest.raises(tf.errors.InvalidArgumentError, match="Invalid PNG"):  # Its pixels are missing.
         decode_in_graph()(png_of(10_000, 10_000))
 
@@ -316,7 +316,7 @@ def test_sides_whose_product_overflows_are_refused(side: int) -> None:
         decode_in_graph()(png_of(side, side))
 
 
-def test_a_header_that_is_not_where_it_belongs_is_not_looked_for() -> None:
+def test_a_png_whose_first_chunk_is_not_the_header_is_refused() -> None:
     good = file(image(), "PNG")
     hidden = good[:8] + png_chunk(b"teSt", bytes(16)) + good[8:]
     with pytest.raises(tf.errors.InvalidArgumentError, match="does not begin with its header"):
