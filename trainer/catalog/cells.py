@@ -10,8 +10,8 @@ from trainer.images import formats
 from trainer.storage import urls
 
 _MISSING = frozenset({"", "n/a", "na", "nan", "none", "null", "empty", "\\n", "[]", "(no genres listed)"})
-_YES = frozenset({"1", "1.0", "true"})
-_NO = frozenset({"0", "0.0", "false", ""})
+_TRUE = frozenset({"1", "1.0", "true"})
+_FALSE = frozenset({"0", "0.0", "false", ""})
 _SPLITS = {
     "train": "train",
     "training": "train",
@@ -70,7 +70,7 @@ def is_list(cell: str) -> bool:
 
 def is_bool(cell: str) -> bool:
     """Returns whether a cell is a boolean (0, 1, true, false …) and not blank."""
-    return cell.strip() != "" and cell.strip().casefold() in _YES | _NO
+    return cell.strip() != "" and cell.strip().casefold() in _TRUE | _FALSE
 
 
 def holds_known_genres(cell: str) -> bool:
@@ -113,9 +113,9 @@ def parse_bool(cell: str) -> bool:
       ValueError: The cell has another value.
     """
     word = cell.strip().casefold()
-    if word in _YES:
+    if word in _TRUE:
         return True
-    if word in _NO:
+    if word in _FALSE:
         return False
     raise ValueError(f"{cell!r} is neither 0 nor 1")
 

@@ -178,7 +178,7 @@ def _is_data(first: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
     """Returns whether the first line of a file is a row of data and not a header."""
     if any(_is_film(cell) or cells.is_url(cell) or cells.is_list(cell) for cell in first):
         return True
-    # Below the header Drama stand 0 and 1; below Drama as a row of data stand more genres.
+    # If Drama is a header, the cells below it are 0 and 1. If it is data, the cells below it are genres too.
     return any(
         cells.holds_known_genres(cell) and any(len(row) > index and cells.holds_known_genres(row[index]) for row in others)
         for index, cell in enumerate(first)
@@ -189,7 +189,7 @@ def _make_table(columns: tuple[str, ...], has_header: bool, lines: Sequence[list
     rows, rejects = [], []
     for number, fields in enumerate(lines, start=1):
         if isinstance(fields, csv.Error):
-            rejects.append(Reject(number, "", Reason.BAD_ROW, "its quotation marks are misplaced"))
+            rejects.append(Reject(number, "", Reason.BAD_ROW, "misplaced quotation marks"))
             continue
         if not any(field.strip() for field in fields[len(columns) :]):
             fields = fields[: len(columns)]

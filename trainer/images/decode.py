@@ -189,12 +189,12 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
     except Image.DecompressionBombError as error:
         raise ImageError(Reason.TOO_LARGE, f"more than {MAX_PIXELS:,} pixels") from error
     except _DECODE_ERRORS as error:
-        if _is_cut_off(data):
+        if _is_truncated(data):
             raise ImageError(Reason.TRUNCATED, f"the file ends early, after {len(data)} bytes") from error
         raise ImageError(Reason.CORRUPT, f"the {format_of(data)} data cannot be decoded") from error
 
 
-def _is_cut_off(data: bytes) -> bool:
+def _is_truncated(data: bytes) -> bool:
     match format_of(data):
         case "JPEG":
             return b"\xff\xd9" not in data[-1024:]  # Some programs append a few bytes after the end marker.

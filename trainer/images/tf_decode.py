@@ -57,7 +57,7 @@ def resize(image: tf.Tensor, *, height: int, width: int) -> tf.Tensor:
     Returns:
       Pixels, uint8 [height, width, 3].
     """
-    # Columns first and then rows, as Pillow does: it clips overshoots after each, which makes 20 grey levels at sharp edges.
+    # As in Pillow: columns first, then rows, each clipped to 0..255. Another order changes sharp edges by 20 grey levels.
     narrowed = tf.transpose(_resize_rows(tf.transpose(image, [1, 0, 2]), width), [1, 0, 2])
     return _resize_rows(narrowed, height)
 
@@ -147,7 +147,8 @@ def _checked(data: tf.Tensor, good: tf.Tensor, fault: str) -> tf.Tensor:
 
 
 def _limited(data: tf.Tensor, width: tf.Tensor, height: tf.Tensor) -> tf.Tensor:
-    """Returns the file if its image is not too large. It divides, as the product of the sides could overflow."""
+    """Returns the file once its image is known not to be too large."""
+    # A division, as the product of the sides could overflow.
     good = width <= MAX_PIXELS // tf.maximum(height, 1)
     return _checked(data, good, f"the image has more than {MAX_PIXELS:,} pixels")
 

@@ -38,9 +38,9 @@ def download(
 ) -> dict[str, Path | ImageError]:
     """Downloads the images that are not in the cache yet, 16 at a time.
 
-    Requests are retried when the server is busy (429, 5xx) or the connection fails or breaks off. Redirects are followed to http
-    and https only. A file in the cache has the SHA-256 of its URL as its name and appears whole or not at all. Failures are not
-    cached, so that the next run tries again.
+    Requests are retried when the server is busy (429, 5xx) or the connection fails or is interrupted. Redirects are followed to
+    http and https only. A file in the cache has the SHA-256 of its URL as its name and appears whole or not at all. Failures are
+    not cached, so that the next run tries again.
 
     Args:
       urls: http and https URLs; a repeated URL is downloaded once.
@@ -65,10 +65,10 @@ def download(
         return results
     sessions = _Sessions()
     with ThreadPoolExecutor(_THREADS) as pool:
-        jobs = {pool.submit(_download_one, sessions, url, file, max_bytes, retry): url for url, file in missing.items()}
+        futures = {pool.submit(_download_one, sessions, url, file, max_bytes, retry): url for url, file in missing.items()}
         try:
-            for job in progress(as_completed(jobs), total=len(jobs), what="downloading images"):
-                results[jobs[job]] = job.result()
+            for future in progress(as_completed(futures), total=len(futures), what="downloading images"):
+                results[futures[future]] = future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -104,7 +104,7 @@ def _download_one(sessions: _Sessions, url: str, file: Path, max_bytes: int, ret
 
 
 def _get(session: requests.Session, url: str, max_bytes: int, retry: Retry) -> bytes:
-    # Inside requests, `Retry` would cover the headers but not a body that breaks off; so this loop applies it.
+    # Inside requests, `Retry` would cover the headers but not an interrupted body; so this loop applies it.
     while True:
         answer = None
         try:
@@ -116,7 +116,7 @@ def _get(session: requests.Session, url: str, max_bytes: int, retry: Retry) -> b
                 if response.status_code not in _RETRIED_STATUS:
                     raise failure
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError):
-            failure = ImageError(Reason.NOT_FETCHED, "the connection to the server failed or broke off")
+            failure = ImageError(Reason.NOT_FETCHED, "the connection to the server failed or was interrupted")
         except requests.TooManyRedirects:
             raise ImageError(Reason.NOT_FETCHED, "too many redirects") from None
         except (requests.RequestException, ValueError):

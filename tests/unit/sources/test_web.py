@@ -125,7 +125,7 @@ def test_a_page_instead_of_an_image_is_not_kept(server: http.server.ThreadingHTT
 def test_an_unreachable_server_is_reported_without_its_address(tmp_path: Path):
     error = one("http://127.0.0.1:9/poster.jpg", tmp_path)
     assert isinstance(error, ImageError)
-    assert error.detail == "the connection to the server failed or broke off"
+    assert error.detail == "the connection to the server failed or was interrupted"
 
 
 def test_an_invalid_url_is_rejected(tmp_path: Path):
