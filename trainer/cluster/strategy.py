@@ -113,8 +113,8 @@ def create(name: str, cluster: Cluster | None = None) -> tf.distribute.Strategy:
     A strategy for several workers must be created before TensorFlow runs its first operation.
 
     Args:
-      name: one_device, mirrored, multi_worker, tpu or auto. auto is tpu where a TPU is configured, multi_worker where `cluster` has
-        several workers, mirrored where there are several GPUs, else one_device.
+      name: one_device, mirrored, multi_worker, tpu or auto. auto is tpu where a TPU is configured, multi_worker where `cluster`
+        has several workers, mirrored where there are several GPUs, else one_device.
       cluster: the workers that train together, or None if this is the only one.
 
     Returns:

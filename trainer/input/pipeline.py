@@ -1,7 +1,7 @@
 """The input pipeline: from TFRecord shards to batches of uint8 images on the device.
 
-Training reads in the order that `trainer.dataset.training_order` describes. A job's position in it is one number, the global step;
-to start there, the pipeline opens no shard of an earlier round and decodes no image.
+Training reads in the order that `trainer.dataset.training_order` describes. A job's position in it is one number, the global
+step; to start there, the pipeline opens no shard of an earlier round and decodes no image.
 """
 
 import dataclasses
@@ -52,8 +52,8 @@ def training_dataset(
 
     Returns:
       A dataset of ({"image": uint8 [b, H, W, 3], "position": int64 [b]}, labels float32 [b, G]), b = `replica_batch`. A film's
-      position counts from the start of training: position // batch_size is the step, position % batch_size the index in the global
-      batch.
+      position counts from the start of training: position // batch_size is the step, position % batch_size the index in the
+      global batch.
     """
     steps = epochs * order.steps_per_epoch
     if mixed:  # The films of the last step need partners too.
@@ -339,7 +339,7 @@ def _with_options(dataset: tf.data.Dataset) -> tf.data.Dataset:
     options.deterministic = True
     # The functions above decide which worker reads what.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    # TensorFlow's autotuner, which chooses how many calls run at a time, gains nothing here. Its thread can miss a cancellation and
-    # sleep on: deleting an iterator took up to half a minute.
+    # TensorFlow's autotuner, which chooses how many calls run at a time, gains nothing here. Its thread can miss a cancellation
+    # and sleep on: deleting an iterator took up to half a minute.
     options.autotune.enabled = False
     return dataset.prefetch(_BATCHES_AHEAD).with_options(options)

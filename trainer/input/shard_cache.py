@@ -1,6 +1,7 @@
 """A worker's own copies of the shards that it has read, so that later epochs do not read them over the network.
 
-Copies are whole files and are read like the originals: neither the order of films nor what a resumed job reads depends on a cache.
+Copies are whole files and are read like the originals: neither the order of films nor what a resumed job reads depends on a
+cache.
 """
 
 import contextlib

@@ -10,8 +10,8 @@ import tensorflow as tf
 def uniform(position: tf.Tensor, numbers: int, *, seed: int, stream: int, batch_size: int) -> tf.Tensor:
     """Returns random numbers for each film of a batch.
 
-    Draws them for the whole global batch, of which a replica keeps the rows of its own films. That is cheap as long as a film needs
-    few numbers, and it needs no generator with a state.
+    Draws them for the whole global batch, of which a replica keeps the rows of its own films. That is cheap as long as a film
+    needs few numbers, and it needs no generator with a state.
 
     Args:
       position: the films' positions as `pipeline.training_dataset` gives them, all of the same step, int64 [b].

@@ -7,8 +7,8 @@ import tf_keras as keras
 class Adam(keras.optimizers.Adam):
     """Adam (Kingma and Ba 2015), or AdamW (Loshchilov and Hutter 2019) if it is given a weight decay.
 
-    Keras computes the same in some fifteen operations for each weight, and each of them passes over the memory again; on a CPU they
-    took a tenth of a training step of the `cnn`. This is TensorFlow's own operation, with kernels for CPUs, GPUs and XLA.
+    Keras computes the same in some fifteen operations for each weight, and each of them passes over the memory again; on a CPU
+    they took a tenth of a training step of the `cnn`. This is TensorFlow's own operation, with kernels for CPUs, GPUs and XLA.
     """
 
     def learning_rate_of(self, variable: tf.Variable) -> tf.Tensor:

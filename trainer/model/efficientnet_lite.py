@@ -14,8 +14,8 @@ from trainer.model.layers import BatchNormalization
 
 layers = keras.layers
 
-# For each stage: how often it repeats its block, the kernel size, the stride of the first block, the factor by which a block widens
-# its input, and the channels of its output.
+# For each stage: how often it repeats its block, the kernel size, the stride of the first block, the factor by which a block
+# widens its input, and the channels of its output.
 _STAGES = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),

@@ -36,8 +36,8 @@ def export(
     def image(data: tf.Tensor) -> tf.Tensor:
         return tf_decode.resize(tf_decode.decode(data, height=height, width=width), height=height, width=width)
 
-    # AutoGraph would rewrite every function that is called here, to find ifs and loops on tensors, which this package does not use.
-    # Without it, at all such calls, a short job takes a seventh less time.
+    # AutoGraph would rewrite every function that is called here, to find ifs and loops on tensors, which this package does not
+    # use. Without it, at all such calls, a short job takes a seventh less time.
     @tf.autograph.experimental.do_not_convert
     def serve(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         images = tf.map_fn(image, image_bytes, fn_output_signature=tf.TensorSpec([height, width, 3], tf.uint8))

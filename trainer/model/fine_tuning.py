@@ -17,8 +17,8 @@ class Pretrained:
 
     Attributes:
       backbone: the network without its head.
-      multiplier: the multiplier of the backbone's learning rate, a variable, float32 [], that a callback sets before every step. At
-        0 the backbone is frozen.
+      multiplier: the multiplier of the backbone's learning rate, a variable, float32 [], that a callback sets before every step.
+        At 0 the backbone is frozen.
     """
 
     backbone: keras.Model
@@ -44,8 +44,8 @@ def freeze_early_layers(backbone: keras.Model) -> None:
 def multiplier(config: TrainConfig, *, steps_per_epoch: int) -> Callable[[int], float]:
     """Returns the multiplier of the backbone's learning rate, as a function of the global step alone.
 
-    After `freeze_epochs` it rises from 0 to `backbone_rate` over one epoch: the optimizer's averages have not seen gradients of the
-    backbone before, and its first steps would be too long for weights that are already good.
+    After `freeze_epochs` it rises from 0 to `backbone_rate` over one epoch: the optimizer's averages have not seen gradients of
+    the backbone before, and its first steps would be too long for weights that are already good.
 
     Args:
       config: the job's flags.

@@ -42,16 +42,16 @@ class BatchNormalization(keras.layers.BatchNormalization):
     Statistics: a replica's share of the batch may be too small for good statistics. Mean and variance are taken over the global
     batch, and summed in float32 whatever the network computes in.
 
-    Moving statistics: Keras keeps one copy on each replica and saves their mean, but the mean of three equal floats may be another
-    float. Here all replicas hold one value, and that is saved.
+    Moving statistics: Keras keeps one copy on each replica and saves their mean, but the mean of three equal floats may be
+    another float. Here all replicas hold one value, and that is saved.
 
     Gradient: it is written out. Differentiated op by op, x has three uses (mean, variance, result), and TensorFlow adds their
     gradients in one AddN. That kernel starts with an addend whose memory it may overwrite, and which one that is depends on what
-    else runs at the moment, so the sum of three floats differs from run to run. A sum of two floats has no such order. The written
-    gradient also keeps only x in memory.
+    else runs at the moment, so the sum of three floats differs from run to run. A sum of two floats has no such order. The
+    written gradient also keeps only x in memory.
 
-    Speed: all passes over x are TensorFlow's fused operations, which on a CPU take a third of the time of the same arithmetic op by
-    op. With one replica, which has the whole batch, there is one pass forward and one back.
+    Speed: all passes over x are TensorFlow's fused operations, which on a CPU take a third of the time of the same arithmetic op
+    by op. With one replica, which has the whole batch, there is one pass forward and one back.
     """
 
     def __init__(self, **kwargs: object) -> None:

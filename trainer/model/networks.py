@@ -88,8 +88,8 @@ def logits(network: "Network", images: tf.Tensor) -> tf.Tensor:
     """Returns the logits of a network outside training.
 
     If augmentation mirrors images in training, the logits are the mean over an image and its mirror image, which should get the
-    same genres. For a fine-tuned network this raised the mean average precision on the validation split of real posters from 0.246
-    to 0.249.
+    same genres. For a fine-tuned network this raised the mean average precision on the validation split of real posters from
+    0.246 to 0.249.
 
     Args:
       network: the network.

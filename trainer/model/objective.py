@@ -97,8 +97,8 @@ def optimizer(config: TrainConfig, pretrained: fine_tuning.Pretrained | None = N
       pretrained: the part of the network that starts with pretrained weights, or None.
     """
     optimizer = _optimizer(config, pretrained)
-    # Decay is for weights that multiply the input; on offsets and scales it only costs accuracy. Pretrained weights start nearer to
-    # good values than 0 is (Li, Grandvalet and Davoine 2018, "Explicit Inductive Bias for Transfer Learning").
+    # Decay is for weights that multiply the input; on offsets and scales it only costs accuracy. Pretrained weights start nearer
+    # to good values than 0 is (Li, Grandvalet and Davoine 2018, "Explicit Inductive Bias for Transfer Learning").
     exempt = pretrained.backbone.trainable_variables if pretrained else None
     optimizer.exclude_from_weight_decay(var_list=exempt, var_names=["bias", "gamma", "beta"])
     return optimizer

@@ -34,7 +34,7 @@ def tensors():
     return {f"{name}.{part}": draw.random(shapes[name]).astype(np.float32) for name in shapes for part in parts[name]}
 
 
-def test_each_weight_is_copied_to_the_right_place(network, tensors):
+def test_each_weight_is_copied_to_its_layer(network, tensors):
     convert_efficientnet_lite.convert(tensors, network)
     stem, depthwise = network.get_layer("stem").kernel.numpy(), network.get_layer("block_1_depthwise").depthwise_kernel.numpy()
     assert stem[0, 1, 2, 31] == tensors["_conv_stem.weight"][31, 2, 0, 1]
