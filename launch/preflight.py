@@ -1,6 +1,6 @@
-"""What is looked at before a job is started, so that it does not end a quarter of an hour later for what could be known.
+"""Checks a job before it starts, so that it does not fail a quarter of an hour later for a reason that can be known now.
 
-The rules are those of the trainer itself, which a worker goes by again when it starts.
+The rules are the trainer's own; a worker checks them again when it starts.
 """
 
 import dataclasses
@@ -12,18 +12,18 @@ from trainer.errors import Ended, UserError
 
 
 def check_description(job: Job, *, is_remote: bool) -> None:
-    """Checks what can be known of a job without looking at its data.
+    """Checks what can be known of a job without reading its data set.
 
     Args:
       job: the job.
       is_remote: whether the workers run on other machines.
 
     Raises:
-      UserError: the batch does not divide among the workers or their accelerators, or these are not what the strategy needs.
+      UserError: the batch does not divide among the workers or their accelerators, or the strategy needs another accelerator.
     """
     training = job.training
     training.check_divides(job.workers, "workers")
-    if not is_remote:  # How many devices TensorFlow finds here, the worker knows in a moment.
+    if not is_remote:  # A local worker will find out in a moment how many devices it has.
         return
     if training.strategy == "tpu" and job.device is None:
         raise UserError("--strategy=tpu needs a TPU: add --accelerator, such as tpu-v5-lite-podslice:4")
@@ -32,28 +32,29 @@ def check_description(job: Job, *, is_remote: bool) -> None:
 
 
 def check_places(job: Job, *, is_remote: bool) -> None:
-    """Looks at the data set and the job directory.
+    """Checks the data set and the job directory, and whether the job's flags fit them.
 
     Args:
       job: the job.
-      is_remote: whether the workers run on other machines; buckets that they have as folders are looked at where they are.
+      is_remote: whether the workers run on other machines; a bucket that they mount as a folder is read as gs:// here.
 
     Raises:
-      Ended: the data set is none, not finished or damaged; the job directory belongs to another job or is of another configuration.
+      Ended: there is no data set, or it is damaged; the flags do not fit it; the job directory is in use, or holds a job with
+        another configuration; or Cloud Storage does not answer.
     """
     if not is_remote:
         _check_places(job, job.training.data_dir, job.training.job_dir)
         return
     data_dir, job_dir = (buckets.address(name, getattr(job.training, name)) for name in ("data_dir", "job_dir"))
-    tell(f"looking at {data_dir} and {job_dir}")
+    tell(f"checking {data_dir} and {job_dir}")
     try:
         _check_places(job, data_dir, job_dir)
     except Ended as error:
-        raise type(error)(f"{error} (where the workers may see more than you: --skip_preflight)") from None
+        raise type(error)(f"{error} (if the workers can read what you cannot, use --skip_preflight)") from None
 
 
 def _check_places(job: Job, data_dir: str, directory: str) -> None:
-    # Only here: Cloud Storage's client takes a second to import.
+    # Imported only here, because the client of Cloud Storage takes a second to import.
     from trainer.dataset import manifest, training_order
     from trainer.job import job_dir, lock
 
@@ -68,4 +69,4 @@ def _check_places(job: Job, data_dir: str, directory: str) -> None:
         return
     found.check_resumable()
     if found.is_finished():
-        tell(f"{found.path} is finished: the workers will find nothing to do")
+        tell(f"{found.path} holds a finished job: the workers will exit at once")

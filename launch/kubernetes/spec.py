@@ -10,6 +10,7 @@ import yaml
 from launch import buckets
 from launch.job import SECRET, Job, is_given
 from launch.kubernetes import kustomize
+from trainer.cluster.discovery import LONGEST_HOST_LABEL
 from trainer.errors import UserError
 
 APP = "poster-trainer"
@@ -19,7 +20,6 @@ CONTAINER = "trainer"
 # A queue holds the whole job back; on pods of their own the label would mean another thing.
 _QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
-_LONGEST_LABEL = 63  # Of a host name between its dots, RFC 1035.
 _SLACK = 5  # A guard ends its worker after the grace period; it has this many seconds more to end itself.
 _SPOT_NOTICE = 15  # Seconds that a pod on a Spot VM of GKE has.
 
@@ -116,10 +116,10 @@ def _check_names(job: Job, name: str) -> None:
     # names, which have six characters more.
     prefix, suffix = ("-worker-0", "-abcde") if job.jobset else ("", "")
     longest = f"{name}{prefix}-{job.workers - 1}{suffix}"
-    if len(longest) > _LONGEST_LABEL:
-        room = len(job.name) - (len(longest) - _LONGEST_LABEL)
+    if len(longest) > LONGEST_HOST_LABEL:
+        room = len(job.name) - (len(longest) - LONGEST_HOST_LABEL)
         raise UserError(
-            f"--name={job.name} is too long for {job.workers} workers, whose names may have {_LONGEST_LABEL} characters: "
+            f"--name={job.name} is too long for {job.workers} workers, whose names may have {LONGEST_HOST_LABEL} characters: "
             f"use at most {room}"
         )
 

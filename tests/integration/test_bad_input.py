@@ -37,7 +37,7 @@ def test_a_damaged_shard_is_named(data_dir, tmp_path):
     content[1000] ^= 0xFF
     shard.write_bytes(content)
     line = refusal(*train(tmp_path / "data", tmp_path / "job"))
-    assert "train-00003-of-00008.tfrecord is damaged, its CRC32C is not that of dataset.json" in line
+    assert "train-00003-of-00008.tfrecord is damaged, because its CRC32C is not the one in dataset.json" in line
     assert "00004" not in line
     told = json.loads((tmp_path / "job" / "FAILED.json").read_text())
     assert "train-00003-of-00008.tfrecord" in told["reason"]

@@ -1,4 +1,4 @@
-"""A step of a pretrained network on two replicas, in a process of its own, whose CPU is two devices."""
+"""A step of a pretrained network on two replicas, in a process whose CPU is split into two devices."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ test_fine_tuning.compare_a_step(sys.argv[1])
 """
 
 
-def test_a_step_on_two_replicas_is_that_on_one(tmp_path):
+def test_a_step_on_two_replicas_equals_one_on_one_replica(tmp_path):
     command = (sys.executable, "-c", TWO_DEVICES, str(tmp_path / "tiny.weights.h5"))
     done = subprocess.run(command, cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -36,7 +36,7 @@ def compare_a_step(file):
             with strategy.scope():
                 network = about_to_learn(config(file))
             network.pretrained.multiplier.assign(0.5)
-            # As long as the head is zero nothing reaches the backbone.
+            # While the head is zero, no gradient reaches the backbone.
             head = network.get_layer("genres").kernel
             head.assign(np.linspace(-1, 1, head.shape.num_elements()).reshape(head.shape))
             before = [weight.numpy() for weight in network.trainable_weights]

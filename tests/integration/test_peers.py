@@ -1,4 +1,4 @@
-"""Workers wait for each other: real processes on this machine, which start, die and answer as they do in a cluster.
+"""Workers wait for their peers: real processes on this machine, which start, die and answer as they do in a cluster.
 
 POSTER_LONG=1 starts them up to a minute apart, many times.
 """
@@ -21,11 +21,12 @@ from trainer.cluster import rendezvous
 from trainer.cluster.discovery import Cluster
 from trainer.errors import LostPeer
 
-# A worker: waits, and once all are there holds its port as TensorFlow does, until its stdin ends.
+# A worker: waits for its peers, then holds its port as TensorFlow does, until its stdin ends.
 WORKER = """
 import logging, signal, socket, sys, time
-from trainer import errors, peers
-from trainer.cluster import Cluster
+from trainer import errors
+from trainer.cluster import rendezvous
+from trainer.cluster.discovery import Cluster
 
 index, delay, timeout, *addresses = sys.argv[1:]
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
@@ -40,7 +41,7 @@ def beat():
 system_lookup = socket.getaddrinfo
 
 def lookup(host, *arguments, **options):
-    # Two kinds of names that this machine does not have: one that comes after a second, one whose server does not answer.
+    # Two host names that only tests know: one resolves after a second, the other never gets an answer.
     if host == "late.test":
         if time.monotonic() - start < 1:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
@@ -53,7 +54,7 @@ socket.getaddrinfo = lookup
 signal.signal(signal.SIGTERM, stop)
 try:
     time.sleep(float(delay))
-    peers.wait(Cluster(tuple(addresses), int(index), "test"), timeout=float(timeout), beat=beat)
+    rendezvous.wait(Cluster(tuple(addresses), int(index), "test"), timeout=float(timeout), beat=beat)
 except (errors.Ended, errors.Stopped) as end:
     print(end)
     sys.exit(end.exit_code)
@@ -91,7 +92,7 @@ class Worker:
 
 @pytest.fixture
 def start(tmp_path):
-    """Starts workers; none outlives its test."""
+    """Starts workers, and kills them after the test."""
     started = []
 
     def begin(*arguments, **options):
@@ -105,15 +106,15 @@ def start(tmp_path):
 
 
 def until(condition, *, seconds=20.0):
-    """Waits for what must come about."""
+    """Waits until a condition holds."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "did not come about"
+        assert time.monotonic() < deadline, "the condition did not hold in time"
         time.sleep(0.02)
 
 
 def free_ports(count):
-    """Ports below those that the system gives to connections, so that none of these is in the way."""
+    """Free ports below those that the system gives to outgoing connections."""
     found: list[int] = []
     for port in random.sample(range(20_000, 32_000), 500):
         with contextlib.suppress(OSError), socket.create_server(("", port)):
@@ -143,7 +144,7 @@ LONG = os.environ.get("POSTER_LONG") == "1"
 
 
 @pytest.mark.parametrize("seed", range(10 if LONG else 1))
-def test_workers_meet_however_far_apart_they_start(start, seed):
+def test_workers_meet_whenever_they_start(start, seed):
     draw = random.Random(seed)
     addresses = local(*free_ports(4))
     delays = [0.0, *(draw.uniform(0, 60 if LONG else 3) for _ in addresses[1:])]
@@ -157,7 +158,7 @@ def test_workers_meet_however_far_apart_they_start(start, seed):
     assert [worker.end() for worker in workers] == [0] * len(workers)
 
 
-def test_a_worker_that_dies_while_another_is_missing_has_to_come_again(start):
+def test_a_worker_that_dies_while_another_is_missing_must_come_again(start):
     addresses = local(*free_ports(3))
     first, dying = start(0, addresses), start(1, addresses)
     until(lambda: dying.beats >= 1)
@@ -174,7 +175,7 @@ def test_a_worker_that_dies_while_another_is_missing_has_to_come_again(start):
     assert [worker.end() for worker in workers] == [0, 0, 0]
 
 
-def test_a_worker_that_comes_again_meets_those_that_have_gone_on_to_tensorflow(start):
+def test_a_restarted_worker_meets_peers_that_have_gone_on_to_tensorflow(start):
     addresses = local(*free_ports(2))
     workers = [start(index, addresses) for index in range(2)]
     until(lambda: all(worker.met for worker in workers))
@@ -212,14 +213,14 @@ def test_many_missing_workers_fit_into_a_line():
         wait(addresses, timeout=0.2)
 
 
-def test_a_worker_that_drops_packets_slows_no_round_down_and_is_met_once_it_answers():
+def test_a_worker_that_drops_packets_delays_no_round_and_is_met_once_it_answers():
     ports = free_ports(3)
     addresses = local(*ports)
     beats: list[int] = []
     with socket.create_server(("127.0.0.1", ports[1])), socket.socket() as silent, contextlib.ExitStack() as full:
         silent.bind(("127.0.0.1", ports[2]))
         silent.listen(0)
-        # Linux drops what comes in when the queue is full.
+        # Linux drops connections when the queue is full.
         for _ in range(3):
             connection = full.enter_context(socket.socket())
             connection.setblocking(False)
@@ -243,7 +244,7 @@ def test_a_worker_that_drops_packets_slows_no_round_down_and_is_met_once_it_answ
 
 
 @pytest.mark.parametrize("silent", [False, True])
-def test_asked_to_stop_a_waiting_worker_ends_at_once(start, silent):
+def test_a_waiting_worker_ends_at_once_when_asked_to_stop(start, silent):
     own, other = free_ports(2)
     worker = start(0, [f"127.0.0.1:{own}", f"{'silent.test' if silent else '127.0.0.1'}:{other}"])
     until(lambda: worker.beats >= 2)
@@ -255,7 +256,7 @@ def test_asked_to_stop_a_waiting_worker_ends_at_once(start, silent):
     assert_free(own)
 
 
-def test_an_own_port_that_becomes_free_is_waited_for(start):
+def test_a_worker_waits_until_its_own_port_is_free(start):
     ports = free_ports(2)
     with socket.create_server(("127.0.0.1", ports[0])):
         worker, other = start(0, local(*ports)), start(1, local(*ports))
@@ -264,7 +265,7 @@ def test_an_own_port_that_becomes_free_is_waited_for(start):
     until(lambda: worker.met)
 
 
-def test_an_own_port_that_another_process_keeps_is_named():
+def test_a_port_that_another_process_keeps_is_named_at_the_deadline():
     ports = free_ports(2)
     with (
         socket.create_server(("127.0.0.1", ports[0])),
@@ -274,8 +275,8 @@ def test_an_own_port_that_another_process_keeps_is_named():
         wait(local(*ports), timeout=1)
 
 
-def test_a_connection_that_meets_itself_is_no_worker(monkeypatch):
-    # The system may give a connection to a port of this machine that very port; here it always does.
+def test_a_connection_that_reaches_itself_does_not_count_as_a_worker(monkeypatch):
+    # The system may give a connection to a port of this machine that port as its own; here it always does.
     connect = socket.create_connection
     monkeypatch.setattr(socket, "create_connection", lambda address, timeout: connect(address, timeout, source_address=address))
     with pytest.raises(LostPeer, match=r"^worker\(s\) 1 "):
@@ -283,7 +284,7 @@ def test_a_connection_that_meets_itself_is_no_worker(monkeypatch):
 
 
 @pytest.mark.parametrize("addresses", [(), ("no.such.host.invalid:1",)])
-def test_one_worker_waits_for_nobody(addresses):
+def test_a_single_worker_does_not_wait(addresses):
     beats: list[int] = []
     wait(addresses, timeout=0, beats=beats)
     assert not beats
@@ -295,5 +296,5 @@ def test_waiting_leaves_no_thread_behind():
     with socket.create_server(("127.0.0.1", ports[1])):
         wait(local(*ports), timeout=10)
     assert_free(ports[0])
-    # A thread that has given its answer may still be on its way out.
+    # A thread that has answered may still be ending.
     until(lambda: threading.active_count() == before, seconds=1)

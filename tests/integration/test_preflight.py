@@ -1,4 +1,4 @@
-"""What launch looks at before it starts a job, with data sets and job directories on a disk and on Cloud Storage."""
+"""What launch checks before it starts a job, with data sets and job directories on a disk and on Cloud Storage."""
 
 import json
 import shutil
@@ -36,7 +36,7 @@ def environment(stored: Storage, tmp_path_factory: pytest.TempPathFactory) -> di
 
 
 def noted(environment, *words):
-    """What launch writes about a job that passes; it ends when it is sent to the cluster."""
+    """What launch writes about a job that passes the checks; the cluster, which does not answer, ends it."""
     _, err = start("launch", "--target=kubernetes", "--image=i", *map(str, words), env=environment).communicate(timeout=120)
     assert "127.0.0.1:1 does not answer" in err
     return err
@@ -56,7 +56,7 @@ def noted(environment, *words):
         ("-- --model=gru", "flag --model=gru: value should be one of"),
     ],
 )
-def test_what_the_description_alone_gets_wrong_is_said_in_a_dry_run_too(target, words, says):
+def test_an_error_in_the_description_is_reported_in_a_dry_run_too(target, words, says):
     words = (f"--target={target}", "--image=i", *words.split(), "--data_dir=gs://b/d", "--job_dir=gs://b/j")
     assert says in refusal("launch", "--dry_run", *words)
     assert says in refusal("launch", *words)
@@ -76,7 +76,7 @@ def test_a_batch_must_divide_among_the_devices_of_all_workers(words, batch, coun
     assert f"--batch_size={batch} does not divide among {count} replicas: choose a multiple of {count}" in line
 
 
-def test_a_folder_that_is_no_data_set_is_refused_before_anything_starts(tmp_path, data_dir):
+def test_a_data_set_that_does_not_fit_is_refused_before_anything_starts(tmp_path, data_dir):
     line = refusal("launch", "--target=local", "--", f"--data_dir={tmp_path}", f"--job_dir={tmp_path}/job")
     assert f"{tmp_path} is no data set: it has no dataset.json" in line
     cut = tmp_path / "cut"
@@ -115,7 +115,7 @@ def test_a_job_directory_that_is_in_use_is_refused(tmp_path, data_dir):
     assert "belongs to job other (process 7 on elsewhere" in line
 
 
-def test_buckets_are_looked_at_before_a_job_is_sent(stored, environment):
+def test_buckets_are_checked_before_a_job_is_submitted(stored, environment):
     words = ("--target=kubernetes", "--image=i")
     for address in ("gs://posters/nothing", "/gcs/posters/nothing"):
         line = refusal("launch", *words, "--", f"--data_dir={address}", "--job_dir=gs://posters/new", env=environment)
@@ -127,11 +127,11 @@ def test_buckets_are_looked_at_before_a_job_is_sent(stored, environment):
     before = stored.names("gs://posters/")
     err = noted(environment, "--workers=16", "--", f"--data_dir={DATA}", "--job_dir=gs://posters/done", *OPTIONS)
     assert "8 training shards, 8 open at a time, do not divide among 16 workers" in err
-    assert "gs://posters/done is finished: the workers will find nothing to do" in err
+    assert "gs://posters/done holds a finished job: the workers will exit at once" in err
     assert stored.names("gs://posters/") == before
 
 
-def test_without_credentials_a_bucket_is_named_and_the_remedy(environment):
+def test_without_credentials_the_bucket_and_the_remedy_are_named(environment):
     environment = environment | {"NO_GCE_CHECK": "true", "HOME": "/nowhere", "GOOGLE_APPLICATION_CREDENTIALS": ""}
     words = ("--target=kubernetes", "--image=i", "--", f"--data_dir={DATA}", "--job_dir=gs://posters/new")
     line = refusal("launch", *words, env=environment)
@@ -139,6 +139,6 @@ def test_without_credentials_a_bucket_is_named_and_the_remedy(environment):
     assert "--skip_preflight" in line
 
 
-def test_the_look_can_be_skipped(environment):
+def test_the_checks_can_be_skipped(environment):
     err = noted(environment, "--skip_preflight", "--", "--data_dir=gs://nothing/data", "--job_dir=gs://nothing/job")
     assert "gs://nothing" not in err

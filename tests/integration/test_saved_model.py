@@ -1,4 +1,4 @@
-"""The exported model in a process that knows TensorFlow alone, as a TensorFlow server does."""
+"""The exported model in a process that has only TensorFlow, as a TensorFlow server does."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def scores_from_stock_tensorflow(model: Path, images: list[Path]) -> list[list[float]]:
     command = [sys.executable, "-I", "-c", STOCK_TENSORFLOW, str(model), *map(str, images)]
-    # This project makes TensorFlow leave out Keras 3.
+    # This project sets it, so that TensorFlow does not load Keras 3.
     environment = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}
     done = subprocess.run(command, cwd=model, capture_output=True, text=True, check=True, env=environment)
     answer = json.loads(done.stdout)
@@ -48,7 +48,7 @@ def scores_from_stock_tensorflow(model: Path, images: list[Path]) -> list[list[f
     return answer["scores"]
 
 
-def test_stock_tensorflow_serves_every_kind_of_picture(model: Path, tmp_path: Path) -> None:
+def test_stock_tensorflow_serves_every_kind_of_image(model: Path, tmp_path: Path) -> None:
     red = Image.new("RGB", (40, 60), "red")
     kinds = {"a.jpg": red, "b.png": red.convert("P"), "c.webp": red.convert("RGBA"), "d.jpg": red.convert("CMYK")}
     for name, image in kinds.items():

@@ -1,4 +1,4 @@
-"""What a TPU would do with the steps of training and evaluation, as far as it can be known without one.
+"""The steps of training and evaluation compile for a TPU, as far as this can be tested without one.
 
 A TPU runs a step as one program, which XLA compiles for fixed shapes.
 """
@@ -41,10 +41,10 @@ def network_of(**choices):
 
 
 def open_shapes(graph):
-    """The operations of a graph, and of the functions that it calls, whose outputs have a size that is only known at run time.
+    """The operations of a graph, and of the functions that it calls, with an output whose size is only known at run time.
 
-    What a fused batch normalization keeps for the way back, and the zeros that stand for its gradient, are only for a GPU's own
-    kernel: XLA has nothing there.
+    What a fused batch normalization reserves for its gradient, and the zeros that stand for it, do not count: only a GPU's own
+    kernel uses them, and XLA has nothing there.
     """
     definition = graph.as_graph_def(add_shapes=True)
     nodes = operations(definition)
@@ -59,12 +59,12 @@ def open_shapes(graph):
     ]
 
 
-# Every choice that changes a step, in few steps: compiling is what takes the time.
+# Every choice that changes a step, in few cases, because compiling takes long.
 @pytest.mark.parametrize(
     ("model_name", "optimizer", "replicas"), [("cnn", "adam", 1), ("resnet", "adamw", 1), ("resnet", "adamw", 8)]
 )
 def test_a_step_of_training_and_of_evaluation_compiles_with_fixed_shapes(model_name, optimizer, replicas, monkeypatch):
-    # Eight of them normalize otherwise than one; that their batches are here one and the same changes nothing in the program.
+    # Eight replicas normalize differently from one. Here their batches are all the same, which does not change the program.
     monkeypatch.setattr(layers, "_replicas", lambda: replicas)
     network = network_of(model=model_name, optimizer=optimizer)
     # Keras's own step: loss, gradients, optimizer and metrics.
@@ -112,6 +112,6 @@ def test_batches_have_fixed_shapes(tmp_path, encoding):
     evaluated = pipeline.evaluation_dataset(dataset, "validation", replica_batch=BATCH, replicas=2)
     assert evaluated.element_spec == (image, numbers)
     assert pipeline.synthetic_dataset(dataset, replica_batch=BATCH).element_spec == (features, labels)
-    # What is promised of the last batch, too.
+    # The last batch has the promised shape, too.
     for batches in (trained, evaluated):
         assert {batch[0]["image"].shape if isinstance(batch[0], dict) else batch[0].shape for batch in batches} == {image.shape}

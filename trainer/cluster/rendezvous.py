@@ -1,8 +1,9 @@
 """Waits for the other workers before TensorFlow does.
 
-TensorFlow holds the interpreter's lock while a peer is absent, for ever if need be, and answers no signal. So each worker first
-answers on its own cluster port with a plain listener, until all the others answer on theirs. A peer that has gone on to TensorFlow
-answers there too: whoever leaves first keeps nobody waiting, and the short time in which neither listens costs one more round.
+TensorFlow holds the interpreter's lock while it waits for a peer: it can wait for ever, and the process answers no signal. So
+each worker first answers on its own cluster port with a plain listener, until all the others answer on theirs. A peer that has
+gone on to TensorFlow answers on the same port, so the first worker to go on keeps no other waiting. Between the two nothing
+listens on the port for a moment, which costs the others at most one more round.
 """
 
 import contextlib
@@ -19,21 +20,21 @@ from trainer.errors import LostPeer, UserError
 
 _log = logging.getLogger(__name__)
 
-_CONNECT_SECONDS = 2.0  # Long enough for a second SYN when the first one got lost.
+_CONNECT_SECONDS = 2.0  # Long enough for a second SYN if the first one was lost.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 2.0
 _LOG_SECONDS = 30.0
-_NAMED = 10  # Workers that a line names; it counts the rest.
+_NAMED = 10  # Workers that a message names; it counts the rest.
 
 
 def wait(cluster: Cluster, *, timeout: float, beat: Callable[[], None]) -> None:
-    """Returns when all the other workers answer, all of them in one round of asking; at once where there are none.
+    """Waits until all other workers answer in one and the same round; returns at once if there are none.
 
     The port is free for TensorFlow when this returns or raises.
 
     Args:
       cluster: the workers, and which of them this is.
-      timeout: seconds after which it gives up; the last round may take a little longer.
-      beat: called in each round, as a sign of life.
+      timeout: the seconds after which to give up; the last round may take a little longer.
+      beat: a function that reports progress, called in each round.
 
     Raises:
       LostPeer: a worker did not come, or this worker's own port did not become free.
@@ -51,19 +52,19 @@ def wait(cluster: Cluster, *, timeout: float, beat: Callable[[], None]) -> None:
         while True:
             beat()
             trouble = listener.open()
-            # Not even the last round is cut short: a peer that is there would count as missing.
+            # The last round gets its full time too, or a peer that is there would count as missing.
             until = max(start + timeout, time.monotonic() + _CONNECT_SECONDS)
-            # A peer that was there a round ago may have died since, so every round asks them all.
+            # Every round asks all peers, because one that answered before may have died since.
             missing = _missing(peers, until, beat)
             now = time.monotonic()
             if not missing and not trouble:
                 break
             if now - start >= timeout:
                 if trouble:
-                    raise LostPeer(f"{trouble} was not free for this worker within {timeout:g} s: end what listens there")
+                    raise LostPeer(f"{trouble} did not become free within {timeout:g} s: end the process that listens on it")
                 raise LostPeer(
-                    f"worker(s) {_names(missing, peers)} did not come within {timeout:g} s ({_reasons(missing)}): see in their "
-                    "logs whether they started, or wait longer with --peer_timeout"
+                    f"worker(s) {_names(missing, peers)} did not come within {timeout:g} s ({_reasons(missing)}): check in their "
+                    "logs whether they started, or raise --peer_timeout"
                 )
             if now - logged >= _LOG_SECONDS:
                 logged = now
@@ -78,7 +79,7 @@ def wait(cluster: Cluster, *, timeout: float, beat: Callable[[], None]) -> None:
 
 
 class _Listener:
-    """Accepts connections on a port and ends them: that a worker is there is all it says."""
+    """Accepts connections on a port and closes them at once, to show that this worker is there."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -86,15 +87,17 @@ class _Listener:
         self._thread: threading.Thread | None = None
 
     def open(self) -> str | None:
-        """Listens, unless it does already; returns what keeps it from that."""
+        """Listens on the port, if it does not already; returns why that failed, or None."""
         if self._thread is not None:
             return None
-        # Both have SO_REUSEADDR set. TensorFlow, too, takes the port on all interfaces, of IPv4 and IPv6.
+        # Like TensorFlow: on all interfaces of IPv4 and IPv6, with SO_REUSEADDR.
         family, both = (socket.AF_INET6, True) if socket.has_dualstack_ipv6() else (socket.AF_INET, False)
         try:
             server = socket.create_server(("", self._port), family=family, dualstack_ipv6=both)
         except PermissionError:
-            raise UserError(f"port {self._port} is not for this user: describe the cluster with a port above 1023") from None
+            raise UserError(
+                f"port {self._port} is not allowed for this user: describe the cluster with a port above 1023"
+            ) from None
         except OSError as error:
             in_use = error.errno == errno.EADDRINUSE
             return f"port {self._port} ({'in use by another process' if in_use else error.strerror})"
@@ -104,13 +107,13 @@ class _Listener:
         return None
 
     def close(self) -> None:
-        """Frees the port before it returns."""
+        """Stops listening; the port is free when this returns."""
         self._closing.set()
         if self._thread is not None:
             self._thread.join()
 
     def _serve(self, server: socket.socket) -> None:
-        # Closed here, since a socket that another thread closes under a waiting accept() holds its port until that returns.
+        # This thread closes the socket: closed by another, it would hold its port until the waiting accept() returns.
         with server:
             server.settimeout(0.1)
             while not self._closing.is_set():
@@ -119,10 +122,10 @@ class _Listener:
 
 
 def _missing(peers: Mapping[int, str], until: float, beat: Callable[[], None]) -> dict[int, str]:
-    """Asks all peers at the same time; returns those that do not answer, with the reasons.
+    """Asks all peers at the same time; returns the indices of those that do not answer, with the reasons.
 
-    A round ends when each has answered or failed. Looking a name up has no time limit of its own, and cannot be interrupted by a
-    signal; hence the threads, daemons that nothing waits for.
+    The round ends when each peer has answered or failed, or when the clock passes `until`. A name lookup has no time limit of its
+    own, and no signal interrupts it: it runs in a daemon thread, for which nothing waits.
     """
     answers: queue.SimpleQueue[tuple[int, str | None]] = queue.SimpleQueue()
 
@@ -148,10 +151,10 @@ def _missing(peers: Mapping[int, str], until: float, beat: Callable[[], None]) -
 
 
 def _ask(address: str) -> str | None:
-    """Connects to a peer, its name looked up anew: a pod's may come late, or move. Returns why that failed, or None."""
+    """Connects to a peer, and returns why that failed, or None. Looks the name up anew: a pod's may appear late, or move."""
     try:
         with socket.create_connection(host_and_port(address), timeout=_CONNECT_SECONDS) as connection:
-            # On one machine, a connection to a port where nobody listens can get that very port, and so meet itself.
+            # A connection to a port of this machine where nothing listens can get that port as its own, and so reach itself.
             return "connection refused" if connection.getsockname() == connection.getpeername() else None
     except TimeoutError:
         return "no answer"

@@ -105,8 +105,8 @@ def plan(config: TrainConfig, dataset: manifest.Dataset, *, workers: int) -> Tra
       workers: the number of workers that train.
 
     Raises:
-      UserError: a split is empty; the batch does not divide among the workers or is larger than an epoch; --max_steps does not fit
-        --steps_per_execution; or --profile_steps goes beyond the last step.
+      UserError: a split is empty; the batch does not divide among the workers or is larger than an epoch; --max_steps does not
+        fit --steps_per_execution; or --profile_steps goes beyond the last step.
     """
     for split in manifest.SPLITS:
         dataset.split(split)

@@ -1,35 +1,36 @@
-"""CutMix: a rectangle of each film's poster is another film's, and so is that share of its genres.
+"""CutMix: replaces a rectangle of an image by the same rectangle of another film's image, and mixes the labels by area.
 
 Yun et al. 2019, "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features".
 
-A film's partner is the one at its place in the next global batch: the same worker reads both, however many workers there are, and
-what a film becomes depends on the seed and its position alone. Partners within a batch would differ with how it is shared out. The
-next batch is in the hands of the input and not of the device, so the pictures are mixed here, before the device augments them.
+A film's partner stands at the same index in the next global batch. The same worker reads both, however many workers there are, so
+the result depends only on the seed and the film's position. A partner from the same batch would depend on how the batch is shared
+among the workers. Only the input pipeline has the next batch, so images are mixed here, before the device augments them.
 """
 
 import tensorflow as tf
 
 from trainer.input import stateless
 
-_STREAM = 16  # The layers of the networks have the first ones.
+_STREAM = 16  # The layers of the networks use the lower numbers.
 
 
 @tf.autograph.experimental.do_not_convert
 def mixed(
     batches: tf.data.Dataset, *, share: float, batches_a_step: int, seed: int, batch_size: int, parallel_calls: int
 ) -> tf.data.Dataset:
-    """Mixes each film with its partner, or leaves it as it is.
+    """Mixes a random share of the films with their partners.
 
     Args:
-      batches: of ({"image": uint8 [b, H, W, 3], "label": float32 [b, G]}, position int64 [b]), a step more than is wanted.
-      share: of the films are mixed.
-      batches_a_step: how many of them make up this worker's part of a global batch.
+      batches: a dataset of ({"image": uint8 [b, H, W, 3], "label": float32 [b, G]}, position int64 [b]), with one step more than
+        is to be returned.
+      share: the share of films to mix, from 0 to 1.
+      batches_a_step: the number of batches that make up this worker's share of a global batch.
       seed: the job's seed.
-      batch_size: the global batch.
-      parallel_calls: how many batches are mixed at the same time.
+      batch_size: the size of the global batch.
+      parallel_calls: the number of batches to mix at the same time.
 
     Returns:
-      The same without the last step, the labels of mixed films between 0 and 1.
+      A dataset of the same form without the last step; the labels of mixed films lie between 0 and 1.
     """
     films, _ = batches.element_spec
     blank = tf.nest.map_structure(lambda spec: tf.zeros(spec.shape, spec.dtype), films)
@@ -51,7 +52,13 @@ def mixed(
 
 
 def _rectangles(draws: tf.Tensor, height: int, width: int) -> tf.Tensor:
-    """Which pixels are the partner's, bool [b, H, W], of draws [b, 3]: area and centre; what is beyond the edges is cut off."""
+    """Returns which pixels the partner's image replaces, bool [b, H, W].
+
+    Args:
+      draws: the rectangles' area, centre row and centre column, float32 [b, 3] in [0, 1); parts beyond the edges are cut off.
+      height: the height of the images in pixels.
+      width: the width of the images in pixels.
+    """
     area, row, column = tf.split(draws, 3, axis=1)
     half = tf.sqrt(area) / 2
 

@@ -1,10 +1,7 @@
-"""The input: from TFRecord shards to batches of uint8 pictures on the device.
+"""The input pipeline: from TFRecord shards to batches of uint8 images on the device.
 
-The order of training is a function of the seed, the epoch and the shards, never of how many workers read them. An epoch
-is a line of places. It permutes the shards and opens `open_shards` of them at a time; the places of such a round go to
-its shards in fixed rotation, and each shard yields its records through a deterministic shuffle window. Places [s·B,
-(s+1)·B) are the global batch of step s, and worker w of N supplies the places p ≡ w (mod N). A job's position is
-therefore one number, the global step, and going to it opens no earlier round's shards and decodes no picture.
+Training reads in the order that `trainer.dataset.training_order` describes. A job's position in it is one number, the global
+step; to start there, the pipeline opens no shard of an earlier round and decodes no image.
 """
 
 import dataclasses
@@ -23,7 +20,7 @@ from trainer.process import cores
 _PARALLEL_CALLS = cores.available()
 _BATCHES_AHEAD = 8
 
-# Salts that keep the random streams drawn from one seed apart.
+# Constants that make independent random streams of one seed.
 _SHARD_ORDER, _WINDOW = 1, 2
 
 
@@ -40,26 +37,26 @@ def training_dataset(
     mixed: float = 0.0,
     cache: ShardCache | None = None,
 ) -> tf.data.Dataset:
-    """One worker's share of every global batch from `first_step` to the end of the last epoch.
+    """Returns one worker's share of every global batch from `first_step` to the end of the last epoch.
 
     Args:
       dataset: the data set.
-      order: which film stands where.
-      replica_batch: films that one replica takes at a time; divides the worker's share of the global batch.
-      first_step: the global step to begin with.
-      epochs: where training ends.
+      order: the order of films.
+      replica_batch: the number of films that one replica takes at a time; it divides the worker's share of the global batch.
+      first_step: the global step to start with.
+      epochs: the number of epochs after which training ends, counted from step 0.
       worker: this worker's index.
-      workers: how many workers there are; divides the global batch.
-      mixed: the share of films that `mixing` mixes with another.
-      cache: keeps the shards that are read.
+      workers: the number of workers; it divides the global batch.
+      mixed: the share of films that `cutmix` mixes with another, from 0 to 1.
+      cache: copies of the shards, or None to read the originals.
 
     Returns:
-      A dataset of ({"image": uint8 [b, H, W, 3], "position": int64 [b]}, labels float32 [b, G]), b = `replica_batch`.
-      A film's position is its place counted from the start of training: position // batch_size is the step, the rest
-      the place in it.
+      A dataset of ({"image": uint8 [b, H, W, 3], "position": int64 [b]}, labels float32 [b, G]), b = `replica_batch`. A film's
+      position counts from the start of training: position // batch_size is the step, position % batch_size the index in the
+      global batch.
     """
     steps = epochs * order.steps_per_epoch
-    if mixed:  # The last step's films need partners too.
+    if mixed:  # The films of the last step need partners too.
         steps, epochs = steps + 1, epochs + 1
     records = _training_records(order, first_step=first_step, epochs=epochs, worker=worker, workers=workers, cache=cache)
     positions = tf.data.Dataset.range(first_step * order.batch_size + worker, steps * order.batch_size, workers)
@@ -79,11 +76,11 @@ def training_dataset(
 def _training_records(
     order: TrainingOrder, *, first_step: int, epochs: int, worker: int, workers: int, cache: ShardCache | None
 ) -> tf.data.Dataset:
-    """The serialized examples at the places p ≡ worker (mod workers), from `first_step` on: strings []."""
+    """Returns the serialized examples at the positions p ≡ worker (mod workers), from `first_step` on: strings []."""
     paths = tf.constant(order.paths)
     count, per_shard, opened = len(order.paths), order.records_per_shard, order.open_shards
     first_epoch, step = divmod(first_step, order.steps_per_epoch)
-    # Where the workers divide the rotation, each opens only the shards that its places fall on.
+    # Where the shards divide among the workers, each opens only those that its own films are in.
     own_shards = order.divides_among(workers)
 
     def records(shard: tf.Tensor, skip: tf.Tensor, epoch: tf.Tensor) -> tf.data.Dataset:
@@ -96,7 +93,7 @@ def _training_records(
             members, skip = members[worker::workers], skip // workers
         size = tf.size(members, tf.int64)
         turns, entry = skip // size, skip % size
-        # A rotation entered in its middle: the shards before the entry have given one record more.
+        # Where the rotation starts in its middle, the shards before the entry have given one record more.
         skips = turns + tf.cast(tf.range(size) < entry, tf.int64)
         rotation = tf.data.Dataset.from_tensor_slices((tf.roll(members, -entry, 0), tf.roll(skips, -entry, 0)))
         return rotation.interleave(
@@ -113,18 +110,18 @@ def _training_records(
         passed = tf.where(epoch == first_epoch, tf.constant(step * order.batch_size, tf.int64), 0)
         per_round = opened * per_shard
         first_round = passed // per_round
-        places = tf.data.Dataset.range(first_round, -(-count // opened)).flat_map(
+        records_of_rounds = tf.data.Dataset.range(first_round, -(-count // opened)).flat_map(
             lambda number: one_round(number, permutation, tf.where(number == first_round, passed % per_round, 0), epoch)
         )
         if not own_shards:
-            places = places.shard(workers, worker)
-        return places.take((order.steps_per_epoch * order.batch_size - passed) // workers)
+            records_of_rounds = records_of_rounds.shard(workers, worker)
+        return records_of_rounds.take((order.steps_per_epoch * order.batch_size - passed) // workers)
 
     return tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch)
 
 
 def _fold_in(seed: int | tf.Tensor, *numbers: int | tf.Tensor) -> tf.Tensor:
-    """A stateless seed, int64 [2], that depends on all of its arguments; `seed` is a number or such a seed."""
+    """Returns a stateless seed, int64 [2], that depends on all arguments; `seed` is a number or a stateless seed."""
     folded = seed if tf.is_tensor(seed) else tf.constant([seed, 0], tf.int64)
     for number in numbers:
         folded = tf.random.experimental.stateless_fold_in(folded, tf.cast(number, tf.int64))
@@ -132,10 +129,10 @@ def _fold_in(seed: int | tf.Tensor, *numbers: int | tf.Tensor) -> tf.Tensor:
 
 
 def _shuffled(records: tf.data.Dataset, window: int, seed: tf.Tensor) -> tf.data.Dataset:
-    """Draws each record of a shard from a window of those that come next, in an order that `seed`, int64 [2], fixes.
+    """Draws each record of a shard from a window of the next ones, in an order that `seed`, int64 [2], fixes.
 
-    It is what `Dataset.shuffle` does; but that cannot be given both numbers, and asks whether a seed is 0 while the graph is built,
-    when one that depends on the epoch is not known yet.
+    This is what `Dataset.shuffle` does. But that takes only one of the two numbers, and checks whether it is 0 while the graph is
+    built, when a seed that depends on the epoch is not known yet.
     """
     shuffled = tf.raw_ops.ShuffleDataset(
         input_dataset=tf.data.experimental.to_variant(records),
@@ -151,11 +148,11 @@ def _shuffled(records: tf.data.Dataset, window: int, seed: tf.Tensor) -> tf.data
 
 @dataclasses.dataclass(frozen=True)
 class LabelledSplit:
-    """What a split holds beside its pictures, in the order of its rows: shard after shard, as they were written.
+    """The ids and labels of a split. Rows are its examples, shard after shard as they were written.
 
     Attributes:
       ids: the films' ids, [N].
-      labels: whether a film is of a genre, bool [N, G].
+      labels: whether each film has each genre, bool [N, G].
     """
 
     ids: tuple[str, ...]
@@ -164,7 +161,14 @@ class LabelledSplit:
 
 @tf.autograph.experimental.do_not_convert
 def read_labels(dataset: manifest.Dataset, split: str) -> LabelledSplit:
-    """Reads the ids and labels of a split, without decoding a picture.
+    """Reads the ids and labels of a split without decoding an image.
+
+    Args:
+      dataset: the data set.
+      split: the name of the split.
+
+    Returns:
+      The ids and labels.
 
     Raises:
       UserError: there is no such split, or it is empty.
@@ -179,15 +183,18 @@ def read_labels(dataset: manifest.Dataset, split: str) -> LabelledSplit:
 
 
 def read_images(dataset: manifest.Dataset, split: str, rows: Sequence[int]) -> dict[int, np.ndarray]:
-    """Reads a few pictures of a split.
+    """Reads a few images of a split.
 
     Args:
       dataset: the data set.
-      split: its split.
-      rows: which, counted from 0 as in `read_labels`.
+      split: the name of the split.
+      rows: the rows to read, counted from 0 as in `read_labels`.
 
     Returns:
-      Pictures, uint8 [H, W, 3], by row.
+      The images by row, each uint8 [H, W, 3].
+
+    Raises:
+      UserError: there is no such split, or it is empty.
     """
     wanted = tf.constant(list(rows), tf.int64)
     chosen = _numbered_records(dataset, split).filter(lambda row, record: tf.reduce_any(row == wanted))
@@ -206,22 +213,25 @@ def evaluation_dataset(
     workers: int = 1,
     cache: ShardCache | None = None,
 ) -> tf.data.Dataset:
-    """One worker's share of a split, in batches of one static shape; all workers together have every picture exactly once.
+    """Returns one worker's share of a split in batches of one static shape; the workers together read every image exactly once.
 
     Args:
       dataset: the data set.
-      split: its split.
-      replica_batch: pictures that one replica takes at a time.
-      replicas: how many replicas there are, over all workers; each gets equally many batches.
+      split: the name of the split.
+      replica_batch: the number of images that one replica takes at a time.
+      replicas: the number of replicas of all workers together; each gets equally many batches.
       worker: this worker's index.
-      workers: how many workers there are; divides `replicas`.
-      cache: keeps the shards that are read.
+      workers: the number of workers; it divides `replicas`.
+      cache: copies of the shards, or None to read the originals.
 
     Returns:
-      A dataset of (images uint8 [b, H, W, 3], row int64 [b]), b = `replica_batch`. Rows count the split's examples as `read_labels`
-      does; -1 marks the blank pictures that fill up the last batches.
+      A dataset of (images uint8 [b, H, W, 3], row int64 [b]), b = `replica_batch`. Rows count the split's examples as in
+      `read_labels`; -1 marks the blank images that fill up the last batches.
+
+    Raises:
+      UserError: there is no such split, or it is empty.
     """
-    # Whole shards for each worker, so that it reads no other; where there are fewer shards than workers, records.
+    # Each worker gets whole shards, so that it reads no others; where there are fewer shards than workers, it gets records.
     by_shard = len(dataset.split(split).shards) >= workers
     if by_shard:
         records = _numbered_records(dataset, split, worker=worker, workers=workers, cache=cache)
@@ -236,14 +246,19 @@ def evaluation_dataset(
 
 
 def _shares(split: manifest.Split, workers: int) -> list[int]:
-    """How many examples of a split each worker evaluates."""
+    """Returns the number of examples of a split that each worker evaluates."""
     if len(split.shards) >= workers:
         return [sum(shard.examples for shard in split.shards[worker::workers]) for worker in range(workers)]
     return [len(range(worker, split.examples, workers)) for worker in range(workers)]
 
 
 def synthetic_dataset(dataset: manifest.Dataset, *, replica_batch: int) -> tf.data.Dataset:
-    """One random batch for ever, in the form of `training_dataset`: shows what a device does when it never waits."""
+    """Returns one random batch, repeated without end, in the form of `training_dataset`: shows the speed of the device alone.
+
+    Args:
+      dataset: the data set, for the shapes of images and labels.
+      replica_batch: the number of films that one replica takes at a time.
+    """
     random = np.random.default_rng(0)
     image = random.integers(0, 256, (replica_batch, dataset.height, dataset.width, 3), np.uint8)
     labels = random.integers(0, 2, (replica_batch, len(dataset.genres))).astype(np.float32)
@@ -254,7 +269,7 @@ def synthetic_dataset(dataset: manifest.Dataset, *, replica_batch: int) -> tf.da
 def _numbered_records(
     dataset: manifest.Dataset, split: str, *, worker: int = 0, workers: int = 1, cache: ShardCache | None = None
 ) -> tf.data.Dataset:
-    """(row, serialized example) of every `workers`-th shard of a split from the `worker`-th on; rows count the whole split."""
+    """Returns (row, serialized example) of every `workers`-th shard of a split from the `worker`-th on; rows count the split."""
     sizes = [shard.examples for shard in dataset.split(split).shards]
     first_rows = np.cumsum([0, *sizes[:-1]])
     paths = dataset.shard_paths(split)
@@ -283,13 +298,13 @@ def _features(dataset: manifest.Dataset) -> dict[str, tf.io.FixedLenFeature]:
 
 
 def _decoded(records: tf.data.Dataset, dataset: manifest.Dataset, batch: int) -> tf.data.Dataset:
-    """Decodes (example, companion) to batches of ({"image": uint8 [b, H, W, 3], "label": float32 [b, G]}, companion)."""
+    """Decodes (example, companion) into batches of ({"image": uint8 [b, H, W, 3], "label": float32 [b, G]}, companion)."""
     features = {name: _features(dataset)[name] for name in ("image/encoded", "image/label")}
     shape = (dataset.height, dataset.width, 3)
 
     def jpeg(record: tf.Tensor, companion: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         parsed = tf.io.parse_single_example(record, features)
-        # The default method trades accuracy for speed, and is not the one that made the picture.
+        # The default method trades accuracy for speed: it is not the one with which prepare encoded the image.
         image = tf.io.decode_jpeg(parsed["image/encoded"], channels=3, dct_method="INTEGER_ACCURATE")
         return _named(tf.ensure_shape(image, shape), parsed), companion
 
@@ -300,7 +315,7 @@ def _decoded(records: tf.data.Dataset, dataset: manifest.Dataset, batch: int) ->
 
     if dataset.encoding == "jpeg":
         return records.map(jpeg, num_parallel_calls=_PARALLEL_CALLS).batch(batch, drop_remainder=True)
-    # Where there is nothing to decode the cost is in the calls: one for a batch.
+    # Without decoding the calls are what costs: one call for a batch.
     return records.batch(batch, drop_remainder=True).map(raw, num_parallel_calls=_PARALLEL_CALLS)
 
 
@@ -309,7 +324,7 @@ def _named(image: tf.Tensor, parsed: dict[str, tf.Tensor]) -> dict[str, tf.Tenso
 
 
 def _blank_record(dataset: manifest.Dataset) -> bytes:
-    """A serialized example that fills up a batch."""
+    """Returns a serialized example with a black image and no genre, to fill up a batch."""
     image = np.zeros((dataset.height, dataset.width, 3), np.uint8)
     encoded = tf.io.encode_jpeg(image).numpy() if dataset.encoding == "jpeg" else image.tobytes()
     features = {
@@ -322,9 +337,9 @@ def _blank_record(dataset: manifest.Dataset) -> bytes:
 def _with_options(dataset: tf.data.Dataset) -> tf.data.Dataset:
     options = tf.data.Options()
     options.deterministic = True
-    # The order above says which worker reads what.
+    # The functions above decide which worker reads what.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    # A tuner of TensorFlow's would choose how many calls run at a time, and gains nothing here. Its thread looks whether it is
-    # cancelled before the cancellation counts, and then sleeps on: an iterator took up to half a minute to go away.
+    # TensorFlow's autotuner, which chooses how many calls run at a time, gains nothing here. Its thread can miss a cancellation
+    # and sleep on: deleting an iterator took up to half a minute.
     options.autotune.enabled = False
     return dataset.prefetch(_BATCHES_AHEAD).with_options(options)

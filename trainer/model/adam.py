@@ -1,22 +1,22 @@
-"""Adam in one operation a weight."""
+"""Adam as one operation for each weight."""
 
 import tensorflow as tf
 import tf_keras as keras
 
 
 class Adam(keras.optimizers.Adam):
-    """Adam (Kingma and Ba 2015), or AdamW (Loshchilov and Hutter 2019) where it is given a decay.
+    """Adam (Kingma and Ba 2015), or AdamW (Loshchilov and Hutter 2019) if it is given a weight decay.
 
-    Keras computes the same in some fifteen operations a weight, each of which goes through the memory once more; on a CPU they took
-    a tenth of a training step of the `cnn`. This is TensorFlow's own operation, with kernels for CPUs, GPUs and XLA.
+    Keras computes the same in some fifteen operations for each weight, and each of them passes over the memory again; on a CPU
+    they took a tenth of a training step of the `cnn`. This is TensorFlow's own operation, with kernels for CPUs, GPUs and XLA.
     """
 
     def learning_rate_of(self, variable: tf.Variable) -> tf.Tensor:
-        """The learning rate of a weight, a scalar of its dtype."""
+        """Returns the learning rate of a weight, a scalar of the weight's dtype."""
         return tf.cast(self.learning_rate, variable.dtype)
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
-        """Takes the step of one weight; the gradient is dense."""
+        """Updates one weight by its gradient, a dense tensor of the same shape and dtype."""
         index = self._index_dict[self._var_key(variable)]
         step = tf.cast(self.iterations + 1, variable.dtype)
         beta_1, beta_2 = (tf.cast(beta, variable.dtype) for beta in (self.beta_1, self.beta_2))

@@ -1,4 +1,4 @@
-"""Augmentation on the device: one Keras layer for flip, crop, brightness and contrast, which compiles under XLA."""
+"""Augmentation on the device: one Keras layer for flip, crop, brightness and contrast that compiles under XLA."""
 
 import dataclasses
 
@@ -10,14 +10,14 @@ from trainer.input import stateless
 
 @dataclasses.dataclass(frozen=True)
 class Strength:
-    """How far a training picture may be from the poster.
+    """How much augmentation changes an image.
 
     Attributes:
-      smallest_area: the smallest crop, as a share of the poster's area.
-      aspect: the crop's width to height changes by up to this factor, either way.
-      brightness: what is added to every value, up to this share of the range, either way.
-      contrast: the distance to the picture's mean changes by up to this share, either way.
-      mixed: the share of films that the input mixes with another one, see `cutmix`.
+      smallest_area: the area of the smallest crop, as a share of the image's area.
+      aspect: the largest factor by which a crop's ratio of width to height changes, either way.
+      brightness: the largest number added to all values of an image, which are in [0, 1], either way.
+      contrast: the largest share by which the distances of the values from the image's mean change, either way.
+      mixed: the share of films that the input mixes with another one, see `trainer.input.cutmix`.
     """
 
     smallest_area: float
@@ -27,7 +27,7 @@ class Strength:
     mixed: float = 0.0
 
 
-# Posters carry their title and faces at the edges: crops stay large, and light is what a camera would do.
+# Posters have titles and faces near the edges, so crops stay large. Light changes are what a camera would do.
 STRENGTHS = {
     "light": Strength(smallest_area=0.7, aspect=1.1, brightness=0.1, contrast=0.1),
     "strong": Strength(smallest_area=0.5, aspect=1.2, brightness=0.2, contrast=0.25, mixed=0.5),
@@ -35,11 +35,11 @@ STRENGTHS = {
 
 
 class Augment(keras.layers.Layer):
-    """Changes each training picture at random; outside training it passes pictures through.
+    """Changes each image at random in training; outside training it returns images unchanged.
 
-    Called on (pictures float32 [b, H, W, 3] with values in [0, 1], position int64 [b]); returns pictures of the same
-    shape. The method is random resized cropping as in Szegedy et al. 2015, "Going Deeper with Convolutions" (training
-    image sampling).
+    Called on (images float32 [b, H, W, 3] with values in [0, 1], position int64 [b]); returns images of the same shape, dtype and
+    range. The method is random resized cropping as in Szegedy et al. 2015, "Going Deeper with Convolutions" (sampling of training
+    images), then a change of contrast and brightness.
     """
 
     def __init__(self, strength: Strength, *, seed: int, batch_size: int, **kwargs: object) -> None:
@@ -75,10 +75,19 @@ def _per_image(values: tf.Tensor) -> tf.Tensor:
 
 
 def _crop(images: tf.Tensor, rows: tuple[tf.Tensor, tf.Tensor], columns: tuple[tf.Tensor, tf.Tensor], flip: tf.Tensor) -> tf.Tensor:
-    """Cuts (start, extent), both shares of a side, out of each picture and resizes it bilinearly to the full size.
+    """Cuts a rectangle out of each image and resizes it bilinearly to the image's size.
 
-    Two products with interpolation matrices: the ops made for this (CropAndResize, ImageProjectiveTransform) do not
-    compile under XLA. A crop is never larger than the picture, so that plain bilinear interpolation does not alias.
+    It is two products with interpolation matrices, because the ops for this (CropAndResize, ImageProjectiveTransform) do not
+    compile under XLA. A crop is never larger than the image, so plain bilinear interpolation does not alias.
+
+    Args:
+      images: float32 [b, H, W, 3].
+      rows: the start and the extent of the rectangles as shares of the height, float32 [b] each.
+      columns: the start and the extent of the rectangles as shares of the width, float32 [b] each.
+      flip: whether to mirror each image left to right, bool [b].
+
+    Returns:
+      The crops, float32 [b, H, W, 3].
     """
     height, width, channels = images.shape[1:]
     vertical = _interpolation(rows, height, flip=tf.zeros_like(flip))
@@ -91,7 +100,7 @@ def _crop(images: tf.Tensor, rows: tuple[tf.Tensor, tf.Tensor], columns: tuple[t
 
 
 def _interpolation(span: tuple[tf.Tensor, tf.Tensor], size: int, flip: tf.Tensor) -> tf.Tensor:
-    """Weights [b, size, size]: row i holds what each pixel gives to pixel i of the crop."""
+    """Returns weights, float32 [b, size, size]: row i is what each pixel contributes to pixel i of the crop."""
     start, extent = (value[:, tf.newaxis] for value in span)
     centre = (tf.range(size, dtype=tf.float32) + 0.5)[tf.newaxis, :] / size
     centre = tf.where(flip[:, tf.newaxis], 1 - centre, centre)

@@ -1,4 +1,4 @@
-"""Networks that others have trained on ImageNet, as far as their last feature map."""
+"""Backbones: networks for which pretrained ImageNet weights exist, up to their last feature map."""
 
 import dataclasses
 import functools
@@ -13,13 +13,13 @@ from trainer.model.layers import BatchNormalization
 
 @dataclasses.dataclass(frozen=True)
 class Backbone:
-    """A network without its head, and the pictures that it was trained on.
+    """A network without its head, and the input values that it was trained on.
 
     Attributes:
-      network: makes it of its symbolic input, float [b, H, W, 3].
-      scale: what a picture with values in [0, 1] is multiplied by; one number, or one a channel.
-      offset: what is then added, likewise.
-      downloaded: makes the same network with its ImageNet weights, which it downloads; None where nobody offers them.
+      network: a function from a symbolic input, float [b, H, W, 3], to the network with random weights.
+      scale: the factor for images with values in [0, 1]; one number, or one for each channel.
+      offset: the number to add after scaling; one number, or one for each channel.
+      downloaded: a function like `network` that downloads the ImageNet weights, or None where there is no download.
     """
 
     network: Callable[..., keras.Model]
@@ -28,23 +28,30 @@ class Backbone:
     downloaded: Callable[..., keras.Model] | None = None
 
     def build(self, height: int, width: int) -> keras.Model:
-        """The network for pictures of one size, with random weights.
+        """Returns the network for images of one size, with random weights.
 
-        What would depend on how a batch is shared out, or on when a job was interrupted, is replaced: see `trainer.model.layers`.
-        The weights are those of `network`, in their order.
+        Layers whose results depend on how a batch is shared among replicas, or on when a job was interrupted, are replaced: see
+        `trainer.model.layers`. The weights have the same order and shapes as those of `network`.
+
+        Args:
+          height: the height of the images in pixels.
+          width: the width of the images in pixels.
+
+        Returns:
+          A model from float [b, H, W, 3] to its last feature map, float [b, h, w, C].
         """
         network = keras.models.clone_model(self.network(_image(height, width)), clone_function=_exact)
         return keras.Model(network.inputs, network.outputs, name="backbone")
 
     def download(self) -> keras.Model:
-        """The network with its ImageNet weights.
+        """Returns the network with its ImageNet weights, for images of any size.
 
         Raises:
-          Exception: of any kind, where the download fails; Keras gives it none of its own.
-          ValueError: nobody offers them.
+          Exception: the download fails; Keras has no exception type for it.
+          ValueError: there is no download of its weights.
         """
         if self.downloaded is None:
-            raise ValueError("nobody offers its weights for download")
+            raise ValueError("there is no download of its weights")
         return self.downloaded(_image(None, None))
 
 
@@ -56,13 +63,13 @@ def _exact(layer: keras.layers.Layer) -> keras.layers.Layer:
     if isinstance(layer, keras.layers.BatchNormalization):
         return BatchNormalization.from_config(layer.get_config())
     if isinstance(layer, keras.layers.Dropout):
-        # It draws from a generator that is in no checkpoint. The network has dropout of its own, before the head.
+        # Keras's dropout draws from a generator that no checkpoint holds. The network has its own dropout before the head.
         return keras.layers.Identity(name=layer.name)
     return layer.from_config(layer.get_config())
 
 
 def _of_keras(application: Callable[..., keras.Model], **options: bool) -> dict[str, Callable[..., keras.Model]]:
-    """The two makers of a network of keras.applications."""
+    """Returns the fields `network` and `downloaded` for a network of keras.applications."""
 
     def make(weights: str | None, image: tf.Tensor) -> keras.Model:
         return application(include_top=False, weights=weights, input_tensor=image, **options)
@@ -70,7 +77,7 @@ def _of_keras(application: Callable[..., keras.Model], **options: bool) -> dict[
     return {"network": functools.partial(make, None), "downloaded": functools.partial(make, "imagenet")}
 
 
-# Mean and standard deviation of ImageNet's channels.
+# Mean and standard deviation of each channel over ImageNet, for values in [0, 1].
 _MEANS, _DEVIATIONS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 BACKBONES = {
@@ -85,4 +92,4 @@ BACKBONES = {
     # He et al. 2016, "Identity Mappings in Deep Residual Networks".
     "resnet50_v2": Backbone(**_of_keras(keras.applications.ResNet50V2), scale=2, offset=-1),
 }
-"""What `--model` may name, beside the networks of `trainer.model.networks`."""
+"""The backbones by their name in `--model`."""

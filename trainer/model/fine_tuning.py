@@ -1,4 +1,4 @@
-"""Training on from weights that others have trained: the head learns first, then the backbone's later layers too, more slowly."""
+"""Fine-tuning of pretrained weights: the head learns first, then the backbone's later layers too, at a lower rate."""
 
 import dataclasses
 import math
@@ -13,11 +13,12 @@ from trainer.model.adam import Adam
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """The part of a network that begins with weights of others.
+    """The part of a network that starts with pretrained weights.
 
     Attributes:
-      backbone: that part.
-      multiplier: of its learning rate; a variable, float32, that a callback sets before every step. At 0 it is frozen.
+      backbone: the network without its head.
+      multiplier: the multiplier of the backbone's learning rate, a variable, float32 [], that a callback sets before every step.
+        At 0 the backbone is frozen.
     """
 
     backbone: keras.Model
@@ -25,10 +26,13 @@ class Pretrained:
 
 
 def freeze_early_layers(backbone: keras.Model) -> None:
-    """Freezes for good each layer whose feature map is higher than an eighth of the picture: the stem and the first stages.
+    """Freezes every layer whose feature map is higher than an eighth of the image: the stem and the first stages.
 
-    Their filters, of edges and colours, serve any pictures (Yosinski et al. 2014, "How transferable are features in deep neural
-    networks?"), and their feature maps are the largest, so that their gradients would be the dearest part of a step.
+    Their filters for edges and colours suit any image (Yosinski et al. 2014, "How transferable are features in deep neural
+    networks?"). Their feature maps are the largest, so their gradients would be the most expensive part of a step.
+
+    Args:
+      backbone: the network, whose layers it changes.
     """
     # Each stride rounds up.
     eighth = math.ceil(backbone.input_shape[1] / 8)
@@ -38,10 +42,14 @@ def freeze_early_layers(backbone: keras.Model) -> None:
 
 
 def multiplier(config: TrainConfig, *, steps_per_epoch: int) -> Callable[[int], float]:
-    """The multiplier of the backbone's learning rate, as a function of the global step alone.
+    """Returns the multiplier of the backbone's learning rate, as a function of the global step alone.
 
-    It rises to `backbone_rate` over an epoch: the optimizer's averages have not seen the backbone's gradients before, and its first
-    steps are too long for weights that are good already.
+    After `freeze_epochs` it rises from 0 to `backbone_rate` over one epoch: the optimizer's averages have not seen gradients of
+    the backbone before, and its first steps would be too long for weights that are already good.
+
+    Args:
+      config: the job's flags.
+      steps_per_epoch: the number of steps in an epoch.
     """
     frozen = round(config.freeze_epochs * steps_per_epoch)
 
@@ -52,27 +60,33 @@ def multiplier(config: TrainConfig, *, steps_per_epoch: int) -> Callable[[int], 
 
 
 class DiscriminativeAdam(Adam):
-    """Adam, or AdamW where it is given a decay, with discriminative learning rates: one for the head, one for the backbone.
+    """Adam or AdamW with discriminative learning rates: one for the head, one for the backbone.
 
-    See Howard and Ruder 2018, "Universal Language Model Fine-tuning for Text Classification". While the backbone's is 0 its
+    See Howard and Ruder 2018, "Universal Language Model Fine-tuning for Text Classification". While the backbone's rate is 0, its
     gradients are not computed.
     """
 
     def __init__(self, pretrained: Pretrained, *, learning_rate: float, weight_decay: float | None) -> None:
         super().__init__(learning_rate, weight_decay=weight_decay)
         self._multiplier = pretrained.multiplier
-        self._of_backbone = frozenset(self._var_key(variable) for variable in pretrained.backbone.trainable_variables)
+        self._backbone_keys = frozenset(self._var_key(variable) for variable in pretrained.backbone.trainable_variables)
 
     def compute_gradients(
         self, loss: tf.Tensor, var_list: list[tf.Variable], tape: tf.GradientTape
     ) -> list[tuple[tf.Tensor, tf.Variable]]:
-        """As Keras's; the tape must be a persistent one."""
-        in_backbone = [self._is_of_backbone(variable) for variable in var_list]
+        """Returns pairs of gradient and weight, as Keras's method does; the gradients of a frozen backbone are zeros.
 
-        def all_of_them() -> list[tf.Tensor]:
+        Args:
+          loss: the loss, a scalar.
+          var_list: the weights.
+          tape: a persistent tape that has recorded the loss.
+        """
+        in_backbone = [self._is_in_backbone(variable) for variable in var_list]
+
+        def with_backbone() -> list[tf.Tensor]:
             return tape.gradient(loss, var_list)
 
-        def those_of_the_head() -> list[tf.Tensor]:
+        def head_alone() -> list[tf.Tensor]:
             head = [variable for variable, inside in zip(var_list, in_backbone, strict=True) if not inside]
             gradients = iter(tape.gradient(loss, head))
             return [
@@ -80,12 +94,12 @@ class DiscriminativeAdam(Adam):
                 for variable, inside in zip(var_list, in_backbone, strict=True)
             ]
 
-        return list(zip(tf.cond(self._multiplier > 0, all_of_them, those_of_the_head), var_list, strict=True))
+        return list(zip(tf.cond(self._multiplier > 0, with_backbone, head_alone), var_list, strict=True))
 
     def learning_rate_of(self, variable: tf.Variable) -> tf.Tensor:
-        """The learning rate of a weight: a backbone's is smaller."""
+        """Returns the learning rate of a weight: in the backbone it is multiplied by the multiplier."""
         rate = super().learning_rate_of(variable)
-        return rate * tf.cast(self._multiplier, rate.dtype) if self._is_of_backbone(variable) else rate
+        return rate * tf.cast(self._multiplier, rate.dtype) if self._is_in_backbone(variable) else rate
 
-    def _is_of_backbone(self, variable: tf.Variable) -> bool:
-        return self._var_key(variable) in self._of_backbone
+    def _is_in_backbone(self, variable: tf.Variable) -> bool:
+        return self._var_key(variable) in self._backbone_keys

@@ -1,4 +1,8 @@
-"""Layers whose results, but for rounding, do not depend on how a batch is shared out, nor at all on when a job was interrupted."""
+"""Dropout and batch normalization with reproducible results.
+
+Up to rounding, the results do not depend on how a batch is shared among replicas. They do not depend at all on when a job was
+interrupted.
+"""
 
 from collections.abc import Callable
 
@@ -9,11 +13,12 @@ from trainer.input import stateless
 
 
 class Dropout(keras.layers.Layer):
-    """Dropout (Srivastava et al. 2014) whose masks depend on (seed, step, place in the global batch) alone.
+    """Dropout (Srivastava et al. 2014) whose masks depend only on (seed, step, index in the global batch).
 
-    Keras's own draws from a generator whose state is not in a checkpoint, so that a resumed job would draw other masks.
-    Called on (x, position): x [b, C] loses single features, x [b, H, W, C] loses whole channels (Tompson et al. 2015),
-    since neighbouring values of a channel say nearly the same.
+    Keras's own layer draws from a generator whose state is not in a checkpoint, so a resumed job would draw other masks.
+
+    Called on (x, position int64 [b]); returns a tensor like x. Of x [b, C] it drops single features; of x [b, H, W, C] it drops
+    whole channels (Tompson et al. 2015), because neighbouring values of a channel carry nearly the same information.
     """
 
     def __init__(self, rate: float, *, seed: int, stream: int, batch_size: int, **kwargs: object) -> None:
@@ -32,27 +37,28 @@ class Dropout(keras.layers.Layer):
 
 
 class BatchNormalization(keras.layers.BatchNormalization):
-    """Batch normalization (Ioffe and Szegedy 2015) of x [b, H, W, C] over the global batch, exact in three ways, unlike Keras's.
+    """Batch normalization (Ioffe and Szegedy 2015) of x [b, H, W, C] over the global batch, reproducible where Keras's is not.
 
-    A replica's share of the batch may be too small for statistics of its own: they are those of the global batch, summed in
-    float32 whatever the network computes in.
+    Statistics: a replica's share of the batch may be too small for good statistics. Mean and variance are taken over the global
+    batch, and summed in float32 whatever the network computes in.
 
-    Keras keeps the moving statistics once a replica and saves their mean; the mean of three equal floats may be another float.
-    Here all replicas hold one value, and it is saved.
+    Moving statistics: Keras keeps one copy on each replica and saves their mean, but the mean of three equal floats may be
+    another float. Here all replicas hold one value, and that is saved.
 
-    The gradient is written out. Differentiated op by op, x has three uses (mean, variance, result), whose gradients TensorFlow
-    adds in one AddN. That kernel begins with whichever addend's memory it may overwrite, which depends on what else runs at the
-    moment: the sum of three floats then differs from run to run. Two are the same either way. It also keeps x alone in memory.
+    Gradient: it is written out. Differentiated op by op, x has three uses (mean, variance, result), and TensorFlow adds their
+    gradients in one AddN. That kernel starts with an addend whose memory it may overwrite, and which one that is depends on what
+    else runs at the moment, so the sum of three floats differs from run to run. A sum of two floats has no such order. The
+    written gradient also keeps only x in memory.
 
-    All passes over x are TensorFlow's fused operations, which take a third of the time of the same arithmetic op by op on a CPU.
-    One replica has the whole batch, and there they are one pass forwards and one back.
+    Speed: all passes over x are TensorFlow's fused operations, which on a CPU take a third of the time of the same arithmetic op
+    by op. With one replica, which has the whole batch, there is one pass forward and one back.
     """
 
     def __init__(self, **kwargs: object) -> None:
         super().__init__(synchronized=True, **kwargs)
 
     def add_weight(self, *args: object, **kwargs: object) -> tf.Variable:
-        """Makes a weight that is the same on every replica."""
+        """Adds a weight as Keras's method does; one that Keras would keep separately on each replica is the same on all."""
         if kwargs.get("synchronization") == tf.VariableSynchronization.ON_READ:
             kwargs["synchronization"] = tf.VariableSynchronization.AUTO
             kwargs["aggregation"] = tf.VariableAggregation.ONLY_FIRST_REPLICA
@@ -72,7 +78,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
 def _normalize_alone(
     inputs: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Normalizes x [b, H, W, C] with its own statistics; returns it, and its mean and variance, both [C]."""
+    """Normalizes [b, H, W, C] by its own statistics; returns the result, and the mean and variance, float32 [C] each."""
     outputs, mean, unbiased = tf.compat.v1.nn.fused_batch_norm(inputs, gamma, beta, epsilon=epsilon)
     count = _count(inputs)
     return outputs, mean, unbiased * ((count - 1) / count)
@@ -81,8 +87,8 @@ def _normalize_alone(
 def _normalize_synchronized(
     inputs: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The same with the statistics of the batches of all replicas."""
-    # The fused operation is the fastest way to the statistics, even though what it normalizes goes unused.
+    """Normalizes [b, H, W, C] by the statistics of all replicas' batches; returns the result, mean and variance."""
+    # The fused operation is the fastest way to the statistics, even though its normalized output is not used.
     _, mean, variance = _normalize_alone(tf.stop_gradient(inputs), gamma, beta, epsilon)
     mean, square = _batch_mean([tf.stop_gradient(mean), tf.stop_gradient(variance + tf.square(mean))])
     variance = tf.maximum(square - tf.square(mean), 0.0)
@@ -92,15 +98,15 @@ def _normalize_synchronized(
 def _normalize(
     inputs: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor, epsilon: float
 ) -> tf.Tensor:
-    """Normalizes with the global batch's mean and variance, both [C], which depend on the inputs too."""
+    """Normalizes by the mean and variance of the global batch, [C] each; the gradient knows that they depend on the inputs."""
 
     @tf.custom_gradient
     def normalize(
         inputs: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor
     ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, ...]]]:
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            # What the gradient would be if mean and variance were constants; and [C] each, of this replica, as the optimizer
-            # expects them.
+            # The gradient of the inputs as if mean and variance were constants; and of gamma and beta, [C] each, over this
+            # replica's batch, as the optimizer expects them.
             d_constant, d_gamma, d_beta, *_ = tf.raw_ops.FusedBatchNormGradV3(
                 y_backprop=upstream,
                 x=inputs,
@@ -113,7 +119,7 @@ def _normalize(
             )
             count = _count(inputs)
             mean_d, mean_d_normalized = _batch_mean([d_beta / count, d_gamma / count])
-            # Through them comes what is linear in the normalized inputs: it is another normalization.
+            # The gradient through mean and variance is linear in the normalized inputs: it is another normalization.
             scale = gamma * tf.math.rsqrt(variance + epsilon)
             return d_constant - _apply(inputs, scale * mean_d_normalized, scale * mean_d), d_gamma, d_beta
 
@@ -126,7 +132,7 @@ def _normalize(
 
 
 def _count(x: tf.Tensor) -> tf.Tensor:
-    """How many values a channel of x [b, H, W, C] has."""
+    """Returns the number of values in a channel of x [b, H, W, C]: b · H · W."""
     return tf.cast(tf.size(x) // tf.shape(x)[-1], tf.float32)
 
 
@@ -136,7 +142,7 @@ def _replicas() -> int:
 
 
 def _batch_mean(means: list[tf.Tensor]) -> list[tf.Tensor]:
-    """Means over the global batch of means over a replica's batch, each [C], in one collective."""
+    """Returns means over the global batch, given means over this replica's batch, each [C], in one collective operation."""
     if _replicas() == 1:
         return means
     return tf.unstack(tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, tf.stack(means)))

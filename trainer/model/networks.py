@@ -1,4 +1,4 @@
-"""The networks, in Keras's functional API: from uint8 pictures to one logit a genre."""
+"""The networks, in Keras's functional API: from uint8 images to one logit for each genre."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,21 +15,21 @@ layers = keras.layers
 
 
 def build(config: TrainConfig, *, genres: int, height: int, width: int) -> "Network":
-    """The network that a job trains.
+    """Returns the network that a job trains, with its initial weights; pretrained weights are not loaded here.
 
     Args:
-      config: the job; `model`, `augment`, `dropout`, `precision`, `seed` and `batch_size` count, and of `weights` whether there
-        are any: they are not read here.
-      genres: how many genres there are, G.
-      height: of the pictures, in pixels.
-      width: of the pictures, in pixels.
+      config: the job's flags, of which `model`, `augment`, `dropout`, `precision`, `seed` and `batch_size` matter, and whether
+        `weights` is none.
+      genres: the number of genres, G.
+      height: the height of the images in pixels.
+      width: the width of the images in pixels.
 
     Returns:
       A model that takes {"image": uint8 [b, H, W, 3], "position": int64 [b]} and returns logits, float32 [b, G]. The
-      position (see `pipeline.training_dataset`) seeds augmentation and dropout, and is not looked at outside training.
+      position (see `pipeline.training_dataset`) seeds augmentation and dropout, and is not used outside training.
     """
     keras.mixed_precision.set_global_policy(config.precision)
-    # The initial weights come from here, whatever else has drawn random numbers before.
+    # The initial weights depend only on this seed, whatever has drawn random numbers before.
     keras.utils.set_random_seed(config.seed)
     image = keras.Input((height, width, 3), dtype=tf.uint8, name="image")
     position = keras.Input((), dtype=tf.int64, name="position")
@@ -42,10 +42,10 @@ def build(config: TrainConfig, *, genres: int, height: int, width: int) -> "Netw
 
     body = {"cnn": _cnn, "resnet": _resnet}.get(config.model, _with_backbone)
     x = body(x, position, config)
-    # Good features say nothing through a random head, and the head has to forget it first (Kolesnikov et al. 2020, "Big Transfer").
-    begin = "zeros" if config.is_pretrained else "glorot_uniform"
-    # Losses and thresholds need the range of float32, whatever the network computes in.
-    logits = layers.Dense(genres, kernel_initializer=begin, dtype="float32", name="genres")(x)
+    # A random head would turn good features into noise that it has to unlearn first (Kolesnikov et al. 2020, "Big Transfer").
+    initializer = "zeros" if config.is_pretrained else "glorot_uniform"
+    # Losses and thresholds need the range and precision of float32, whatever the network computes in.
+    logits = layers.Dense(genres, kernel_initializer=initializer, dtype="float32", name="genres")(x)
     network = Network({"image": image, "position": position}, logits, name=config.model)
     network.is_mirrored = config.augment != "none"
     if config.is_pretrained:
@@ -55,12 +55,12 @@ def build(config: TrainConfig, *, genres: int, height: int, width: int) -> "Netw
 
 
 class Network(keras.Model):
-    """A Keras model whose training step can tell more than its metrics, and leave a part of it as it is.
+    """A Keras model whose training step can return more metrics, and can leave its backbone frozen.
 
     Attributes:
-      more_metrics: what a training step adds to its figures; called on a replica.
-      is_mirrored: whether training shows it pictures and their mirror images alike.
-      pretrained: the part that begins with weights of others, if there is one.
+      more_metrics: a function that a training step calls on each replica; its results are added to the step's metrics.
+      is_mirrored: whether training mirrors images at random.
+      pretrained: the part that starts with pretrained weights, or None.
     """
 
     more_metrics: Callable[[], dict[str, tf.Tensor]] = dict
@@ -69,13 +69,13 @@ class Network(keras.Model):
 
     @tf.autograph.experimental.do_not_convert
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """As Keras's."""
-        figures = super().train_step(data) if self.pretrained is None else self._fine_tuning_step(*data)
-        return figures | self.more_metrics()
+        """Trains on one batch (features, labels), and returns the metrics by name, as Keras's method does."""
+        metrics = super().train_step(data) if self.pretrained is None else self._fine_tuning_step(*data)
+        return metrics | self.more_metrics()
 
     def _fine_tuning_step(self, features: dict[str, tf.Tensor], labels: tf.Tensor) -> dict[str, tf.Tensor]:
-        # Keras's step, but for the tape: the optimizer asks it once in each of two branches. Left to itself it would watch frozen
-        # layers too, and differentiate what leads to them alone.
+        # As Keras's step, but with another tape. It is persistent, because the optimizer uses it in each of two branches. It
+        # watches only the weights that learn; else it would also differentiate what leads only to frozen layers.
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(self.trainable_variables)
             logits = self(features, training=True)
@@ -85,11 +85,18 @@ class Network(keras.Model):
 
 
 def logits(network: "Network", images: tf.Tensor) -> tf.Tensor:
-    """The logits of a network outside training: float32 [b, G] of uint8 [b, H, W, 3].
+    """Returns the logits of a network outside training.
 
-    Where augmentation mirrors the pictures in training, they are the mean over a picture and its mirror image, each of which is to
-    mean the same. For a fine-tuned network that raised the mean average precision on the validation split of real posters from
+    If augmentation mirrors images in training, the logits are the mean over an image and its mirror image, which should get the
+    same genres. For a fine-tuned network this raised the mean average precision on the validation split of real posters from
     0.246 to 0.249.
+
+    Args:
+      network: the network.
+      images: uint8 [b, H, W, 3].
+
+    Returns:
+      Logits, float32 [b, G].
     """
     sides = [images, tf.reverse(images, axis=[2])] if network.is_mirrored else [images]
     images = tf.concat(sides, axis=0)
@@ -98,7 +105,7 @@ def logits(network: "Network", images: tf.Tensor) -> tf.Tensor:
 
 
 def _cnn(x: tf.Tensor, position: tf.Tensor, config: TrainConfig) -> tf.Tensor:
-    """Convolution, pooling and dropout four times, then a dense layer: the shape of the film-poster exercise."""
+    """Adds convolution, pooling and dropout four times, then a dense layer: the network of the film-poster exercise."""
 
     def dropout(rate: float, stream: int) -> Dropout:
         return Dropout(rate, seed=config.seed, stream=stream, batch_size=config.batch_size, name=f"dropout_{stream}")
@@ -107,9 +114,9 @@ def _cnn(x: tf.Tensor, position: tf.Tensor, config: TrainConfig) -> tf.Tensor:
     for block, channels in enumerate((32, 64, 96, 128), start=1):
         x = layers.Conv2D(channels, 3, padding="same", name=f"convolution_{block}")(x)
         x = layers.MaxPooling2D(name=f"pool_{block}")(x)
-        # Before the pooling it would give the same, at four times the cost.
+        # Before the pooling it would give the same result at four times the cost.
         x = layers.ReLU(name=f"relu_{block}")(x)
-        # Early layers have few channels to lose.
+        # Early layers have few channels, so they lose fewer of them.
         x = dropout(config.dropout / 4, block)((x, position))
     x = layers.Flatten(name="flatten")(x)
     x = layers.Dense(256, activation="relu", name="dense")(x)
@@ -117,7 +124,7 @@ def _cnn(x: tf.Tensor, position: tf.Tensor, config: TrainConfig) -> tf.Tensor:
 
 
 def _resnet(x: tf.Tensor, position: tf.Tensor, config: TrainConfig) -> tf.Tensor:
-    """A compact residual network with 1.2 million weights (He et al. 2016, "Identity Mappings in Deep Residual Networks")."""
+    """Adds a compact residual network, 1.2 million weights (He et al. 2016, "Identity Mappings in Deep Residual Networks")."""
     x = _centred(x)
     x = layers.Conv2D(32, 3, strides=2, padding="same", use_bias=False, name="stem")(x)
     for stage, channels in enumerate((32, 64, 128, 256), start=1):
@@ -127,19 +134,19 @@ def _resnet(x: tf.Tensor, position: tf.Tensor, config: TrainConfig) -> tf.Tensor
 
 
 def _with_backbone(x: tf.Tensor, position: tf.Tensor, config: TrainConfig) -> tf.Tensor:
-    """A network of `trainer.model.backbones`, on pictures as it was trained on."""
-    made_for = BACKBONES[config.model]
-    backbone = made_for.build(*x.shape[1:3])
+    """Adds a network of `trainer.model.backbones`, after scaling the values as in its own training."""
+    description = BACKBONES[config.model]
+    backbone = description.build(*x.shape[1:3])
     if config.is_pretrained:
         fine_tuning.freeze_early_layers(backbone)
-    x = layers.Rescaling(made_for.scale, offset=made_for.offset, name="centre")(x)
-    # Statistics of a few posters would be worse than those of a million pictures; scales and offsets learn with the rest.
+    x = layers.Rescaling(description.scale, offset=description.offset, name="centre")(x)
+    # Statistics of a few posters would be worse than those of a million images. Scales and offsets still learn.
     x = backbone(x, training=False if config.is_pretrained else None)
     return _pooled(x, position, config)
 
 
 def _centred(x: tf.Tensor) -> tf.Tensor:
-    """Values in [-1, 1] of those in [0, 1]."""
+    """Scales values from [0, 1] to [-1, 1]."""
     return layers.Rescaling(2, offset=-1, name="centre")(x)
 
 
@@ -149,7 +156,7 @@ def _pooled(x: tf.Tensor, position: tf.Tensor, config: TrainConfig) -> tf.Tensor
 
 
 def _residual(x: tf.Tensor, channels: int, *, strides: int, name: str) -> tf.Tensor:
-    """Two 3 × 3 convolutions around which the input is added."""
+    """Adds two 3 × 3 convolutions, whose result is added to their input."""
     residual = _normalized(x, name=f"{name}_1")
     shortcut = x
     if strides != 1 or x.shape[-1] != channels:

@@ -1,4 +1,4 @@
-"""What training minimises and how: the loss, the figures beside it, the optimizer and its learning rate."""
+"""What training minimises and how: the loss, the training metrics, the optimizer and its learning rate."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -13,53 +13,64 @@ from trainer.model.adam import Adam
 
 
 class GenreLoss(keras.losses.Loss):
-    """Sigmoid cross-entropy, the mean over genres: one yes-or-no question a genre."""
+    """The sigmoid cross-entropy, averaged over genres: each genre is a yes-or-no question."""
 
     def __init__(self) -> None:
         super().__init__(name="loss")
 
     def call(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        """The loss of each film: float32 [b] of labels and logits [b, G]; a label may lie between 0 and 1."""
-        # TensorFlow's own sigmoid cross-entropies use the logits three times, and are not exact: see layers.BatchNormalization.
+        """Returns the loss of each film, float32 [b].
+
+        Args:
+          labels: float32 [b, G], in [0, 1].
+          logits: float32 [b, G].
+        """
+        # TensorFlow's own functions use the logits three times, so their gradients differ from run to run: see
+        # layers.BatchNormalization.
         missed, added = tf.math.softplus(-logits), tf.math.softplus(logits)
         return tf.reduce_mean(labels * missed + (1 - labels) * added, axis=-1)
 
 
 def best_constant(genre_counts: Mapping[str, int], examples: int) -> np.ndarray:
-    """The logits with the lowest loss of those that are the same for every film, float32 [G].
+    """Returns the logits with the lowest loss among logits that are the same for every film, float32 [G].
 
     Args:
-      genre_counts: films of each genre among the training examples, in the data set's order.
-      examples: how many training examples there are.
+      genre_counts: the number of training examples of each genre, in the data set's order.
+      examples: the number of training examples.
     """
-    # A half more of either kind, so that a genre of none or of all has an end.
+    # Half an example more with the genre and half one more without keep the logit finite where all or none have it.
     share = (np.array(list(genre_counts.values())) + 0.5) / (examples + 1)
     return np.log(share / (1 - share)).astype(np.float32)
 
 
 class Precision(keras.metrics.Precision):
-    """Micro-averaged precision at a probability of one half, of logits."""
+    """Micro-averaged precision at a probability of 0.5, computed from logits."""
 
     def update_state(self, labels: tf.Tensor, logits: tf.Tensor, sample_weight: tf.Tensor | None = None) -> tf.Operation:
-        """Takes labels and logits [b, G]."""
+        """Adds a batch of labels and logits, float32 [b, G] each."""
         return super().update_state(labels, tf.sigmoid(logits), sample_weight)
 
 
 class Recall(keras.metrics.Recall):
-    """Micro-averaged recall at a probability of one half, of logits."""
+    """Micro-averaged recall at a probability of 0.5, computed from logits."""
 
     def update_state(self, labels: tf.Tensor, logits: tf.Tensor, sample_weight: tf.Tensor | None = None) -> tf.Operation:
-        """Takes labels and logits [b, G]."""
+        """Adds a batch of labels and logits, float32 [b, G] each."""
         return super().update_state(labels, tf.sigmoid(logits), sample_weight)
 
 
 def training_metrics() -> list[keras.metrics.Metric]:
-    """Figures over the training batches; `accuracy` is categorical: the likeliest genre against the first true one."""
+    """Returns the metrics over training batches; `accuracy` is categorical: the likeliest genre against the first true one."""
     return [keras.metrics.CategoricalAccuracy(name="accuracy"), Precision(name="precision"), Recall(name="recall")]
 
 
 def learning_rate(config: TrainConfig, *, steps_per_epoch: int) -> Callable[[int], float]:
-    """The learning rate as a function of the global step alone, so that a resumed job continues on the same curve."""
+    """Returns the learning rate as a function of the global step alone, so that a resumed job continues on the same curve.
+
+    Args:
+      config: the job's flags.
+      steps_per_epoch: the number of steps in an epoch.
+    """
     total = config.epochs * steps_per_epoch
     warmup = min(round(config.warmup_epochs * steps_per_epoch), total - 1)
 
@@ -79,13 +90,18 @@ def learning_rate(config: TrainConfig, *, steps_per_epoch: int) -> Callable[[int
 
 
 def optimizer(config: TrainConfig, pretrained: fine_tuning.Pretrained | None = None) -> keras.optimizers.Optimizer:
-    """The job's optimizer; a callback sets its learning rate before every step, and its multiplier for the pretrained part."""
-    made = _optimizer(config, pretrained)
-    # Decay is for the weights that multiply the input; a pull on offsets and scales only costs fit. Those of others begin nearer to
-    # where they should end than 0 is (Li, Grandvalet and Davoine 2018, "Explicit Inductive Bias for Transfer Learning").
-    begun = pretrained.backbone.trainable_variables if pretrained else None
-    made.exclude_from_weight_decay(var_list=begun, var_names=["bias", "gamma", "beta"])
-    return made
+    """Returns the job's optimizer; a callback sets its learning rate, and the backbone's multiplier, before every step.
+
+    Args:
+      config: the job's flags.
+      pretrained: the part of the network that starts with pretrained weights, or None.
+    """
+    optimizer = _optimizer(config, pretrained)
+    # Decay is for weights that multiply the input; on offsets and scales it only costs accuracy. Pretrained weights start nearer
+    # to good values than 0 is (Li, Grandvalet and Davoine 2018, "Explicit Inductive Bias for Transfer Learning").
+    exempt = pretrained.backbone.trainable_variables if pretrained else None
+    optimizer.exclude_from_weight_decay(var_list=exempt, var_names=["bias", "gamma", "beta"])
+    return optimizer
 
 
 def _optimizer(config: TrainConfig, pretrained: fine_tuning.Pretrained | None) -> keras.optimizers.Optimizer:

@@ -1,4 +1,4 @@
-"""The weights of others with which a job's backbone begins."""
+"""Loads the pretrained weights with which a job's backbone starts."""
 
 import http.client
 import logging
@@ -16,19 +16,26 @@ from trainer.storage import files
 
 _log = logging.getLogger(__name__)
 
-# What urllib lets through of a connection that it has had.
+# Errors that urllib does not wrap in URLError, because the connection had been made.
 _BROKEN_OFF = (ConnectionError, TimeoutError, ssl.SSLError, http.client.HTTPException)
 
 
 def load(job: TrainConfig) -> list[np.ndarray]:
-    """Reads the weights that --weights names, in the order in which the job's backbone has them.
+    """Reads or downloads the weights that --weights names.
+
+    Args:
+      job: the job's flags; `weights` is not none.
+
+    Returns:
+      The weights, in the order and shapes of the backbone's.
 
     Raises:
-      UserError: there is no such file, it holds no weights or those of another network, or the web refuses them.
-      LostService: the web does not answer.
+      UserError: the file does not exist, cannot be read or does not hold the weights of this network, or the server refuses the
+        download.
+      LostService: the server does not answer, or the download broke off.
     """
     weights = _downloaded(job) if job.weights == "imagenet" else _read(job)
-    _log.info("--model=%s begins with %d weights of %s", job.model, sum(array.size for array in weights), job.weights)
+    _log.info("--model=%s starts with %d pretrained weights from %s", job.model, sum(array.size for array in weights), job.weights)
     return weights
 
 
@@ -36,15 +43,15 @@ def _downloaded(job: TrainConfig) -> list[np.ndarray]:
     try:
         return BACKBONES[job.model].download().get_weights()
     except Exception as error:
-        # Keras hides what urllib raises behind bare Exceptions.
-        end = _of_download(job, error.__context__ if type(error) is Exception else error)
-        if end is None:
+        # Keras raises a bare Exception in place of urllib's errors.
+        ended = _download_error(job, error.__context__ if type(error) is Exception else error)
+        if ended is None:
             raise
-        raise end from error
+        raise ended from error
 
 
-def _of_download(job: TrainConfig, cause: BaseException | None) -> Ended | None:
-    """What an error means that ended a download, or None where it is about something else."""
+def _download_error(job: TrainConfig, cause: BaseException | None) -> Ended | None:
+    """Returns the error of the contract for the cause of a failed download, or None if the cause is not the download."""
     if isinstance(cause, urllib.error.HTTPError):
         may_pass = cause.code in (408, 429) or cause.code >= 500
     elif isinstance(cause, urllib.error.URLError):
@@ -62,19 +69,19 @@ def _read(job: TrainConfig) -> list[np.ndarray]:
     try:
         content = files.read(path)
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"--weights={path}: there is no such file: mend the name") from None
+        raise UserError(f"--weights={path} does not exist: correct the path") from None
     except (IsADirectoryError, PermissionError) as error:
-        raise UserError(f"--weights={path}: it cannot be read ({error.strerror}): name another file") from None
-    # They are the same for pictures of any size.
+        raise UserError(f"--weights={path} cannot be read ({error.strerror}): name another file") from None
+    # The weights have the same shapes for images of any size.
     backbone = BACKBONES[job.model].build(32, 32)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy.weights.h5"
         copy.write_bytes(content)
         try:
             backbone.load_weights(copy)
-        except Exception as error:  # HDF5 and Keras raise nearly anything for a file that is damaged, or another network's.
+        except Exception as error:  # HDF5 and Keras raise many kinds of exceptions for a damaged or wrong file.
             raise UserError(
-                f"--weights={path}: it does not hold the weights of {job.model} ({_brief(error)}): name another file"
+                f"--weights={path} does not hold the weights of {job.model} ({_brief(error)}): name another file"
             ) from error
     return backbone.get_weights()
 

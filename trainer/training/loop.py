@@ -90,6 +90,8 @@ def train(
     network.more_metrics = vote.metrics
     if cluster.is_chief:
         _log_plan(job, network, order)
+        if warning := order.warning(cluster.workers):
+            _log.warning(warning)
 
     # 2. Restore.
     state = checkpoints.TrainingState(network, job_dir, writes=cluster.is_chief, check=check)

@@ -28,7 +28,7 @@ def kubeflow(kind, index, **replicas):
     return {"cluster": cluster, "task": {"type": kind, "index": index}, "environment": "cloud"}
 
 
-def desk(*addresses, index=0, kind="worker", **cluster):
+def by_hand(*addresses, index=0, kind="worker", **cluster):
     return {"cluster": {"worker": list(addresses), **cluster}, "task": {"type": kind, "index": index}}
 
 
@@ -74,9 +74,9 @@ def tf_config(value):
             1,
         ),
         # By hand, and by writers in Go, whose empty list is null.
-        (desk("localhost:12345", "localhost:23456", index=1), ("localhost:12345", "localhost:23456"), 1),
-        (desk("10.0.0.4:2222", "[fd00::1]:2222", chief=None, ps=None), ("10.0.0.4:2222", "[fd00::1]:2222"), 0),
-        (desk("a:1", ps="whatever", evaluator=[7]), ("a:1",), 0),
+        (by_hand("localhost:12345", "localhost:23456", index=1), ("localhost:12345", "localhost:23456"), 1),
+        (by_hand("10.0.0.4:2222", "[fd00::1]:2222", chief=None, ps=None), ("10.0.0.4:2222", "[fd00::1]:2222"), 0),
+        (by_hand("a:1", ps="whatever", evaluator=[7]), ("a:1",), 0),
         ({}, (), 0),
         ({"cluster": {}}, (), 0),
         ({"cluster": None, "task": None}, (), 0),
@@ -91,48 +91,51 @@ def test_tf_config(config, addresses, index):
 @pytest.mark.parametrize(
     ("config", "fragment"),
     [
-        ("{'cluster': {}}", "not JSON (Expecting property name"),
-        pytest.param("[" * 100_000, "not JSON", id="deep"),
-        ("[]", "not an object"),
-        ("null", "not an object"),
-        ('"worker"', 'is "worker"'),
-        ({"cluster": ["a:1"], "task": {"type": "worker", "index": 0}}, 'cluster is ["a:1"], not an object'),
-        ({"cluster": {"worker": ["a:1"]}, "task": "worker"}, 'task is "worker", not an object'),
+        ("{'cluster': {}}", "not valid JSON (Expecting property name"),
+        pytest.param("[" * 100_000, "not valid JSON", id="deep"),
+        ("[]", "must be a JSON object with cluster and task, got []"),
+        ("null", "must be a JSON object"),
+        ('"worker"', 'got "worker"'),
+        ({"cluster": ["a:1"], "task": {"type": "worker", "index": 0}}, 'cluster must be a JSON object, got ["a:1"]'),
+        ({"cluster": {"worker": ["a:1"]}, "task": "worker"}, 'task must be a JSON object, got "worker"'),
         ({"cluster": {"worker": ["a:1", "b:1"]}}, "no task"),
         ({"cluster": {"worker": ["a:1"]}, "task": {}}, "no task"),
-        ({"cluster": {"worker": ["a:1"]}, "task": {"index": 0}}, "task type null"),
-        (desk("a:1", kind="Worker"), 'task type "Worker" is none of chief, master, worker'),
-        (desk("a:1", kind="workerpool0"), '"workerpool0"'),
-        (desk("a:1", kind=["worker"]), 'task type ["worker"]'),
-        pytest.param(desk("a:1", kind="x" * 500), "xx …", id="long"),
-        (desk("a:1", kind="chief"), "task type chief has no addresses"),
-        (desk("a:1", kind="chief", master=["b:1"]), "task type chief has no addresses"),
-        (desk("a:1", index="0"), 'task index "0" is not a whole number'),
-        (desk("a:1", index=None), "task index null"),
-        (desk("a:1", index=True), "task index true"),
-        (desk("a:1", index=0.0), "task index 0.0"),
-        (desk("a:1", "b:1", index=2), "task index 2 is not from 0 to 1"),
-        (desk("a:1", "b:1", index=-1), "task index -1"),
-        ({"task": {"type": "worker", "index": 1}}, "task index 1, but no cluster"),
-        (desk("a:1", chief=["b:1", "c:1"]), "2 addresses of a chief"),
-        (desk("a:1", master=["b:1", "c:1"]), "2 addresses of a master"),
-        (desk("a:1", chief=["b:1"], master=["c:1"]), "a chief and a master"),
-        (desk("a:1", workerpool1=["b:1"]), 'unknown role "workerpool1"'),
-        (desk(chief="a:1"), 'chief is "a:1", not a list'),
-        ({"cluster": {"worker": {"0": "a:1"}}, "task": {"type": "worker", "index": 0}}, "not a list"),
-        (desk("a:1", "b"), 'address "b" of a worker is not host:port'),
-        (desk("a:1", 7), "address 7 of a worker"),
-        (desk("a:1", "grpc://b:1"), '"grpc://b:1"'),
-        (desk("a:1", "a:1"), "a:1 is there twice"),
-        (desk("a:1", chief=["a:1"]), "a:1 is there twice"),
+        ({"cluster": {"worker": ["a:1"]}, "task": {"index": 0}}, "task type must be one of chief, master, worker, got null"),
+        (by_hand("a:1", kind="Worker"), 'task type must be one of chief, master, worker, got "Worker"'),
+        (by_hand("a:1", kind="workerpool0"), '"workerpool0"'),
+        (by_hand("a:1", kind=["worker"]), 'worker, got ["worker"]'),
+        pytest.param(by_hand("a:1", kind="x" * 500), "xx …", id="long"),
+        (by_hand("a:1", kind="chief"), "no address for the task type chief"),
+        (by_hand("a:1", kind="chief", master=["b:1"]), "no address for the task type chief"),
+        (by_hand("a:1", index="0"), 'task index must be a whole number, counted from 0 among workers, got "0"'),
+        (by_hand("a:1", index=None), "among workers, got null"),
+        (by_hand("a:1", index=True), "among workers, got true"),
+        (by_hand("a:1", index=0.0), "among workers, got 0.0"),
+        (by_hand("a:1", "b:1", index=2), "task index must be from 0 to 1, because cluster has 2 address(es) for worker, got 2"),
+        (by_hand("a:1", "b:1", index=-1), "got -1"),
+        ({"task": {"type": "worker", "index": 1}}, "task index 1 but no cluster"),
+        (by_hand("a:1", chief=["b:1", "c:1"]), "2 addresses for chief"),
+        (by_hand("a:1", master=["b:1", "c:1"]), "2 addresses for master"),
+        (by_hand("a:1", chief=["b:1"], master=["c:1"]), "both a chief and a master"),
+        (by_hand("a:1", workerpool1=["b:1"]), 'unknown role "workerpool1"'),
+        (by_hand(chief="a:1"), 'chief must be a list such as ["host:port"], got "a:1"'),
+        ({"cluster": {"worker": {"0": "a:1"}}, "task": {"type": "worker", "index": 0}}, "must be a list"),
+        (by_hand("a:1", "b"), 'address "b" of a worker is not host:port'),
+        (by_hand("a:1", 7), "address 7 of a worker"),
+        (by_hand("a:1", "grpc://b:1"), '"grpc://b:1"'),
+        (by_hand("a:1", "a:1"), "a:1 occurs twice"),
+        (by_hand("a:1", chief=["a:1"]), "a:1 occurs twice"),
         ({"sparseCluster": {"worker": {"0": "a:1"}}, "task": {"type": "worker", "index": 0}}, "sparseCluster"),
-        (vertex("ps", 0), "makes this process a ps, and training has none: leave that role out (on Vertex AI worker pool 2)"),
-        (vertex("evaluator", 0), "evaluator, and training has none: leave that role out (on Vertex AI worker pool 3)"),
+        (
+            vertex("ps", 0),
+            "gives this process the role ps, which training does not use: leave that role out (on Vertex AI: worker pool 2)",
+        ),
+        (vertex("evaluator", 0), "role evaluator, which training does not use: leave that role out (on Vertex AI: worker pool 3)"),
         (kubeflow("evaluator", 0, evaluator=1, worker=2), "evaluator"),
         ({"task": {"type": "evaluator", "index": 0}}, "evaluator"),
     ],
 )
-def test_a_wrong_tf_config_is_named(config, fragment):
+def test_a_wrong_tf_config_is_refused_in_one_line(config, fragment):
     with pytest.raises(UserError) as caught:
         tf_config(config)
     line = str(caught.value)
@@ -178,7 +181,7 @@ ALONE = Cluster((), 0, "nothing describes a cluster")
             "films-1",
             Cluster(("films-0.films:5000", "films-1.films:5000", "films-2.films:5000"), 1, "Indexed Job"),
         ),
-        ({"TF_CONFIG": json.dumps(desk("a:1", "b:1"))}, "films-1", Cluster(("a:1", "b:1"), 0, "TF_CONFIG")),
+        ({"TF_CONFIG": json.dumps(by_hand("a:1", "b:1"))}, "films-1", Cluster(("a:1", "b:1"), 0, "TF_CONFIG")),
     ],
 )
 def test_an_indexed_job(changes, hostname, expected):
@@ -188,31 +191,35 @@ def test_an_indexed_job(changes, hostname, expected):
 @pytest.mark.parametrize(
     ("changes", "hostname", "fragment"),
     [
-        ({"POSTER_WORKERS": "two"}, "films-1", 'POSTER_WORKERS="two" is not a whole number'),
-        ({"POSTER_WORKERS": "0"}, "films-1", 'POSTER_WORKERS="0"'),
-        ({"POSTER_WORKERS": "-2"}, "films-1", 'POSTER_WORKERS="-2"'),
+        ({"POSTER_WORKERS": "two"}, "films-1", "POSTER_WORKERS must be a whole number from 1 to 100000, got 'two'"),
+        ({"POSTER_WORKERS": "0"}, "films-1", "got '0'"),
+        ({"POSTER_WORKERS": "-2"}, "films-1", "got '-2'"),
         pytest.param({"POSTER_WORKERS": "9" * 5000}, "films-1", "POSTER_WORKERS", id="long"),
-        ({"POSTER_WORKERS": "2\n3"}, "films-1", r'POSTER_WORKERS="2\n3"'),
-        ({"JOB_COMPLETION_INDEX": "first"}, "films-1", 'JOB_COMPLETION_INDEX="first"'),
-        ({"JOB_COMPLETION_INDEX": "3"}, "films-3", "JOB_COMPLETION_INDEX=3 with POSTER_WORKERS=3"),
-        ({"JOB_COMPLETION_INDEX": "1", "POSTER_WORKERS": "1"}, "films-1", "JOB_COMPLETION_INDEX=1 with POSTER_WORKERS=1"),
+        ({"POSTER_WORKERS": "2\n3"}, "films-1", r"got '2\n3'"),
+        (
+            {"JOB_COMPLETION_INDEX": "first"},
+            "films-1",
+            "JOB_COMPLETION_INDEX must be a whole number from 0 to 1000000000, got 'first'",
+        ),
+        ({"JOB_COMPLETION_INDEX": "3"}, "films-3", "JOB_COMPLETION_INDEX=3 is not below POSTER_WORKERS=3"),
+        ({"JOB_COMPLETION_INDEX": "1", "POSTER_WORKERS": "1"}, "films-1", "JOB_COMPLETION_INDEX=1 is not below POSTER_WORKERS=1"),
         ({"JOB_COMPLETION_INDEX": ""}, "films-1", "POSTER_WORKERS=3, but JOB_COMPLETION_INDEX is not set"),
         ({"POSTER_SERVICE": ""}, "films-1", "POSTER_SERVICE is not set"),
-        ({"POSTER_SERVICE": "http://films"}, "films-1", 'POSTER_SERVICE="http://films"'),
+        ({"POSTER_SERVICE": "http://films"}, "films-1", "POSTER_SERVICE='http://films'"),
         ({"POSTER_SERVICE": "films..ns"}, "films-1", "POSTER_SERVICE"),
         ({"POSTER_SERVICE": "s" * 64}, "films-1", "too long for a host name"),
-        ({"POSTER_PORT": "0"}, "films-1", 'POSTER_PORT="0" is not a whole number from 1 to 65535'),
+        ({"POSTER_PORT": "0"}, "films-1", "POSTER_PORT must be a whole number from 1 to 65535, got '0'"),
         ({"POSTER_PORT": "65536"}, "films-1", "POSTER_PORT"),
         ({"POSTER_PORT": "http"}, "films-1", "POSTER_PORT"),
-        ({}, "films-2", 'host name "films-2" does not end in -1'),
-        ({}, "films-11", 'host name "films-11"'),
-        ({}, "-1", 'host name "-1"'),
+        ({}, "films-2", "host name 'films-2' does not end in -1"),
+        ({}, "films-11", "host name 'films-11'"),
+        ({}, "-1", "host name '-1'"),
         ({}, "gke-node", "hostNetwork"),
-        ({}, "", 'host name ""'),
+        ({}, "", "host name ''"),
         ({"POSTER_WORKERS": "11"}, "f" * 61 + "-1", "has 64 characters"),
     ],
 )
-def test_a_wrong_indexed_job_is_named(changes, hostname, fragment):
+def test_a_wrong_indexed_job_is_refused_in_one_line(changes, hostname, fragment):
     with pytest.raises(UserError) as caught:
         discover(INDEXED | changes, hostname)
     line = str(caught.value)
@@ -221,7 +228,7 @@ def test_a_wrong_indexed_job_is_named(changes, hostname, fragment):
     assert len(line) < 400
 
 
-def test_where_nothing_is_said_a_process_is_alone_and_the_chief():
+def test_without_a_description_a_process_is_the_only_worker_and_the_chief():
     alone = discover({})
     assert (alone, alone.workers, alone.is_chief) == (ALONE, 1, True)
     # An Indexed Job whose pods do not work together.
@@ -241,7 +248,7 @@ def test_where_nothing_is_said_a_process_is_alone_and_the_chief():
         ("l" * 63 + ":1", ("l" * 63, 1)),
     ],
 )
-def test_an_address(address, expected):
+def test_an_address_is_split_into_host_and_port(address, expected):
     assert host_and_port(address) == expected
 
 
@@ -255,12 +262,12 @@ def test_an_address(address, expected):
         (".".join(["l" * 62] * 5) + ":1", "too long"),
     ],
 )
-def test_what_is_no_address(address, fragment):
+def test_an_address_that_is_not_host_and_port_is_refused(address, fragment):
     with pytest.raises(ValueError, match=fragment):
         host_and_port(address)
 
 
-def test_cluster_and_peers_import_no_tensorflow():
+def test_discovery_and_rendezvous_import_no_tensorflow():
     heavy = {"tensorflow", "numpy", "absl"}
     code = f"import sys; from trainer.cluster import discovery, rendezvous; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

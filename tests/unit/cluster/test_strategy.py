@@ -34,7 +34,7 @@ def choose(name, *, workers=0, gpus=0, environ=None, tpu_devices=False):
         ({"environ": TPU, "workers": 1, "gpus": 2}, "tpu", "TPU_ACCELERATOR_TYPE=v5litepod-8"),
     ],
 )
-def test_auto_takes_the_best_that_is_there(there, name, reason):
+def test_auto_takes_the_best_available_strategy(there, name, reason):
     assert choose("auto", **there) == (name, reason)
 
 
@@ -55,7 +55,7 @@ def test_auto_takes_the_best_that_is_there(there, name, reason):
         ("tpu", {"tpu_devices": True, "gpus": 2}),
     ],
 )
-def test_a_strategy_that_is_named_is_taken(name, there):
+def test_a_named_strategy_is_taken(name, there):
     assert choose(name, **there) == (name, f"--strategy={name}")
 
 
@@ -92,7 +92,7 @@ def test_a_tpu_of_one_host_up_to_v5_is_taken(name, kind):
         ),
     ],
 )
-def test_what_does_not_fit_is_refused_with_the_remedy(name, there, words):
+def test_a_strategy_that_does_not_fit_is_refused_with_the_remedy(name, there, words):
     with pytest.raises(UserError) as refusal:
         choose(name, **there)
     line = str(refusal.value)
@@ -116,7 +116,7 @@ def test_the_choice_and_its_reason_are_logged_once(no_tpu, caplog):
 
 
 @pytest.mark.parametrize("cluster", [None, Cluster((), 0, "a test"), Cluster(("localhost:2222",), 0, "a test")])
-def test_a_worker_that_is_alone_needs_no_cluster(cluster, no_tpu, monkeypatch, caplog):
+def test_a_single_worker_needs_no_cluster(cluster, no_tpu, monkeypatch, caplog):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
     with caplog.at_level(logging.INFO, logger="trainer.cluster.strategy"):
         assert strategy.create("auto", cluster).num_replicas_in_sync == 1
@@ -131,7 +131,7 @@ def test_the_cluster_reaches_the_choice(no_tpu):
 
 
 @pytest.mark.parametrize("name", ["auto", "tpu"])
-def test_a_tpu_that_is_configured_but_not_there_is_named_in_one_line(name, no_tpu, monkeypatch):
+def test_a_configured_tpu_that_is_not_found_is_reported_in_one_line(name, no_tpu, monkeypatch):
     monkeypatch.setenv("TPU_NAME", "local")
     with pytest.raises(UserError, match=r"^no TPU was found at local \(.*requirements-tpu\.lock") as refusal:
         strategy.create(name)

@@ -1,4 +1,4 @@
-"""Mixed films: what of their posters and genres is the partner's, and that it depends on nothing but seed and position."""
+"""CutMix mixes images and labels by the same share, which depends only on the seed and the film's position."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ BATCH, SIDE = 8, 20
 
 
 def of_one_colour(share: float, *, steps: int = 20, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Mixes films that are of one genre each, 0 to 4 in turn, and of that colour; one step more is their last partner's."""
+    """Mixes films of one genre each, 0 to 4 in turn, whose images have the colour of that number; one step more is read."""
     number = np.arange((steps + 1) * BATCH)
     images = np.broadcast_to((number % 5).astype(np.uint8)[:, None, None, None], (len(number), SIDE, SIDE, 3))
     labels = np.eye(5, dtype=np.float32)[number % 5]
@@ -24,18 +24,18 @@ def of_one_colour(share: float, *, steps: int = 20, seed: int = 0) -> tuple[np.n
     return np.concatenate([films["image"] for films, _ in mixed]), np.concatenate([films["label"] for films, _ in mixed])
 
 
-def test_a_rectangle_and_that_share_of_the_genres_are_of_the_film_in_the_same_place_of_the_next_step():
+def test_image_and_label_are_mixed_by_one_share_with_the_film_at_the_same_index_of_the_next_step():
     areas = []
     for number, (image, label) in enumerate(zip(*of_one_colour(1.0), strict=True)):
-        theirs = image[:, :, 0] == (number + BATCH) % 5
-        assert ((image[:, :, 0] == number % 5) ^ theirs).all(), "nothing else is in the picture"
-        rows, columns = np.flatnonzero(theirs.any(axis=1)), np.flatnonzero(theirs.any(axis=0))
-        assert theirs.sum() == (len(rows) and np.ptp(rows) + 1) * (len(columns) and np.ptp(columns) + 1), "it is one rectangle"
+        partner = image[:, :, 0] == (number + BATCH) % 5
+        assert ((image[:, :, 0] == number % 5) ^ partner).all(), "the image shows nothing else"
+        rows, columns = np.flatnonzero(partner.any(axis=1)), np.flatnonzero(partner.any(axis=0))
+        assert partner.sum() == (len(rows) and np.ptp(rows) + 1) * (len(columns) and np.ptp(columns) + 1), "it is one rectangle"
         wanted = np.zeros(5)
-        wanted[number % 5], wanted[(number + BATCH) % 5] = 1 - theirs.mean(), theirs.mean()
+        wanted[number % 5], wanted[(number + BATCH) % 5] = 1 - partner.mean(), partner.mean()
         np.testing.assert_allclose(label, wanted, atol=1e-6)
-        areas.append(theirs.mean())
-    # Uniform areas, of which the edges cut some off.
+        areas.append(partner.mean())
+    # Areas are uniform, but the edges cut some rectangles off.
     assert 0.25 < np.mean(areas) < 0.5
     assert min(areas) < 0.1
     assert max(areas) > 0.8
@@ -57,7 +57,7 @@ def dataset(tmp_path_factory):
 
 
 def films(dataset, *, first_step=0, worker=0, workers=1, replicas=1):
-    """Pictures, labels and positions of two epochs, film after film."""
+    """Images, labels and positions of two epochs, film after film."""
     order = training_order.create(dataset, batch_size=BATCH, open_shards=4, shuffle_window=10, seed=3)
     inputs = pipeline.training_dataset(
         dataset,

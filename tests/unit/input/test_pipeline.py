@@ -1,4 +1,4 @@
-"""The order of training, and that evaluation counts every film once."""
+"""Training reads films in the documented order, and evaluation reads every film once."""
 
 from collections import Counter
 from pathlib import Path
@@ -24,7 +24,7 @@ def order_of(dataset, **changes):
 
 
 def films(dataset, order, *, first_step=0, epochs=2, worker=0, workers=1):
-    """The films that a worker trains on, in order: each picture of a drawn data set is its film's number."""
+    """The films that a worker trains on, in order: each image of a drawn data set shows its film's number."""
     inputs = pipeline.training_dataset(
         dataset,
         order,
@@ -49,7 +49,7 @@ def test_an_epoch_has_whole_batches_and_leaves_out_fewer_films_than_shards_and_b
     assert set(seen[:size]) != set(seen[size:]), "the films left out differ from epoch to epoch"
 
 
-def test_labels_stay_with_their_pictures(dataset):
+def test_labels_stay_with_their_images(dataset):
     _, batches = films(dataset, order_of(dataset))
     for features, labels in batches:
         for image, label in zip(features["image"], labels, strict=True):
@@ -60,23 +60,23 @@ def test_two_epochs_come_in_different_orders_and_records_move_by_half_a_shard(da
     order = order_of(dataset, shuffle_window=26)
     seen, _ = films(dataset, order)
     size = len(seen) // 2
-    place = [{film: index // order.open_shards for index, film in enumerate(epoch)} for epoch in (seen[:size], seen[size:])]
-    moves = [abs(place[0][film] - place[1][film]) for film in place[0].keys() & place[1].keys()]
+    turn = [{film: index // order.open_shards for index, film in enumerate(epoch)} for epoch in (seen[:size], seen[size:])]
+    moves = [abs(turn[0][film] - turn[1][film]) for film in turn[0].keys() & turn[1].keys()]
     assert max(moves) >= order.records_per_shard / 2
     assert np.mean([move > 0 for move in moves]) > 0.9
 
 
-def test_a_record_comes_out_of_a_window_of_those_that_come_next(dataset):
+def test_a_record_is_drawn_from_a_window_of_the_next_ones(dataset):
     order = order_of(dataset, shuffle_window=5, open_shards=1, batch_size=1)
     seen, _ = films(dataset, order, epochs=6)
     size = len(seen) // 6
     early: set[int] = set()
     for epoch in range(6):
         # Film n is record n // 8 of shard n mod 8.
-        line = [(film % 8, film // 8) for film in seen[epoch * size : (epoch + 1) * size]]
+        drawn_records = [(film % 8, film // 8) for film in seen[epoch * size : (epoch + 1) * size]]
         for shard in range(8):
-            records = [record for of, record in line if of == shard]
-            early.update(record - place for place, record in enumerate(records))
+            records = [record for of, record in drawn_records if of == shard]
+            early.update(record - index for index, record in enumerate(records))
     assert max(early) == 4
     assert min(early) < -4
 
@@ -97,7 +97,7 @@ def test_the_seed_decides_the_order(dataset):
 
 
 @pytest.mark.parametrize("open_shards", [1, 3, 16])
-def test_training_goes_on_at_any_step_as_if_it_had_not_stopped(dataset, open_shards):
+def test_training_resumes_at_any_step_as_if_it_had_not_stopped(dataset, open_shards):
     order = order_of(dataset, open_shards=open_shards)
     whole, batches = films(dataset, order)
     for step in (7, order.steps_per_epoch, order.steps_per_epoch + 13):
@@ -135,7 +135,7 @@ def test_resuming_opens_no_shard_of_an_earlier_round(dataset, monkeypatch):
     assert rest == seen[first_step * order.batch_size :]
 
 
-def test_batches_have_one_static_shape_and_uint8_pictures(dataset):
+def test_batches_have_one_static_shape_and_uint8_images(dataset):
     order = order_of(dataset)
     features, labels = pipeline.training_dataset(dataset, order, replica_batch=4, first_step=0, epochs=1).element_spec
     assert features["image"] == tf.TensorSpec([4, dataset.height, dataset.width, 3], tf.uint8)
@@ -183,7 +183,7 @@ def test_workers_together_evaluate_every_film_once_in_equally_many_batches(tmp_p
     assert sorted(rows) == list(range(23))
 
 
-def test_single_pictures_are_read_by_row(dataset):
+def test_single_images_are_read_by_row(dataset):
     ids = pipeline.read_labels(dataset, "validation").ids
     images = pipeline.read_images(dataset, "validation", [7, 2])
     assert {drawn.film_id(drawn.film_of(images[row])) for row in (7, 2)} == {ids[7], ids[2]}

@@ -1,4 +1,4 @@
-"""Copies of shards: the same films in the same order, from the first epoch on without the originals."""
+"""With copies of shards the films are the same in the same order, and later epochs do not need the originals."""
 
 import os
 from pathlib import Path
@@ -30,7 +30,7 @@ def batches(dataset, cache, *, first_step=0, epochs=2):
 @pytest.fixture(params=[MEMORY, "folder"])
 def kept_in(request, tmp_path):
     yield MEMORY if request.param == MEMORY else str(tmp_path / "cache")
-    # Memory outlives a test.
+    # The memory file system outlives a test.
     if request.param == MEMORY:
         tf.io.gfile.rmtree("ram://shards")
 
@@ -51,7 +51,7 @@ def test_after_the_first_epoch_the_originals_are_not_read(dataset, tmp_path):
     assert seen + list(cached) == expected
 
 
-def test_a_later_process_uses_what_an_earlier_one_has_kept_but_nothing_damaged(dataset, tmp_path):
+def test_a_later_process_uses_the_copies_of_an_earlier_one_but_not_a_damaged_one(dataset, tmp_path):
     expected = list(batches(dataset, None))
     folder = tmp_path / "cache"
     assert list(batches(dataset, ShardCache(dataset, str(folder)))) == expected
@@ -89,7 +89,7 @@ def test_an_original_that_is_gone_is_named(dataset, kept_in):
         list(batches(dataset, ShardCache(dataset, kept_in)))
 
 
-def test_what_a_killed_process_has_begun_is_removed(dataset, tmp_path):
+def test_an_unfinished_copy_of_a_killed_process_is_removed(dataset, tmp_path):
     folder = tmp_path / "cache" / dataset.fingerprint[:16]
     folder.mkdir(parents=True)
     old, new = (folder / f"train-00000-of-00004.tfrecord.{pid}.1.partial" for pid in (1, 2))
@@ -100,13 +100,15 @@ def test_what_a_killed_process_has_begun_is_removed(dataset, tmp_path):
     assert sorted(folder.iterdir()) == [new]
 
 
-@pytest.mark.parametrize("place", ["gs://posters/cache", "s3://posters/cache"])
-def test_a_folder_elsewhere_is_refused(dataset, place):
-    with pytest.raises(UserError, match=rf"--cache={place}: name a folder on a disk of this machine, or memory"):
-        ShardCache(dataset, place)
+@pytest.mark.parametrize("uri", ["gs://posters/cache", "s3://posters/cache"])
+def test_a_uri_is_refused(dataset, uri):
+    with pytest.raises(UserError, match=rf"--cache must be a folder on a disk of this machine or memory, got '{uri}'"):
+        ShardCache(dataset, uri)
 
 
 def test_a_folder_that_cannot_be_made_is_refused(dataset, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"--cache=.*file.*: name a folder that can be written, or memory"):
+    with pytest.raises(
+        UserError, match=r"--cache=.*file cannot be created \(.*\): choose a folder that this process can write, or memory"
+    ):
         ShardCache(dataset, str(tmp_path / "file"))

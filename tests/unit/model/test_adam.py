@@ -22,13 +22,13 @@ def _after_steps(optimizer, steps=20):
 
 
 @pytest.mark.parametrize(
-    ("ours", "kerass"),
+    ("ours", "of_keras"),
     [
         (lambda: Adam(0.1), lambda: keras.optimizers.Adam(0.1)),
         (lambda: Adam(0.1, weight_decay=0.02), lambda: keras.optimizers.AdamW(0.1, weight_decay=0.02)),
     ],
     ids=["adam", "adamw"],
 )
-def test_weights_and_averages_are_those_of_kerass_optimizer(ours, kerass):
-    for value, expected in zip(_after_steps(ours()), _after_steps(kerass()), strict=True):
+def test_weights_and_averages_agree_with_those_of_keras(ours, of_keras):
+    for value, expected in zip(_after_steps(ours()), _after_steps(of_keras()), strict=True):
         np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)

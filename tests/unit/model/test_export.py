@@ -48,7 +48,7 @@ def serve(exported: Path) -> Callable[..., dict[str, tf.Tensor]]:
 
 
 @pytest.mark.parametrize("count", [0, 1, 5])
-def test_any_number_of_pictures_is_served(serve: Callable[..., dict[str, tf.Tensor]], count: int) -> None:
+def test_any_number_of_images_is_served(serve: Callable[..., dict[str, tf.Tensor]], count: int) -> None:
     output = serve(image_bytes=tf.constant([jpeg("orange")] * count, tf.string))
     assert output["scores"].dtype == tf.float32
     assert output["scores"].shape == (count, 3)
@@ -62,9 +62,9 @@ def test_scores_are_the_sigmoid_of_the_models_logits_at_the_temperature(serve: C
     np.testing.assert_allclose(output["scores"], tf.sigmoid(network()(pixels) / TEMPERATURE), atol=5e-3)
 
 
-def test_one_unreadable_picture_fails_the_request(serve: Callable[..., dict[str, tf.Tensor]]) -> None:
+def test_one_unreadable_image_fails_the_request(serve: Callable[..., dict[str, tf.Tensor]]) -> None:
     with pytest.raises(tf.errors.InvalidArgumentError):
-        serve(image_bytes=tf.constant([jpeg("red"), b"no picture"]))
+        serve(image_bytes=tf.constant([jpeg("red"), b"not an image"]))
 
 
 def test_a_small_file_of_too_many_pixels_fails_the_request(serve: Callable[..., dict[str, tf.Tensor]]) -> None:
@@ -84,8 +84,8 @@ def test_a_model_is_any_function_and_its_weights_are_written_in_a_fixed_order(tm
     export.export(brightness, tmp_path / "model", genres=GENRES, height=HEIGHT, width=WIDTH, temperature=1.0)
 
     weights = tf.train.load_checkpoint(str(tmp_path / "model" / "variables" / "variables"))
-    for place, gain in enumerate(gains):
-        assert weights.get_tensor(f"weights/{place}/.ATTRIBUTES/VARIABLE_VALUE") == gain.numpy()
+    for index, gain in enumerate(gains):
+        assert weights.get_tensor(f"weights/{index}/.ATTRIBUTES/VARIABLE_VALUE") == gain.numpy()
 
     serve = tf.saved_model.load(str(tmp_path / "model")).signatures["serving_default"]
     scores = serve(image_bytes=tf.constant([jpeg("red"), jpeg("blue")]))["scores"].numpy()

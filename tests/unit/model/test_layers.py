@@ -1,4 +1,4 @@
-"""Batch normalization beside Keras's own, and that nothing in training depends on which memory happens to be free."""
+"""Batch normalization agrees with Keras's, and no gradient depends on an unspecified order of summation."""
 
 import dataclasses
 import functools
@@ -20,7 +20,7 @@ def inputs():
 
 
 def trained(layer, x):
-    """Outputs, gradients of x and of the weights, and moving statistics after one step."""
+    """Outputs, gradients of x and of the weights, moving statistics and inference outputs after one step."""
     layer.build(x.shape)
     layer.gamma.assign([0.5, 1.0, 2.0])
     upstream = tf.random.stateless_normal(x.shape, [1, 2])
@@ -33,7 +33,7 @@ def trained(layer, x):
 
 @pytest.fixture(params=[1, 2])
 def replicas(request, monkeypatch):
-    """Lets a layer compute as the only replica does, and as one of several does, whose batches here are all one and the same."""
+    """Lets a layer compute as the only replica, and as one of several replicas whose batches are all the same here."""
     monkeypatch.setattr(layers, "_replicas", lambda: request.param)
     return request.param
 
@@ -46,7 +46,7 @@ def test_one_replica_alone_passes_over_its_inputs_once_and_one_of_several_twice(
 
 
 @pytest.mark.usefixtures("replicas")
-def test_batch_normalization_is_that_of_keras():
+def test_batch_normalization_agrees_with_that_of_keras():
     ours = trained(layers.BatchNormalization(momentum=0.9), inputs())
     keras_own = trained(keras.layers.BatchNormalization(momentum=0.9, synchronized=True), inputs())
     for one, other in zip(ours, keras_own, strict=True):
@@ -72,9 +72,9 @@ def test_a_frozen_layer_uses_and_keeps_its_moving_statistics():
 
 @pytest.mark.usefixtures("replicas")
 @pytest.mark.parametrize("name", ["cnn", "resnet", "efficientnet_lite0"])
-def test_no_gradient_is_a_sum_of_more_than_two(name, monkeypatch):
-    """AddN adds three floats in an order that depends on which other ops run at the moment."""
-    # Fewer blocks of each kind, for the test's time.
+def test_no_gradient_sums_more_than_two_terms(name, monkeypatch):
+    """AddN adds three terms in an order that depends on which other ops run at the moment."""
+    # Fewer blocks of each kind make the test faster.
     short = functools.partial(efficientnet_lite, width=0.25, depth=0.5)
     monkeypatch.setitem(BACKBONES, "efficientnet_lite0", dataclasses.replace(BACKBONES["efficientnet_lite0"], network=short))
     job = TrainConfig(data_dir="d", job_dir="j", model=name, batch_size=2)

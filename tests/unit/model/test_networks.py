@@ -1,4 +1,4 @@
-"""The networks, augmentation and dropout, and what they depend on."""
+"""The networks, augmentation and dropout, and what their results depend on."""
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ def test_the_same_seed_gives_the_same_weights():
     assert any((a != b).any() for a, b in zip(first, other, strict=True))
 
 
-def test_what_a_film_sees_does_not_depend_on_who_holds_it():
+def test_augmentation_and_dropout_of_a_film_do_not_depend_on_the_rest_of_its_batch():
     network = build(model="cnn", augment="strong", dropout=0.6)
     whole = network(batch(), training=True)
     halves = [network(part(batch(), rows), training=True) for rows in (slice(0, None, 2), slice(1, None, 2))]
@@ -57,7 +57,7 @@ def test_what_a_film_sees_does_not_depend_on_who_holds_it():
     np.testing.assert_allclose(whole[1::2], halves[1], atol=1e-5)
 
 
-def test_augmentation_and_dropout_change_with_step_and_place_and_only_in_training():
+def test_augmentation_and_dropout_change_with_step_and_index_and_only_in_training():
     network = build(model="cnn", augment="light")
     same_image = {**batch(), "image": tf.repeat(batch()["image"][:1], BATCH, 0)}
     logits = network(same_image, training=True).numpy()
@@ -68,7 +68,7 @@ def test_augmentation_and_dropout_change_with_step_and_place_and_only_in_trainin
     np.testing.assert_allclose(still, np.repeat(still[:1], BATCH, 0), atol=1e-6)
 
 
-def test_a_picture_and_its_mirror_image_mean_the_same_where_training_shows_both():
+def test_an_image_and_its_mirror_image_have_the_same_logits_if_training_mirrors_images():
     image = batch()["image"]
     mirrored = image[:, :, ::-1]
     network = build(model="cnn", augment="light")
@@ -86,7 +86,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean():
     assert (dropped.std(axis=(1, 2)) == 0).all(), "whole channels are dropped"
 
 
-def test_random_numbers_are_uniform_and_streams_are_apart():
+def test_random_numbers_are_uniform_and_streams_are_independent():
     draws = [
         stateless.uniform(batch(step)["position"], 500, seed=0, stream=stream, batch_size=BATCH).numpy()
         for step, stream in ((0, 0), (0, 1), (1, 0))
@@ -109,7 +109,7 @@ class TestAugment:
         layer = augment.Augment(strength, seed=0, batch_size=BATCH)
         return layer((self.images() if images is None else images, batch()["position"]), training=True).numpy()
 
-    def test_crops_show_a_part_of_the_picture_sometimes_flipped(self):
+    def test_crops_show_a_part_of_the_image_sometimes_flipped(self):
         changed = self.apply(augment.Strength(smallest_area=0.4, aspect=1.0, brightness=0, contrast=0))
         flipped = 0
         for image in changed:
@@ -118,7 +118,7 @@ class TestAugment:
             rising = columns[-1] > columns[0]
             flipped += not rising
             assert (np.diff(columns if rising else columns[::-1]) >= 0).all()
-            # Of a side, a crop shows the root of its share of the area.
+            # A crop's share of a side is the square root of its share of the area.
             assert 0.4**0.5 - 0.06 <= rows[-1] - rows[0] + 1 / 40 <= 1.001
         assert 0 < flipped < BATCH
 
@@ -129,7 +129,7 @@ class TestAugment:
         assert changed.max() <= 0.7 + 1e-6
         assert len(np.unique(changed.mean(axis=(1, 2, 3)).round(4))) == BATCH
 
-    def test_the_weakest_strength_changes_nothing_but_the_side(self):
+    def test_the_weakest_strength_only_mirrors(self):
         changed = self.apply(augment.Strength(smallest_area=1, aspect=1, brightness=0, contrast=0))
         for image, original in zip(changed, self.images().numpy(), strict=True):
             nearer = min(np.abs(image - side).max() for side in (original, original[:, ::-1]))

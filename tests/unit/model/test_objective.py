@@ -1,4 +1,4 @@
-"""The loss, the metrics and the learning rate, against their definitions."""
+"""The loss, the metrics and the learning rate agree with their definitions."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def test_the_loss_is_binary_cross_entropy():
     assert float(objective.GenreLoss()(LABELS, LOGITS)) == pytest.approx(log_loss(LABELS.ravel(), scores.ravel()), rel=1e-5)
 
 
-def test_of_a_label_between_0_and_1_the_loss_is_between_those_of_both():
+def test_the_loss_is_linear_in_the_label():
     ends = [float(objective.GenreLoss()(np.full_like(LOGITS, label), LOGITS)) for label in (0, 1)]
     assert float(objective.GenreLoss()(np.full_like(LOGITS, 0.25), LOGITS)) == pytest.approx(0.75 * ends[0] + 0.25 * ends[1])
 
@@ -38,7 +38,7 @@ def test_no_other_constant_has_a_lower_loss():
         assert value(constant) < min(value(constant + 0.1 * genre), value(constant - 0.1 * genre))
 
 
-def test_of_a_genre_of_no_film_and_one_of_all_a_constant_is_finite_too():
+def test_the_best_constant_is_finite_for_a_genre_of_no_film_and_of_all_films():
     assert np.isfinite(objective.best_constant({"News": 0, "Drama": 100}, 100)).all()
 
 
@@ -64,7 +64,7 @@ def test_rates_rise_during_warm_up_and_never_after(schedule):
     assert min(rates) > 0
 
 
-def test_schedules_end_where_they_should():
+def test_schedules_end_at_their_final_rates():
     def last(schedule):
         return objective.learning_rate(
             config(schedule=schedule, epochs=10, warmup_epochs=0, learning_rate=1.0), steps_per_epoch=100

@@ -1,4 +1,4 @@
-"""Networks that begin with weights of others: what goes in, what stays, and how fast the rest learns."""
+"""Networks that start with pretrained weights: which are loaded, which stay, and how fast the others learn."""
 
 import errno
 import http.client
@@ -48,7 +48,7 @@ def begun(file):
 
 
 def moved(network, *, multiplier, rate):
-    """How far one step at a rate, and its multiplier for the backbone, moves a weight at most: of those that learn, and others."""
+    """Largest changes by one step: of the backbone's weights that learn, of its others, and of the head's kernel."""
     before = {weight.ref(): weight.numpy() for weight in network.weights}
     network.optimizer.learning_rate = rate
     network.pretrained.multiplier.assign(multiplier)
@@ -62,14 +62,14 @@ def moved(network, *, multiplier, rate):
     return np.array(learning), np.array(still), differences[network.get_layer("genres").kernel.ref()]
 
 
-def test_the_weights_of_a_file_go_in(original, begun):
+def test_the_weights_of_a_file_are_loaded(original, begun):
     features = keras.Model(begun.inputs, begun.pretrained.backbone.get_output_at(-1))(FEATURES, training=True)
     images = (tf.cast(FEATURES["image"], tf.float32) - 127) / 128
     np.testing.assert_allclose(features, original(images, training=False), atol=1e-4)
     assert np.ptp(features) > 0.01
 
 
-def test_the_head_begins_with_zeros(file):
+def test_the_head_starts_with_zeros(file):
     kernel = about_to_learn(config(file)).get_layer("genres").kernel
     assert kernel.shape[0] > 1
     assert (kernel.numpy() == 0).all()
@@ -80,7 +80,7 @@ def test_first_the_head_alone_learns_then_the_rest_more_slowly_and_statistics_st
     assert (learning == 0).all()
     assert (still == 0).all()
     assert head > 1e-4
-    # Adam's first step of a weight that has been still is about 0.3 of the rate, whatever its gradient is.
+    # Adam's first step of a weight that was frozen is about 0.3 of the rate, whatever its gradient is.
     for multiplier in (1.0, 0.1):
         for slot in begun.optimizer.variables[1:]:
             if slot.name not in ("learning_rate", "iteration"):
@@ -90,7 +90,7 @@ def test_first_the_head_alone_learns_then_the_rest_more_slowly_and_statistics_st
         assert (still == 0).all()
 
 
-def test_no_gradient_is_a_sum_of_more_than_two(begun):
+def test_no_gradient_sums_more_than_two_terms(begun):
     """See test_layers.py."""
     graph = begun.step.get_concrete_function().graph.as_graph_def()
     nodes = operations(graph)
@@ -99,13 +99,13 @@ def test_no_gradient_is_a_sum_of_more_than_two(begun):
     assert max(sums) <= 2
 
 
-def test_the_multiplier_is_nothing_at_first_then_rises_over_an_epoch():
+def test_the_multiplier_is_0_at_first_then_rises_over_an_epoch():
     multiplier = fine_tuning.multiplier(config("a.weights.h5", freeze_epochs=1.5, backbone_rate=0.2), steps_per_epoch=10)
     assert [multiplier(step) for step in (0, 14)] == [0, 0]
     assert [multiplier(step) for step in (15, 19, 24, 25, 999)] == pytest.approx([0.02, 0.1, 0.2, 0.2, 0.2])
 
 
-def test_weights_of_others_do_not_decay(begun):
+def test_pretrained_weights_do_not_decay(begun):
     job = config("a.weights.h5", optimizer="adamw", weight_decay=0.5)
     optimizer = objective.optimizer(job, begun.pretrained)
     kernel, head = begun.pretrained.backbone.get_layer("down").kernel, tf.Variable([1.0], name="genres/kernel")
@@ -132,7 +132,7 @@ def test_the_early_layers_of_a_pretrained_network_stay():
     assert all(layer.trainable for layer in layers)
     fine_tuning.freeze_early_layers(lite)
     frozen = [layer.name for layer in layers if not layer.trainable]
-    # All up to what makes the maps an eighth as high.
+    # All up to the layer that makes the feature maps an eighth as high as the image.
     assert frozen == [layer.name for layer in layers[: len(frozen)]]
     assert frozen[-2:] == ["block_3_expand", "block_3_expand_norm"]
     assert (len(frozen), len(layers)) == (20, 98)
@@ -147,7 +147,7 @@ def test_no_gradient_of_a_frozen_layer_is_computed(begun):
     assert len(gradients) == 2 * sum(layer.trainable for layer in convolutions)
 
 
-def test_a_backup_holds_what_does_not_learn_too(begun, tmp_path):
+def test_a_backup_holds_frozen_weights_too(begun, tmp_path):
     saved = checkpoints.TrainingState(begun, epath.Path(tmp_path), writes=True, check=lambda: None)
     saved.progress.step = 1
     saved.back_up()
@@ -173,7 +173,7 @@ def test_in_half_precision_the_head_and_the_rest_learn(file):
 
 @pytest.fixture
 def shortened(monkeypatch):
-    """Keras's makers of networks, but with few blocks and narrow ones: the whole networks take a dozen seconds."""
+    """Keras's networks with few and narrow blocks, because building the whole ones takes a dozen seconds."""
     blocks = sys.modules[keras.applications.EfficientNetV2B0.__module__].DEFAULT_BLOCKS_ARGS
     # One of each kind.
     kinds = [blocks["efficientnetv2-b0"][stage] | {"num_repeat": 1} for stage in (0, 3)]
@@ -190,12 +190,12 @@ def shortened(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "application", "preprocess"),
     [
-        # Its preprocessing is layers of its own.
+        # Its preprocessing is part of the network.
         ("efficientnet_v2_b0", keras.applications.EfficientNetV2B0, lambda images: images),
         ("resnet50_v2", keras.applications.ResNet50V2, keras.applications.resnet_v2.preprocess_input),
     ],
 )
-def test_what_keras_saves_finds_the_same_in_a_picture(name, application, preprocess, shortened, tmp_path):
+def test_with_a_file_that_keras_saved_the_features_of_an_image_are_the_same(name, application, preprocess, shortened, tmp_path):
     theirs = as_if_trained(application(include_top=False, weights=None, input_shape=(SIDE, SIDE, 3)))
     theirs.save_weights(tmp_path / "theirs.weights.h5")
     job = config(tmp_path / "theirs.weights.h5", model=name)
@@ -217,7 +217,7 @@ def test_a_finished_jobs_network_needs_no_file(begun):
     assert [weight.shape for weight in again.weights] == [weight.shape for weight in begun.weights]
 
 
-def test_files_that_hold_no_such_weights_are_refused_in_one_line(file, tmp_path):
+def test_files_without_the_networks_weights_are_refused_in_one_line(file, tmp_path):
     def refusal(path, **changes):
         with pytest.raises(UserError, match=r"^--weights=") as error:
             pretrained.load(config(path, **changes))
@@ -231,7 +231,7 @@ def test_files_that_hold_no_such_weights_are_refused_in_one_line(file, tmp_path)
     assert "does not hold the weights of efficientnet_lite0" in refusal(cut)
     assert "does not hold the weights of efficientnet_lite0" in refusal(other)
     assert "cannot be read" in refusal(folder)
-    assert "no such file" in refusal(tmp_path / "none.weights.h5")
+    assert "does not exist: correct the path" in refusal(tmp_path / "none.weights.h5")
     assert "s3://" in refusal("s3://bucket/some.weights.h5")
 
 
@@ -253,11 +253,11 @@ def http_error(code):
         (MemoryError(), MemoryError),
     ],
 )
-def test_a_download_that_fails_is_told_in_one_line_and_a_full_disk_is_none(monkeypatch, tmp_path, error, end):
+def test_a_failed_download_is_reported_in_one_line_but_a_full_disk_is_a_crash(monkeypatch, tmp_path, error, end):
     def fails(url, path, hook):
         raise error
 
-    # Where Keras calls it: what Keras makes of its errors counts.
+    # Patched where Keras calls it, because Keras replaces its errors.
     monkeypatch.setattr(sys.modules[keras.utils.get_file.__module__], "urlretrieve", fails)
 
     def download(image):
