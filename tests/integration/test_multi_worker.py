@@ -147,7 +147,7 @@ def test_a_worker_that_hangs_in_tensorflow_is_gone_within_the_grace_period(data_
         process = guarded(data_dir, tmp_path / "job", ports, 0, "--grace_period=2", prefix=prefix)
         assert process.stderr is not None
         for line in process.stderr:
-            if "all 2 workers are there" in line:
+            if "all 2 workers answer" in line:
                 break
         time.sleep(3)
         assert process.poll() is None

@@ -21,7 +21,7 @@ from tests.support.commands import ENVIRONMENT, REPOSITORY
 from tests.support.jobs import assert_equal, train
 
 # What the log of a worker that waits for its peers says, of one that has seen them, and of a guard that starts a worker again.
-WAITS, MEETS, REJOINS = "waits up to", "all 2 workers are there", "the worker rejoins the others"
+WAITS, MEETS, REJOINS = "waiting for 1 peer, up to", "all 2 workers answer", "the worker rejoins the others"
 
 HOSTS = ("worker-0.posters", "worker-1.posters")
 OTHER = HOSTS[1]

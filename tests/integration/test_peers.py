@@ -153,7 +153,7 @@ def test_workers_meet_whenever_they_start(start, seed):
     for worker in workers:
         until(lambda worker=worker: worker.met, seconds=max(delays) + 20)
         others = ", ".join(f"{i} ({a})" for i, a in enumerate(addresses) if i != workers.index(worker))
-        assert worker.lines()[0].endswith(f"waits up to 60 s for worker(s) {others}")
+        assert worker.lines()[0].endswith(f"waiting for 3 peers, up to 60 s: worker(s) {others}")
         assert worker.beats >= 1
     assert [worker.end() for worker in workers] == [0] * len(workers)
 

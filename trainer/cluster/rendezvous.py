@@ -47,7 +47,7 @@ def wait(cluster: Cluster, *, timeout: float, beat: Callable[[], None]) -> None:
     listener = _Listener(host_and_port(own)[1])
     start = logged = time.monotonic()
     pause = _FIRST_PAUSE
-    _log.info("worker %d (%s) waits up to %g s for worker(s) %s", cluster.index, own, timeout, _names(peers, peers))
+    _log.info("waiting for %s, up to %g s: worker(s) %s", _count(peers), timeout, _names(peers, peers))
     try:
         while True:
             beat()
@@ -69,13 +69,15 @@ def wait(cluster: Cluster, *, timeout: float, beat: Callable[[], None]) -> None:
             if now - logged >= _LOG_SECONDS:
                 logged = now
                 _log.info(
-                    "%.0f s: waiting for %s", now - start, trouble or f"worker(s) {_names(missing, peers)}: {_reasons(missing)}"
+                    "waiting for %s, since %.0f s: %s",
+                    *(_count(missing), now - start),
+                    trouble or f"worker(s) {_names(missing, peers)} ({_reasons(missing)})",
                 )
             time.sleep(min(pause, start + timeout - now))
             pause = min(pause * 1.2, _LONGEST_PAUSE)
     finally:
         listener.close()
-    _log.info("all %d workers are there after %.1f s", cluster.workers, time.monotonic() - start)
+    _log.info("all %d workers answer after %.1f s", cluster.workers, time.monotonic() - start)
 
 
 class _Listener:
@@ -160,6 +162,10 @@ def _ask(address: str) -> str | None:
         return "no answer"
     except (OSError, UnicodeError) as error:
         return (getattr(error, "strerror", None) or str(error)).lower()
+
+
+def _count(peers: Mapping[int, str]) -> str:
+    return "1 peer" if len(peers) == 1 else f"{len(peers)} peers"
 
 
 def _names(indices: Iterable[int], peers: Mapping[int, str]) -> str:
