@@ -14,7 +14,7 @@ from tests.support.jobs import train
 
 def test_flags(data_dir, tmp_path):
     assert "Unknown command line flag 'epoch'" in refusal("trainer.task", "--epoch=3")
-    assert "'3' is no flag" in refusal(*train(data_dir, tmp_path / "job"), "3")
+    assert "'3' is not a flag" in refusal(*train(data_dir, tmp_path / "job"), "3")
     assert "--early_stopping" in run("trainer.task", "--help").stdout
 
 
@@ -70,7 +70,7 @@ def test_a_job_without_its_weights(job_dir, data_dir, tmp_path):
     shutil.copytree(job_dir, tmp_path / "job")
     shutil.rmtree(tmp_path / "job" / "checkpoints" / "best")
     line = refusal("trainer.evaluate", f"--job_dir={tmp_path / 'job'}", f"--data_dir={data_dir}")
-    assert "checkpoints/best holds no checkpoint" in line
+    assert "checkpoints/best has no checkpoint" in line
 
 
 def test_no_finished_job(data_dir, tmp_path):

@@ -100,7 +100,7 @@ def test_a_checkpoint_that_did_not_arrive_replaces_none(stored, environment, par
     stored.inject(Plan(kinds=("swallowed",), match=rf"backup%2Fckpt-6[^&]*{part}", count=1))
     ended = run(*command, code=75, env=environment)
     assert stored.counts() == {"swallowed": 1}
-    assert "backup/ckpt-6 was written and is not there as a whole" in ended.stderr
+    assert "backup/ckpt-6 was written and did not arrive whole" in ended.stderr
     pointer = stored.get(f"{place}/backup/checkpoint").decode()
     assert "ckpt-3" in pointer
     assert "ckpt-6" not in pointer
