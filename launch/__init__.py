@@ -1,1 +1,1 @@
-"""What runs on the user's desk: turns the description of a job into processes, a Kubernetes Job or a Vertex AI custom job."""
+"""The launcher: runs trainer.task as processes of this machine, as a Kubernetes Job or as a Vertex AI custom job."""

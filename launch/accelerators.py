@@ -1,4 +1,4 @@
-"""The accelerators that a worker can ask for, under the names that GKE gives them."""
+"""The accelerators that a worker can use, under GKE's names."""
 
 import dataclasses
 import difflib
@@ -6,7 +6,7 @@ import re
 
 from trainer.errors import UserError
 
-# How many of them the largest machine has.
+# The number of GPUs in the largest machine of each type.
 _GPUS = {
     "nvidia-tesla-p4": 4,
     "nvidia-tesla-p100": 4,
@@ -21,7 +21,7 @@ _GPUS = {
     "nvidia-b200": 8,
 }
 
-# The topologies of one host by their chips. Google's releases of TensorFlow for TPUs end with v5.
+# The topologies that fit on one host, by number of chips. TensorFlow supports TPUs up to v5.
 _TPUS = {
     "tpu-v3-device": {4: "2x2"},
     "tpu-v4-podslice": {4: "2x2x1"},
@@ -32,12 +32,12 @@ _TPUS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Accelerator:
-    """What one worker computes on.
+    """The accelerator of one worker.
 
     Attributes:
-      type: GKE's name for it.
-      count: GPUs, or chips of a TPU.
-      topology: how the chips are arranged; None for GPUs.
+      type: GKE's name for the accelerator.
+      count: the number of GPUs or TPU chips.
+      topology: the arrangement of the TPU chips; None for GPUs.
     """
 
     type: str
@@ -46,36 +46,39 @@ class Accelerator:
 
     @property
     def is_tpu(self) -> bool:
-        """Whether it is a TPU; else it is GPUs."""
+        """Whether the accelerator is a TPU rather than GPUs."""
         return self.topology is not None
 
     @property
     def replicas(self) -> int:
-        """How many devices TensorFlow sees: a chip of a TPU v3 has two cores of their own, all others one."""
+        """The number of devices that TensorFlow sees: two for each TPU v3 chip, else one for each GPU or chip."""
         return 2 * self.count if self.type == "tpu-v3-device" else self.count
 
 
 def parse(text: str) -> Accelerator:
-    """The accelerator that TYPE or TYPE:COUNT names; without a count one, and for a TPU the smallest topology.
+    """Parses TYPE or TYPE:COUNT.
+
+    Args:
+      text: the accelerator; the default count is 1, for a TPU the chips of the smallest topology.
 
     Raises:
-      UserError: there is no such type, or no machine with so many.
+      UserError: the type does not exist, or no machine has that many.
     """
     type_, colon, digits = text.partition(":")
     if colon and not re.fullmatch("[1-9][0-9]{0,3}", digits):
-        raise UserError(f"--accelerator={text} is not TYPE or TYPE:COUNT, such as nvidia-l4:2")
+        raise UserError(f"--accelerator must be TYPE or TYPE:COUNT, such as nvidia-l4:2, got {text!r}")
     if type_ in _GPUS:
         count = int(digits or 1)
         if count > _GPUS[type_]:
-            raise UserError(f"--accelerator={text} asks for more than a machine has: at most {type_}:{_GPUS[type_]}, a worker")
+            raise UserError(f"--accelerator={text} is more than one machine has: use at most {type_}:{_GPUS[type_]}")
         return Accelerator(type=type_, count=count)
     if type_ in _TPUS:
         topologies = _TPUS[type_]
         count = int(digits or min(topologies))
         if count not in topologies:
             choices = " or ".join(f"{type_}:{chips}" for chips in topologies)
-            raise UserError(f"--accelerator={text} is no TPU of one host: use {choices}")
+            raise UserError(f"--accelerator={text} is not a TPU on one host: use {choices}")
         return Accelerator(type=type_, count=count, topology=topologies[count])
     near = difflib.get_close_matches(type_.lower().replace("_", "-"), [*_GPUS, *_TPUS], n=1, cutoff=0.5)
-    hint = f"is it {near[0]}? There" if near else "there"
-    raise UserError(f"--accelerator={text} is not known: {hint} is {', '.join([*_GPUS, *_TPUS])}")
+    hint = f"did you mean {near[0]}? Choose" if near else "choose"
+    raise UserError(f"--accelerator={text} is unknown: {hint} one of {', '.join([*_GPUS, *_TPUS])}")

@@ -1,4 +1,4 @@
-"""The description of a job to launch: what is the same wherever it runs."""
+"""The description of a job to launch, the same for all targets."""
 
 import dataclasses
 import re
@@ -13,7 +13,7 @@ from trainer import config
 from trainer.config import TrainConfig
 from trainer.errors import UserError
 
-# What launchers say to a worker; a user's value would tear the cluster apart or give its lock to another job.
+# Set by the launcher in each worker; a user's value would break the cluster or give the job's lock to another job.
 OWN_VARIABLES = (
     "TF_CONFIG",
     "JOB_COMPLETION_INDEX",
@@ -25,16 +25,19 @@ OWN_VARIABLES = (
     "POSTER_GUARD_PID",
 )
 
-# A variable of such a name may hold a secret.
+# A variable with such a name may hold a secret.
 SECRET = re.compile("TOKEN|SECRET|PASS|PWD|KEY|CREDENTIAL|AUTH|DSN|PRIVATE|URL", re.IGNORECASE)
 
-# What launchers write on a job to find it again.
+# The labels by which the launcher finds its jobs again.
 OWN_LABELS = ("app.kubernetes.io/name", "app.kubernetes.io/instance")
 
-# Far more than anyone has, and less than any API counts to.
-_MOST, _LONGEST = 100_000, 366 * 86400.0
+GUARD_MARGIN = 5.0
+"""Seconds beyond --grace_period that a guard has to kill its worker and exit, before the guard is killed itself."""
 
-_LONGEST_TEXT = 100_000  # Bytes; Linux takes 128 KiB.
+# Limits on --workers and --restarts, and on --time_limit in seconds: more than anyone needs, less than any API's own limit.
+_MAX_COUNT, _MAX_TIME_LIMIT = 100_000, 366 * 86400.0
+
+_MAX_TEXT_BYTES = 100_000  # Linux accepts 128 KiB for one argument or variable.
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -48,13 +51,13 @@ _NETWORK = re.compile(r"projects/[0-9]+/global/networks/[a-z]([-a-z0-9]{0,61}[a-
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where a target keeps jobs; each takes the fields that mean something to it.
+class Location:
+    """Where a target keeps its jobs; each target uses the fields that apply to it.
 
     Attributes:
-      namespace: of Kubernetes; None: that of the current context.
-      project: of Google Cloud; None: that of the credentials.
-      region: of Google Cloud.
+      namespace: the Kubernetes namespace; None: the current context's.
+      project: the Google Cloud project; None: the credentials' own.
+      region: the Google Cloud region.
     """
 
     namespace: str | None = None
@@ -64,32 +67,32 @@ class Place:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
-    """A job, checked as a whole.
+    """The description of a job to launch; it is validated when it is created.
 
-    A target takes the fields that mean something to it, so that one description serves all.
+    Each target uses the fields that apply to it and ignores the others, so that one description serves all targets.
 
     Attributes:
       arguments: the flags of trainer.task.
-      name: what the job is called; each launch of it adds a suffix of its own.
+      name: the job's name; each launch appends its own suffix.
       image: the container image.
-      workers: how many processes train together.
-      accelerator: what each worker computes on, as TYPE or TYPE:COUNT; None: CPUs.
-      cpu: cores of each worker, as Kubernetes writes them; None: the target's default.
-      memory: memory of each worker, as Kubernetes writes it; None: the target's default.
+      workers: the number of processes that train together.
+      accelerator: the accelerator of each worker, as TYPE or TYPE:COUNT; None: CPUs only.
+      cpu: the cores of each worker, in Kubernetes' notation; None: the target's default.
+      memory: the memory of each worker, in Kubernetes' notation; None: the target's default.
       env: environment variables of every worker.
       labels: labels of the job and its workers.
-      spot: whether to use machines that may be taken away.
-      restarts: how often each worker may crash and be started again; ends that are not its fault are not counted.
+      spot: whether to use Spot VMs, which can be preempted.
+      restarts: how often each worker may crash and be restarted; a lost peer or a preemption does not count.
       time_limit: seconds after which the job is stopped; None: the target's default.
-      service_account: whom the workers act as.
-      namespace: of Kubernetes; None: that of the current context.
-      project: of Google Cloud.
-      region: of Google Cloud.
-      tensorboard: the instance of Vertex AI to which the logs for TensorBoard go; None: to none.
-      network: the VPC with which Vertex AI peers the workers; None: none.
-      jobset: whether it becomes a JobSet on Kubernetes, which restarts all workers where one fails.
-      training: the job as trainer.task will read it.
-      device: the accelerator, taken apart.
+      service_account: the service account that the workers run as.
+      namespace: the Kubernetes namespace; None: the current context's.
+      project: the Google Cloud project; None: the credentials' own.
+      region: the Google Cloud region.
+      tensorboard: the Vertex AI TensorBoard instance that shows the job's logs; None: no instance.
+      network: the VPC that Vertex AI peers the workers with; None: no VPC.
+      jobset: whether to create a JobSet on Kubernetes, which restarts all workers when one fails.
+      training: the flags in `arguments`, parsed as trainer.task parses them.
+      device: the parsed `accelerator`.
     """
 
     arguments: tuple[str, ...]
@@ -115,16 +118,23 @@ class Job:
     device: Accelerator | None = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
-        """Raises UserError naming the field, its value and the remedy."""
+        """Validates the fields.
+
+        Raises:
+          UserError: a field is invalid; the message names the field, its value and the remedy.
+        """
         if not _NAME.fullmatch(self.name):
-            raise UserError(f"--name={self.name} must be up to 40 lower-case letters, digits and '-', and begin with a letter")
-        if not 1 <= self.workers <= _MOST:
-            raise UserError(f"--workers={self.workers} must be at least 1 and at most {_MOST}")
-        if not 0 <= self.restarts <= _MOST:
-            raise UserError(f"--restarts={self.restarts} must be at least 0 and at most {_MOST}")
-        if self.time_limit is not None and not 0 < self.time_limit <= _LONGEST:
             raise UserError(
-                f"--time_limit={self.time_limit:g} must be a number of seconds above 0, and at most a year's; leave it out for none"
+                "--name must be up to 40 lower-case letters, digits and '-', begin with a letter and not end with '-', "
+                f"got {self.name!r}"
+            )
+        if not 1 <= self.workers <= _MAX_COUNT:
+            raise UserError(f"--workers must be at least 1 and at most {_MAX_COUNT}, got {self.workers}")
+        if not 0 <= self.restarts <= _MAX_COUNT:
+            raise UserError(f"--restarts must be at least 0 and at most {_MAX_COUNT}, got {self.restarts}")
+        if self.time_limit is not None and not 0 < self.time_limit <= _MAX_TIME_LIMIT:
+            raise UserError(
+                f"--time_limit must be above 0 and at most {_MAX_TIME_LIMIT:.0f} seconds (a year), got {self.time_limit:g}"
             )
         self._check_texts()
         self._check_resources()
@@ -134,14 +144,18 @@ class Job:
         self._check_strategy()
 
     def check_image(self) -> None:
-        """Raises UserError if the job has no image, which workers on other machines need."""
+        """Checks that the job has a container image, which workers on other machines need.
+
+        Raises:
+          UserError: it has none.
+        """
         if self.image is None:
             raise UserError(
                 "--image is missing: name the container image, such as REGION-docker.pkg.dev/PROJECT/REPOSITORY/poster-trainer"
             )
 
     def new_name(self) -> str:
-        """What a launch of the job is called, the same for all its workers and their restarts."""
+        """Returns a name for one launch of the job; all its workers and their restarts use the same."""
         return f"{self.name}-{secrets.token_hex(4)}"
 
     def _check_texts(self) -> None:
@@ -150,64 +164,75 @@ class Job:
         }
         for name, text in texts.items():
             if "\0" in text or not _is_unicode(text):
-                raise UserError(f"{name} has a character that is none: write it as UTF-8, without zero bytes")
-            if len(text.encode()) > _LONGEST_TEXT:
-                raise UserError(f"{name[:60]} is longer than the {_LONGEST_TEXT} bytes that a process takes: put it into a file")
+                raise UserError(f"{name} is not valid text: write it as UTF-8, without zero bytes")
+            if len(text.encode()) > _MAX_TEXT_BYTES:
+                raise UserError(
+                    f"{name[:60]} has more than the {_MAX_TEXT_BYTES} bytes that one argument or variable may have: "
+                    "put it into a file"
+                )
 
     def _check_resources(self) -> None:
         if self.cpu is not None and not (_CPU.fullmatch(self.cpu) and float(self.cpu.removesuffix("m"))):
-            raise UserError(f"--cpu={self.cpu} must be a number of cores above 0, such as 4 or 500m")
+            raise UserError(f"--cpu must be a number of cores above 0, such as 4 or 500m, got {self.cpu!r}")
         if self.memory is not None and not (_MEMORY.fullmatch(self.memory) and float(self.memory.rstrip("MGTi"))):
-            raise UserError(f"--memory={self.memory} must be an amount above 0 with its unit, such as 16Gi")
+            raise UserError(f"--memory must be an amount above 0 with its unit, such as 16Gi, got {self.memory!r}")
 
     def _check_names(self) -> None:
         for name in ("image", "service_account", "project", "region"):
             value = getattr(self, name)
             if value is not None and not re.fullmatch(r"[!-~]+", value):
-                raise UserError(f"--{name}={value} is blank or has blanks in it: correct it, or leave it out")
+                raise UserError(
+                    f"--{name}={value} is empty or contains spaces or non-ASCII characters: correct it, or leave it out"
+                )
         if self.namespace is not None and not _NAMESPACE.fullmatch(self.namespace):
-            raise UserError(f"--namespace={self.namespace} must be up to 63 lower-case letters, digits and '-'")
+            raise UserError(f"--namespace must be up to 63 lower-case letters, digits and '-', got {self.namespace!r}")
         if self.tensorboard is not None and not _TENSORBOARD.fullmatch(self.tensorboard):
-            raise UserError(f"--tensorboard={self.tensorboard} must be projects/PROJECT/locations/REGION/tensorboards/NUMBER")
+            raise UserError(
+                f"--tensorboard must be projects/PROJECT/locations/REGION/tensorboards/NUMBER, got {self.tensorboard!r}"
+            )
         if self.network is not None and not _NETWORK.fullmatch(self.network):
             raise UserError(
-                f"--network={self.network} must be projects/NUMBER/global/networks/NAME, with the project's number, not its id: "
-                "gcloud projects describe PROJECT says it"
+                "--network must be projects/NUMBER/global/networks/NAME, with the project number that "
+                f"`gcloud projects describe PROJECT` shows, got {self.network!r}"
             )
         for key in self.env:
             if not _VARIABLE.fullmatch(key):
-                raise UserError(f"--env={key}=… names no variable: use letters, digits and '_'")
+                raise UserError(f"--env={key}=… is not a valid variable name: use letters, digits and '_', and no digit first")
             if key in OWN_VARIABLES:
-                raise UserError(f"--env={key}=… is not yours to set: the launcher does; leave it out")
+                raise UserError(f"--env={key}=… is set by the launcher: leave it out")
         for key, value in self.labels.items():
             if not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(value):
                 raise UserError(
-                    f"--label={key}={value} is no label: key and value are up to 63 letters, digits, '-', '_' and '.' that begin "
-                    "and end with a letter or digit; the key may have a domain and '/' before it"
+                    f"--label={key}={value} is not a valid label: use up to 63 letters, digits, '-', '_' and '.' for key and "
+                    "value, with a letter or digit at both ends; the key may have a prefix such as example.com/"
                 )
             if key in OWN_LABELS:
-                raise UserError(f"--label={key}=… is not yours to set: the launcher does; leave it out")
+                raise UserError(f"--label={key}=… is set by the launcher: leave it out")
 
     def _check_strategy(self) -> None:
         strategy = self.training.strategy
         if self.workers > 1 and strategy not in ("auto", "multi_worker"):
             raise UserError(
-                f"--strategy={strategy} is for one worker, not --workers={self.workers}: use --strategy=auto, or one worker"
+                f"--strategy={strategy} supports one worker, not --workers={self.workers}: use --strategy=auto, or --workers=1"
             )
         if self.workers > 1 and self.training.run_eagerly:
             raise UserError(
-                "--run_eagerly is for one worker: TensorFlow's workers exchange nothing eagerly; leave it out, or use one"
+                f"--run_eagerly supports one worker, not --workers={self.workers}, because TensorFlow's workers cannot exchange "
+                "gradients eagerly: leave it out, or use --workers=1"
             )
         if self.workers == 1 and strategy == "multi_worker":
-            raise UserError("--strategy=multi_worker needs --workers=2 or more: use --strategy=auto")
+            raise UserError("--strategy=multi_worker needs at least two workers: use --workers=2 or more, or --strategy=auto")
         if self.device and self.device.is_tpu and self.workers > 1:
-            raise UserError(f"--accelerator={self.accelerator} with --workers={self.workers}: a TPU of one host has one worker")
+            raise UserError(
+                f"--accelerator={self.accelerator} supports one worker, not --workers={self.workers}, because all its chips are on "
+                "one host: use --workers=1"
+            )
         if self.device and self.device.is_tpu != (strategy == "tpu") and strategy != "auto":
             raise UserError(f"--strategy={strategy} does not use --accelerator={self.accelerator}: use --strategy=auto")
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether a text can be written; bytes of a command line that are no UTF-8 cannot."""
+    """Returns whether a text can be encoded; bytes of a command line that are not UTF-8 cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -216,10 +241,16 @@ def _is_unicode(text: str) -> bool:
 
 
 def expand(arguments: Sequence[str]) -> tuple[str, ...]:
-    """Flags of trainer.task with the content of what --flagfile names in its place, for the workers have no such file.
+    """Replaces each --flagfile by the flags in that file, because the workers do not have the file.
+
+    Args:
+      arguments: flags of trainer.task.
+
+    Returns:
+      The flags, without --flagfile.
 
     Raises:
-      UserError: it cannot be read.
+      UserError: a file cannot be read.
     """
     try:
         return tuple(flags.FlagValues().read_flags_from_files(list(arguments)))
@@ -228,10 +259,13 @@ def expand(arguments: Sequence[str]) -> tuple[str, ...]:
 
 
 def parse_training(arguments: Sequence[str]) -> TrainConfig:
-    """The flags of trainer.task as it will read them.
+    """Parses flags as trainer.task will parse them.
+
+    Args:
+      arguments: flags of trainer.task.
 
     Raises:
-      UserError: one of them is no flag of trainer.task, has a wrong value or is missing.
+      UserError: a flag is unknown, has a wrong value or is missing.
     """
     values = flags.FlagValues()
     config.define_flags(values)
@@ -240,7 +274,7 @@ def parse_training(arguments: Sequence[str]) -> TrainConfig:
     except flags.Error as error:
         raise UserError(f"after --: {error} (python -m trainer.task --help lists the flags)") from None
     if rest:
-        raise UserError(f"after --: {rest[0]!r} is no flag of trainer.task: options are written --name=value")
+        raise UserError(f"after --: {rest[0]!r} is not a flag of trainer.task: write flags as --name=value")
     try:
         return config.from_flags(values)
     except UserError as error:
@@ -248,7 +282,12 @@ def parse_training(arguments: Sequence[str]) -> TrainConfig:
 
 
 def is_given(flag: str, arguments: Sequence[str]) -> bool:
-    """Whether valid flags of trainer.task set this one."""
+    """Returns whether the arguments set a flag.
+
+    Args:
+      flag: the name of a flag of trainer.task.
+      arguments: valid flags of trainer.task.
+    """
     values = flags.FlagValues()
     config.define_flags(values)
     values(["trainer.task", *arguments])
@@ -256,7 +295,11 @@ def is_given(flag: str, arguments: Sequence[str]) -> bool:
 
 
 def parse_settings(flag: str, settings: Iterable[str]) -> dict[str, str]:
-    """What `K=V` settings of a flag say; the last of several for one key counts.
+    """Parses the `K=V` settings of a flag; the last setting of a key wins.
+
+    Args:
+      flag: the flag's name, for the error.
+      settings: the values of the flag, each `K=V`.
 
     Raises:
       UserError: a setting has no `=`.

@@ -45,7 +45,7 @@ def check_places(job: Job, *, is_remote: bool) -> None:
     if not is_remote:
         _check_places(job, job.training.data_dir, job.training.job_dir)
         return
-    data_dir, job_dir = (buckets.address(name, getattr(job.training, name)) for name in ("data_dir", "job_dir"))
+    data_dir, job_dir = (buckets.to_uri(name, getattr(job.training, name)) for name in ("data_dir", "job_dir"))
     tell(f"checking {data_dir} and {job_dir}")
     try:
         _check_places(job, data_dir, job_dir)

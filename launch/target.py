@@ -1,46 +1,91 @@
-"""What a place that runs jobs offers, and the three there are: this machine, Kubernetes and Vertex AI."""
+"""The targets that run jobs: this machine, Kubernetes and Vertex AI; `Target` is what each of them implements."""
 
 from typing import Protocol
 
-from launch.job import Job, Place
+from launch.job import Job, Location
 
 NAMES = ("local", "kubernetes", "vertex")
 
 
 class Target(Protocol):
-    """The commands of `python -m launch` for one target; a module `launch.NAME.commands` implements it."""
+    """The commands of `python -m launch` for one target; the module `launch.NAME.commands` implements them."""
 
     def print_spec(self, job: Job) -> None:
-        """Prints what the job becomes on stdout, and notes on stderr; starts nothing and asks no service."""
+        """Prints the job's spec on stdout and warnings on stderr; starts nothing and contacts no service.
 
-    def run(self, job: Job, *, wait: bool, look: bool) -> None:
+        Args:
+          job: the job.
+
+        Raises:
+          UserError: the target cannot run the job.
+        """
+
+    def run(self, job: Job, *, wait: bool, run_preflight: bool) -> None:
         """Starts a job.
 
         Args:
           job: the job.
-          wait: whether to follow it to its end.
-          look: whether to check the data set and the job directory first.
+          wait: whether to follow the job to its end.
+          run_preflight: whether to check the data set and the job directory first.
 
         Raises:
-          Ended: the job could not be started, or did not end well.
-          Stopped: the user stopped it, or stopped following it.
+          Ended: the job could not be started, or it failed.
+          Stopped: the job was stopped or cancelled, or the user stopped following it.
         """
 
-    def status(self, name: str, place: Place) -> None:
-        """Prints the state of a job and of its workers; raises Ended where it cannot be found out."""
+    def status(self, name: str, location: Location) -> None:
+        """Prints the state of a job and of its workers.
 
-    def logs(self, name: str, place: Place) -> None:
-        """Prints what all workers have written and will write, until the job is over; raises Ended where it cannot be read."""
+        Args:
+          name: the job's name.
+          location: where the target keeps the job.
 
-    def cancel(self, name: str, place: Place) -> None:
-        """Asks a job to save its state and end; raises Ended where there is no such job, or it does not run."""
+        Raises:
+          Ended: the job does not exist, or the service does not answer or refuses.
+        """
 
-    def list_jobs(self, place: Place) -> None:
-        """Prints the known jobs, the newest first; raises Ended where the service does not tell."""
+    def logs(self, name: str, location: Location) -> None:
+        """Prints the log of all workers from its beginning until the job ends.
+
+        Args:
+          name: the job's name.
+          location: where the target keeps the job.
+
+        Raises:
+          Ended: the job does not exist, or its log cannot be read.
+        """
+
+    def cancel(self, name: str, location: Location) -> None:
+        """Asks a job to end.
+
+        Args:
+          name: the job's name.
+          location: where the target keeps the job.
+
+        Raises:
+          Ended: the job does not exist or has ended, or the service does not answer or refuses.
+        """
+
+    def list_jobs(self, location: Location) -> None:
+        """Prints the jobs that launch created.
+
+        Args:
+          location: where the target keeps the jobs.
+
+        Raises:
+          Ended: the service does not answer or refuses.
+        """
 
 
 def get(name: str) -> Target:
-    """Returns the target of a name of `NAMES`; its libraries are imported here and not before, as each target has its own."""
+    """Returns a target; imports its module only now, because each target needs other libraries.
+
+    Args:
+      name: one of `NAMES`.
+
+    Raises:
+      ValueError: the name is unknown.
+    """
     if name == "local":
         from launch.local import commands as local
 
@@ -53,4 +98,4 @@ def get(name: str) -> Target:
         from launch.vertex import commands as vertex
 
         return vertex
-    raise ValueError(f"{name!r} is not one of {', '.join(NAMES)}")
+    raise ValueError(f"name must be one of {', '.join(NAMES)}, got {name!r}")

@@ -1,4 +1,4 @@
-"""What launch asks of a cluster's API, through the official client, with errors that a user can act on."""
+"""The requests of launch to a Kubernetes cluster, through the official client, with errors that tell the user what to do."""
 
 import contextlib
 import dataclasses
@@ -12,33 +12,37 @@ from typing import Any
 from launch.kubernetes.spec import APP, CONTAINER, INSTANCE_LABEL, NAME_LABEL
 from trainer.errors import LostService, UserError
 
-_TIMES = (10.0, 60.0)  # Seconds to connect in, and to wait for an answer.
-_LOG_SILENCE = 300.0  # Seconds; a follower that hears nothing for so long asks again.
+_TIMEOUTS = (10.0, 60.0)  # Seconds to connect, and to wait for an answer.
+_LOG_SILENCE = 300.0  # Seconds without output after which a log is requested again.
 
-# What a job may be: the same methods serve both.
+# The group, version and plural of each kind of workload that launch creates.
 _KINDS = {"Job": ("batch", "v1", "jobs"), "JobSet": ("jobset.x-k8s.io", "v1alpha2", "jobsets")}
 
 
 class NotFound(UserError):
-    """The cluster has no such object."""
+    """The object does not exist in the cluster."""
 
 
 class Forbidden(UserError):
-    """The cluster does not let the user do it."""
+    """The user lacks the permission."""
 
 
 class NotReady(Exception):
-    """A container has no log yet."""
+    """The container has no log yet."""
 
 
 class Api:
-    """The API of the cluster that the current context names."""
+    """The API of the cluster of kubectl's current context.
+
+    Attributes:
+      namespace: the namespace of the jobs.
+    """
 
     def __init__(self, namespace: str | None) -> None:
-        """Connects to nothing yet.
+        """Reads kubectl's configuration; does not connect yet.
 
         Args:
-          namespace: where the jobs are; None: the current context's.
+          namespace: the namespace of the jobs; None: the current context's.
 
         Raises:
           UserError: the client is not installed, or no cluster is configured.
@@ -55,7 +59,7 @@ class Api:
         configuration = library.client.Configuration()
         current = _configure(library, configuration)
         configuration.retries = 1
-        logging.getLogger("urllib3").setLevel(logging.ERROR)  # It tells of every retry. A configuration changes that.
+        logging.getLogger("urllib3").setLevel(logging.ERROR)  # It logs every retry. Creating a Configuration resets the level.
         client = library.client.ApiClient(configuration)
         self.namespace = namespace or current or "default"
         self._host = urllib.parse.urlsplit(configuration.host).netloc
@@ -63,106 +67,120 @@ class Api:
         self._custom: Any = library.client.CustomObjectsApi(client)
 
     def submit(self, workload: dict[str, Any], service: dict[str, Any]) -> None:
-        """Creates a job with its Service, which goes when the job does.
+        """Creates a job and its Service, which Kubernetes deletes with the job.
+
+        Args:
+          workload: the Job or JobSet.
+          service: the Service.
 
         Raises:
-          UserError: the cluster refuses one of them; then neither is left.
+          UserError: the cluster refuses one of them; neither exists afterwards.
           LostService: the cluster does not answer.
         """
         kind, name = workload["kind"], workload["metadata"]["name"]
         with self._asking(f"create {kind} {name}"):
             group, version, plural = _KINDS[kind]
             made = self._custom.create_namespaced_custom_object(
-                group, version, self.namespace, plural, workload, _request_timeout=_TIMES
+                group, version, self.namespace, plural, workload, _request_timeout=_TIMEOUTS
             )
         owner = {"apiVersion": workload["apiVersion"], "kind": kind, "name": name, "uid": made["metadata"]["uid"]}
         owned = service | {"metadata": {**service["metadata"], "ownerReferences": [owner]}}
         try:
             with self._asking(f"create Service {name}"):
-                self._core.create_namespaced_service(self.namespace, owned, _request_timeout=_TIMES)
+                self._core.create_namespaced_service(self.namespace, owned, _request_timeout=_TIMEOUTS)
         except BaseException:
             with contextlib.suppress(UserError, LostService):
                 self.delete(workload)
             raise
 
     def get(self, name: str) -> dict[str, Any]:
-        """A job of launch's.
+        """Returns the Job or JobSet of a job that launch created.
+
+        Args:
+          name: the job's name.
 
         Raises:
-          NotFound: there is none of the name.
-          UserError: it may not be read.
+          NotFound: no such job exists.
+          UserError: the cluster refuses.
           LostService: the cluster does not answer.
         """
         for kind, (group, version, plural) in _KINDS.items():
             with self._asking_for_one_of_two(kind), self._asking(f"get {kind} {name}"):
                 found = self._custom.get_namespaced_custom_object(
-                    group, version, self.namespace, plural, name, _request_timeout=_TIMES
+                    group, version, self.namespace, plural, name, _request_timeout=_TIMEOUTS
                 )
                 if found["metadata"].get("labels", {}).get(NAME_LABEL) == APP:
                     return {"kind": kind, **found}
         raise NotFound(
-            f"there is no job {name} in the namespace {self.namespace}: python -m launch list --target=kubernetes shows them"
+            f"job {name} does not exist in the namespace {self.namespace}: choose one of python -m launch list --target=kubernetes "
+            f"--namespace={self.namespace}"
         )
 
     def jobs(self) -> list[dict[str, Any]]:
-        """All jobs of launch's in the namespace, by name.
+        """Returns the Jobs and JobSets in the namespace that launch created, sorted by name.
 
         Raises:
-          UserError: they may not be read.
+          UserError: the cluster refuses.
           LostService: the cluster does not answer.
         """
         jobs: list[dict[str, Any]] = []
         for kind, (group, version, plural) in _KINDS.items():
             with self._asking_for_one_of_two(kind), self._asking(f"list {kind}s"):
                 found = self._custom.list_namespaced_custom_object(
-                    group, version, self.namespace, plural, label_selector=f"{NAME_LABEL}={APP}", _request_timeout=_TIMES
+                    group, version, self.namespace, plural, label_selector=f"{NAME_LABEL}={APP}", _request_timeout=_TIMEOUTS
                 )
-                # A JobSet's child has labels of its own, and no name of launch's.
+                # The child Job of a JobSet lacks this label, so that it is not listed.
                 jobs += [{"kind": kind, **each} for each in found["items"]]
         return sorted(jobs, key=lambda job: job["metadata"]["name"])
 
     def delete(self, workload: dict[str, Any]) -> None:
-        """Deletes a job, once its pods have ended in good order.
+        """Deletes a job after its pods have ended; each pod gets SIGTERM and its grace period.
+
+        Args:
+          workload: the Job or JobSet.
 
         Raises:
-          UserError: it is gone, or may not be deleted.
+          UserError: the job no longer exists, or the cluster refuses.
           LostService: the cluster does not answer.
         """
         kind, name = workload["kind"], workload["metadata"]["name"]
         group, version, plural = _KINDS[kind]
         with self._asking(f"delete {kind} {name}"):
             self._custom.delete_namespaced_custom_object(
-                group, version, self.namespace, plural, name, propagation_policy="Foreground", _request_timeout=_TIMES
+                group, version, self.namespace, plural, name, propagation_policy="Foreground", _request_timeout=_TIMEOUTS
             )
 
     def pods(self, name: str) -> list["Pod"]:
-        """The pods of a job, the oldest first.
+        """Returns the pods of a job, the oldest first.
+
+        Args:
+          name: the job's name.
 
         Raises:
-          UserError: they may not be read.
+          UserError: the cluster refuses.
           LostService: the cluster does not answer.
         """
         with self._asking("list pods"):
-            # As JSON, because the client's own types refuse what a newer cluster says.
+            # Parsed from JSON, because the client's own types reject values that a newer cluster returns.
             response = self._core.list_namespaced_pod(
-                self.namespace, label_selector=f"{INSTANCE_LABEL}={name}", _preload_content=False, _request_timeout=_TIMES
+                self.namespace, label_selector=f"{INSTANCE_LABEL}={name}", _preload_content=False, _request_timeout=_TIMEOUTS
             )
             found = json.loads(response.data)["items"]
         return sorted(map(_pod, found), key=lambda pod: (pod.created, pod.index))
 
     @contextlib.contextmanager
     def log(self, pod: str, *, follow: bool) -> Iterator[Iterator[bytes]]:
-        """The log of a pod's worker in pieces, each line with its time before it.
+        """Opens the log of a pod's worker: an iterator over its bytes, cut anywhere; each line begins with a time stamp.
 
         Args:
-          pod: its name.
-          follow: whether to wait for what is still to come.
+          pod: the pod's name.
+          follow: whether to wait for new lines until the worker ends.
 
         Raises:
-          NotFound: the pod is gone.
-          NotReady: it has not begun.
-          UserError: its log may not be read.
-          LostService: the cluster does not answer, or no longer.
+          NotFound: the pod no longer exists.
+          NotReady: the worker has not started.
+          UserError: the cluster refuses.
+          LostService: the cluster does not answer, or the connection broke.
         """
         with self._asking(f"read the log of pod {pod}"):
             try:
@@ -173,7 +191,7 @@ class Api:
                     follow=follow,
                     timestamps=True,
                     _preload_content=False,
-                    _request_timeout=(_TIMES[0], _LOG_SILENCE),
+                    _request_timeout=(_TIMEOUTS[0], _LOG_SILENCE),
                 )
             except self._refused as error:
                 if error.status == 400:
@@ -186,37 +204,43 @@ class Api:
 
     @contextlib.contextmanager
     def _asking_for_one_of_two(self, kind: str) -> Iterator[None]:
-        # A cluster without JobSets knows no such place, and does not even say that to those who have no right to it.
+        # A cluster without JobSets answers a request for them with 404, or with 403 to a user without permission for them.
         with contextlib.suppress(NotFound, *([Forbidden] if kind == "JobSet" else [])):
             yield
 
     @contextlib.contextmanager
     def _asking(self, what: str) -> Iterator[None]:
-        """Turns the client's errors into those of a user."""
+        """Turns the client's errors into errors for the user.
+
+        Args:
+          what: the request, as the error names it after "cannot".
+        """
         try:
             yield
         except self._errors as error:
             status = getattr(error, "status", None)
             if not isinstance(status, int) or status == 0:
                 raise LostService(
-                    f"the cluster at {self._host} does not answer ({_reason(error)}): is it the right context?"
+                    f"the cluster at {self._host} does not answer ({_reason(error)}): try again, or check kubectl's current context"
                 ) from None
             said = _message(error)
             if status == 404:
                 raise NotFound(
-                    f"cannot {what}: {said}: check the namespace {self.namespace}, and for a JobSet its controller"
+                    f"cannot {what} ({said}): check the namespace {self.namespace}, and for a JobSet that its controller runs"
                 ) from None
             if status == 401:
-                raise UserError(f"cannot {what}: the cluster at {self._host} does not know you ({said}): log in again") from None
+                raise UserError(
+                    f"cannot {what}: the cluster at {self._host} rejects your credentials ({said}): log in again"
+                ) from None
             if status == 403:
                 raise Forbidden(
-                    f"cannot {what}: not allowed in the namespace {self.namespace} ({said}): ask for a role that allows it"
+                    f"cannot {what}: you lack the permission in the namespace {self.namespace} ({said}): ask for a role that has it"
                 ) from None
             if status == 409:
-                raise UserError(f"cannot {what}: the name is taken ({said}): cancel that job, or give another --name") from None
+                raise UserError(f"cannot {what}: the name is in use ({said}): cancel that job, or choose another --name") from None
             if status == 429 or status >= 500:
-                raise LostService(f"cannot {what}: the cluster answers {status} ({said}): try again") from None
-            raise UserError(f"cannot {what}: the cluster refuses it ({status}: {said}): correct it") from None
+                raise LostService(f"cannot {what}: the cluster answered {status} ({said}): try again") from None
+            raise UserError(f"cannot {what}: the cluster rejected it ({status}: {said}): correct what it names") from None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -224,13 +248,13 @@ class Pod:
     """A pod of a worker.
 
     Attributes:
-      name: its own.
-      uid: no other pod's, ever.
-      index: the worker's.
-      created: when, as text that sorts.
+      name: the pod's name.
+      uid: the pod's identifier, which is never reused.
+      index: the worker's index.
+      created: when the pod was created, in ISO 8601.
       phase: Pending, Running, Succeeded, Failed or Unknown.
-      exit_code: the worker's; None while it has none.
-      waits_for: why it has not begun; "" where that is not known.
+      exit_code: the worker's exit code; None until it has ended.
+      waits_for: why the worker has not started, or "".
     """
 
     name: str
@@ -243,7 +267,7 @@ class Pod:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it will never run again."""
+        """Whether the pod has ended for good."""
         return self.phase in ("Succeeded", "Failed")
 
 
@@ -265,7 +289,7 @@ def _pod(found: dict[str, Any]) -> Pod:
 
 
 def _configure(library: Any, configuration: Any) -> str | None:
-    """Fills a configuration in from kubectl's, or inside a cluster from the pod's; returns the namespace that it names."""
+    """Fills in a configuration from kubectl's, or inside a cluster from the pod's; returns the namespace that it names."""
     config = library.config
     try:
         config.load_kube_config(client_configuration=configuration)
@@ -275,20 +299,21 @@ def _configure(library: Any, configuration: Any) -> str | None:
             config.load_incluster_config(client_configuration=configuration)
             return None
         raise UserError(
-            f"no Kubernetes cluster is configured ({error}): gcloud container clusters get-credentials CLUSTER, or set KUBECONFIG"
+            f"no Kubernetes cluster is configured ({error}): run gcloud container clusters get-credentials CLUSTER, or set "
+            "KUBECONFIG"
         ) from None
-    except Exception as error:  # A file that is no configuration ends in whatever its reader stumbles over.
-        raise UserError(f"kubectl's configuration cannot be read ({error!r}): kubectl config view says what is wrong") from None
+    except Exception as error:  # The client raises many types for a malformed file.
+        raise UserError(f"kubectl's configuration cannot be read ({error!r}): correct what kubectl config view reports") from None
 
 
 def _reason(error: Exception) -> str:
-    """The innermost reason of a failed connection, without the addresses of Python objects."""
+    """Returns the innermost reason of a failed connection, without the memory addresses of Python objects."""
     text = str(getattr(error, "reason", None) or error)
     return re.sub(r"<[^>]*>:? ?|\w+\([^()]*\): ?", "", text).strip() or type(error).__name__
 
 
 def _message(error: Any) -> str:
-    """What the API says of an error, in its own words."""
+    """Returns the API's own message for an error."""
     body = error.body or ""
     with contextlib.suppress(ValueError, AttributeError):
         return json.loads(body).get("message") or error.reason

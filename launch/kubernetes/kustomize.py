@@ -1,4 +1,4 @@
-"""Builds the objects of k8s/ as `kubectl kustomize` would: a base, and components made of JSON 6902 patches."""
+"""Builds the objects of k8s/ as `kubectl kustomize` does: a base, and components that consist of JSON patches (RFC 6902)."""
 
 import copy
 import importlib.resources
@@ -11,16 +11,16 @@ import yaml
 
 
 def folder() -> Traversable:
-    """Where the files are: in an installed package, or beside it in a checkout."""
+    """Returns the folder k8s/: inside an installed package, or beside launch/ in a checkout."""
     installed = importlib.resources.files("launch") / "k8s"
     return installed if installed.is_dir() else Path(__file__).parents[2] / "k8s"
 
 
 def build(components: Iterable[str]) -> list[dict[str, Any]]:
-    """The base's objects, with the patches of some components.
+    """Returns the objects of the base, patched by components.
 
     Args:
-      components: folders of k8s/components, in the order in which they are applied.
+      components: the names of folders in k8s/components, in the order in which they are applied.
     """
     base = folder() / "base"
     objects = [_read(base / name) for name in _read(base / "kustomization.yaml")["resources"]]
@@ -34,10 +34,18 @@ def build(components: Iterable[str]) -> list[dict[str, Any]]:
 
 
 def patch(document: Any, operations: Iterable[dict[str, Any]]) -> Any:
-    """Applies JSON 6902 operations (add, remove, replace, move) to a copy of a document.
+    """Applies JSON patch operations (RFC 6902) to a copy of a document.
+
+    Args:
+      document: the document, made of dicts, lists and scalars.
+      operations: the operations, each one of add, remove, replace and move.
+
+    Returns:
+      The patched copy.
 
     Raises:
-      KeyError, IndexError, ValueError: an operation names a place that is not there, or is none of the four.
+      KeyError, IndexError: an operation names a path that does not exist.
+      ValueError: an operation is not supported.
     """
     root = {"": copy.deepcopy(document)}
     for operation in operations:
@@ -53,20 +61,20 @@ def patch(document: Any, operations: Iterable[dict[str, Any]]) -> Any:
             case "move":
                 _add(root, path, _remove(root, _steps(operation["from"])))
             case other:
-                raise ValueError(f"{other!r} is no operation that is known here")
+                raise ValueError(f"{other!r} is not a supported operation: use add, remove, replace or move")
     return root[""]
 
 
 def _steps(pointer: str) -> list[str]:
-    # A pointer begins with a slash: its first step is "", the document.
+    # A pointer begins with a slash, so that its first step is "", which stands for the document.
     return [step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")]
 
 
 def _parent(root: Any, path: list[str]) -> Any:
-    place = root
+    parent = root
     for step in path[:-1]:
-        place = place[int(step)] if isinstance(place, list) else place[step]
-    return place
+        parent = parent[int(step)] if isinstance(parent, list) else parent[step]
+    return parent
 
 
 def _add(root: Any, path: list[str], value: Any) -> None:

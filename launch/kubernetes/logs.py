@@ -1,38 +1,39 @@
-"""Follows the logs of a job's workers, from one pod of a worker to the next."""
+"""Follows the logs of a job's workers; a restarted worker has several pods, one after the other."""
 
 import collections
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 
-from launch.console import Patience, tell, write
+from launch.console import tell, write
+from launch.following import Poller
 from launch.kubernetes.api import Api, NotFound, NotReady, Pod
 from launch.log_lines import Lines
 from trainer.errors import LostService
 
-# Seconds between two looks at a job.
 POLL = 2.0
+"""Seconds between two requests for the state of a job."""
 
 
 def follow(api: Api, name: str, *, several: bool, is_over: Callable[[], bool]) -> None:
-    """Prints what all workers write until the job is over, the pods of one worker one after the other.
+    """Prints the logs of all workers until the job is over.
 
     Args:
       api: the cluster.
-      name: the job's.
-      several: whether lines have the number of their worker before them.
-      is_over: whether no pod will follow those there are; it may raise what ends a user's command.
+      name: the job's name.
+      several: whether to begin each line with the index of its worker.
+      is_over: returns whether the job is over, so that no new pod will appear; it may raise `Ended`.
 
     Raises:
-      Ended: the job cannot be followed.
+      Ended: the logs cannot be read.
     """
     workers: dict[int, _Worker] = {}
     seen: set[str] = set()
     told: dict[str, str] = {}
-    patient = Patience()
+    poller = Poller()
     while True:
-        over = patient.ask(is_over)
-        for pod in patient.ask(lambda: api.pods(name)) or ():
+        over = poller.poll(is_over)
+        for pod in poller.poll(lambda: api.pods(name)) or ():
             if pod.uid not in seen:
                 seen.add(pod.uid)
                 if pod.index not in workers:
@@ -48,7 +49,7 @@ def follow(api: Api, name: str, *, several: bool, is_over: Callable[[], bool]) -
 
 
 def _tell(pod: Pod, told: dict[str, str]) -> None:
-    """Says once why a worker does not begin, and how it ended."""
+    """Tells the user once why a pod has not started, and how it ended."""
     news = pod.waits_for if pod.exit_code is None else f"exited {pod.exit_code}"
     if news and told.get(pod.uid) != news:
         told[pod.uid] = news
@@ -56,7 +57,7 @@ def _tell(pod: Pod, told: dict[str, str]) -> None:
 
 
 class _Worker:
-    """The logs of one worker's pods, in a thread that ends with the process."""
+    """Prints the logs of one worker's pods, in a daemon thread."""
 
     def __init__(self, api: Api, name: str, lines: Lines) -> None:
         self.failure: Exception | None = None
@@ -80,31 +81,31 @@ class _Worker:
             self._wake.acquire()
             try:
                 self._print(self._pods.popleft())
-            except Exception as error:  # Of any kind: nobody else hears of it.
+            except Exception as error:  # `follow` raises it in the main thread.
                 self.failure = error
                 return
             self._left -= 1
 
     def _print(self, pod: Pod) -> None:
         progress = _Progress()
-        patient = Patience()
+        poller = Poller()
         while True:
-            # Once it had ended before its log was read to the end, there is no more of it.
-            had_ended = patient.ask(lambda: self._has_ended(pod))
+            # A log is complete only if it is read to its end after the pod has ended.
+            had_ended = poller.poll(lambda: self._has_ended(pod))
             if self._read(pod, progress, follow=not had_ended) and had_ended:
                 write(self._lines.end())
                 return
             time.sleep(POLL)
 
     def _read(self, pod: Pod, progress: "_Progress", *, follow: bool) -> bool:
-        """Prints what is new in a log; returns whether it was read to the end."""
+        """Prints the new lines of a log; returns whether it was read to its end."""
         try:
             with self._api.log(pod.name, follow=follow) as pieces:
                 for text in progress.new_lines(pieces, is_whole=not follow):
                     write(self._lines.feed(text))
-        except LostService:  # Whether it is for too long is found out by asking for the pod.
+        except LostService:  # The poll of the pod limits how long this may last.
             return False
-        except (NotFound, NotReady):  # Of a pod that has ended, there is none any more, or never was.
+        except (NotFound, NotReady):  # The log was deleted with its pod, or the pod ended before it had one.
             return True
         return True
 
@@ -113,23 +114,26 @@ class _Worker:
 
 
 class _Progress:
-    """How far the log of a pod has been read, over connections that break off and begin anew."""
+    """Remembers how far a pod's log has been read, so that a new connection repeats no line.
+
+    The position is the time stamp of the last line, and how many lines with that time stamp have been read.
+    """
 
     def __init__(self) -> None:
         self._moment = b""
-        self._lines = 0  # Of that moment.
+        self._lines = 0  # With the time stamp self._moment.
 
     def new_lines(self, pieces: Iterable[bytes], *, is_whole: bool) -> Iterator[bytes]:
-        """The lines of a log, which is read from its beginning, that were not there before.
+        """Yields the lines of a log that have not been read before, without their time stamps.
 
         Args:
-          pieces: the log.
-          is_whole: whether its last line is complete without an end, since nothing comes after it.
+          pieces: the log from its beginning, cut anywhere; each line begins with a time stamp.
+          is_whole: whether the log is complete, so that its last line counts even without a line end.
         """
         until, old = self._moment, self._lines
         for line in _lines(pieces, is_whole):
             written, _, text = line.partition(b" ")
-            moment = written.removesuffix(b"Z")  # Moments of different precision sort without it.
+            moment = written.removesuffix(b"Z")  # Without it, time stamps of different precision sort correctly.
             if moment < until:
                 continue
             if moment == until and old:

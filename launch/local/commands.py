@@ -1,4 +1,4 @@
-"""What launch does with jobs on this machine: run, status, logs, cancel, list."""
+"""The commands of launch for jobs on this machine: run, status, logs, cancel, list."""
 
 import contextlib
 import datetime
@@ -10,101 +10,119 @@ from collections.abc import Iterator
 
 from launch import preflight
 from launch.console import age, print_table, tell, write
-from launch.job import Job, Place
-from launch.local import spec as local
-from launch.local import state as local_state
+from launch.job import Job, Location
+from launch.local import spec, state
 from launch.local.supervisor import supervise
 from trainer.errors import UserError
 
-_POLL = 0.2  # Seconds between two looks at a log.
-_READ = 64 * 1024
+_POLL = 0.2  # Seconds between two reads of a log that is followed.
+_CHUNK = 64 * 1024  # Bytes.
 
 
 def print_spec(job: Job) -> None:
-    """Prints the processes that a job becomes, as one JSON object."""
-    print(json.dumps(local.describe(local.plan(job)), indent=2))
+    """Prints the processes of a job as one JSON object."""
+    print(json.dumps(spec.describe(spec.plan(job)), indent=2))
 
 
-def run(job: Job, *, wait: bool, look: bool) -> None:
+def run(job: Job, *, wait: bool, run_preflight: bool) -> None:
     """Runs a job to its end.
 
     Args:
       job: the job.
-      wait: nothing here: its launcher is what keeps the job running.
-      look: whether to look at the data set and the job directory first.
+      wait: ignored: this process runs the job, so that it always waits.
+      run_preflight: whether to check the data set and the job directory first.
 
     Raises:
-      Ended: it could not be started, or did not end well.
+      Ended: the job could not be started, or it failed.
       Stopped: the user stopped it.
     """
-    spec = local.plan(job)
-    if look:
+    plan = spec.plan(job)
+    if run_preflight:
         preflight.check_places(job, is_remote=False)
-    with local_state.kept(spec.job_id, len(spec.workers)) as keeper:
-        supervise(spec, keeper)
+    with state.recording(plan.job_id, len(plan.workers)) as recorder:
+        supervise(plan, recorder)
 
 
-def status(name: str, place: Place) -> None:
-    """Prints how a job and each of its workers are.
+def status(name: str, location: Location) -> None:
+    """Prints the state of a job and of each of its workers.
+
+    Args:
+      name: the job's name.
+      location: ignored.
 
     Raises:
-      UserError: there is no such job.
+      UserError: the job does not exist.
     """
-    state = local_state.read(name)
-    print(f"{name}  {state.word}{f': {state.reason}' if state.reason else ''}")
+    record = state.read(name)
+    print(f"{name}  {record.word}{f': {record.reason}' if record.reason else ''}")
     rows = [("WORKER", "PROCESS", "STATE", "EXIT", "CRASHES")]
-    for index, worker in enumerate(state.workers):
+    for index, worker in enumerate(record.workers):
         exit_code = "" if worker.exit_code is None else str(worker.exit_code)
         rows.append((str(index), str(worker.pid or ""), worker.word, exit_code, str(worker.crashes)))
     print_table(rows)
 
 
-def logs(name: str, place: Place) -> None:
-    """Prints what all workers have written and write, until the job is over.
+def logs(name: str, location: Location) -> None:
+    """Prints the log of all workers from its beginning until the job ends.
+
+    Args:
+      name: the job's name.
+      location: ignored.
 
     Raises:
-      UserError: there is no such job.
+      UserError: the job does not exist.
     """
-    local_state.read(name)
-    with local_state.log_path(name).open("rb") as log:
+    state.read(name)
+    with state.log_path(name).open("rb") as log:
         while True:
-            over = not local_state.is_running(name)  # Before the last look.
-            while data := log.read(_READ):
+            over = not state.is_running(name)  # Before the last read, so that the log is then complete.
+            while data := log.read(_CHUNK):
                 write(data)
             if over:
                 return
             time.sleep(_POLL)
 
 
-def cancel(name: str, place: Place) -> None:
-    """Asks a job to end: its workers save their state.
+def cancel(name: str, location: Location) -> None:
+    """Asks a job to end; its workers save their state first.
+
+    Args:
+      name: the job's name.
+      location: ignored.
 
     Raises:
-      UserError: there is no such job, or it does not run.
+      UserError: the job does not exist, is not running, or was started on another machine or in another container.
     """
-    state = local_state.read(name)
-    if state.machine != local_state.machine():
-        raise UserError(f"{name} was started on another machine, or in a container, {state.machine.split()[0]}: cancel it there")
-    with contextlib.suppress(ProcessLookupError), _process(state.pid) as process:
-        # The number is the launcher's as long as it holds the lock, and the descriptor stays that process's.
-        if local_state.is_running(name):
+    record = state.read(name)
+    if record.machine != state.machine():
+        raise UserError(
+            f"job {name} was started on another machine or in another container ({record.machine.split()[0]}): cancel it there"
+        )
+    with contextlib.suppress(ProcessLookupError), _process(record.pid) as process:
+        # While the launcher holds the lock, the pid is its own; the descriptor then refers to it even after it has ended.
+        if state.is_running(name):
             signal.pidfd_send_signal(process, signal.SIGTERM)
-            tell(f"job {name} ends as soon as its workers have saved their state; the command that started it goes on from there")
+            tell(f"job {name} ends as soon as its workers have saved their state; the same command resumes from there")
             return
-    raise UserError(f"{name} does not run: it is {local_state.read(name).word}")
+    raise UserError(f"job {name} is not running ({state.read(name).word}): cancel only a job that is running")
 
 
-def list_jobs(place: Place) -> None:
-    """Prints the jobs of this machine that are known: those that run, and the last that have ended."""
+def list_jobs(location: Location) -> None:
+    """Prints the jobs of this machine: all that run, and the last that have ended; the newest comes last.
+
+    Args:
+      location: ignored.
+    """
     rows = [("NAME", "STATE", "WORKERS", "AGE")]
-    for state in local_state.read_all():
-        started = datetime.datetime.fromtimestamp(state.started, datetime.UTC)
-        rows.append((state.name, state.word, str(len(state.workers)), age(started)))
+    for record in state.read_all():
+        started = datetime.datetime.fromtimestamp(record.started, datetime.UTC)
+        rows.append((record.name, record.word, str(len(record.workers)), age(started)))
     print_table(rows)
 
 
 @contextlib.contextmanager
 def _process(pid: int) -> Iterator[int]:
+    """Opens a pidfd of a process for a `with` block."""
     descriptor = os.pidfd_open(pid)
     try:
         yield descriptor

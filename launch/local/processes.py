@@ -1,4 +1,4 @@
-"""The processes that a supervisor keeps running, as they are to be and as they are."""
+"""The processes that a supervisor keeps running: their specification and their state."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -10,8 +10,8 @@ class Worker:
     """A process to keep running.
 
     Attributes:
-      command: what is started.
-      environment: what it has besides the supervisor's own environment.
+      command: the program and its arguments.
+      environment: variables to add to the supervisor's own environment.
     """
 
     command: tuple[str, ...]
@@ -23,11 +23,11 @@ class Spec:
     """The processes of a job.
 
     Attributes:
-      job_id: what the job calls itself in its lock.
-      workers: its processes.
-      restarts: how often each may crash and be started again.
-      grace_period: seconds that a process has to save its state after SIGTERM.
-      time_limit: seconds after which all are stopped; None: never.
+      job_id: the name of the job in its lock, LOCK.json.
+      workers: the processes.
+      restarts: how often each process may crash and be restarted.
+      grace_period: the seconds that a process has to save its state after SIGTERM.
+      time_limit: the seconds after which all processes are stopped; None: no limit.
     """
 
     job_id: str
@@ -39,12 +39,12 @@ class Spec:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WorkerState:
-    """How a worker is.
+    """The state of a worker.
 
     Attributes:
-      word: running, waiting (to be started again), done or ended.
-      pid: of its guard while it runs.
-      exit_code: of its last end, if it had one.
+      word: running, waiting (to be started or restarted), done or ended.
+      pid: the process id of its guard; None while it does not run.
+      exit_code: the exit code of its last run; None: it has not ended yet.
       crashes: how often it has crashed.
     """
 
@@ -55,10 +55,10 @@ class WorkerState:
 
 
 class Watcher(Protocol):
-    """Who is told of a job as it goes on. What it does must take no time and raise nothing."""
+    """Observes a job while it runs. Its methods must return at once and raise nothing."""
 
     def on_output(self, data: bytes) -> None:
-        """Takes whole lines of the job's log."""
+        """Receives whole lines of the job's log."""
 
     def on_change(self, workers: Sequence[WorkerState]) -> None:
-        """Takes how each worker is after one of them has begun or ended."""
+        """Receives the state of each worker after one of them has started or ended."""

@@ -1,4 +1,4 @@
-"""Signals of a process that looks after others: they arrive in a pipe, and the others end with it."""
+"""Signals of a supervising process: it reads them from a pipe, and its children receive SIGTERM when it ends."""
 
 import contextlib
 import ctypes
@@ -14,20 +14,24 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def end_with(parent: int) -> None:
-    """Has the calling process, which is to become a worker, asked to stop when the supervisor ends, be it by SIGKILL."""
+    """Makes the calling process, a future worker, receive SIGTERM when its supervisor ends, even by SIGKILL.
+
+    Args:
+      parent: the supervisor's process id.
+    """
     _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
-    if os.getppid() != parent:  # It has ended already.
+    if os.getppid() != parent:  # The supervisor has ended already.
         os._exit(EXIT_STOPPED)
 
 
 @contextlib.contextmanager
 def arriving() -> Iterator[int]:
-    """Has signals that ask to stop appear in a pipe, whose reading end this gives, for the time of a `with` block."""
+    """Redirects SIGTERM, SIGINT and SIGHUP to a pipe during a `with` block; yields the pipe's reading end."""
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     os.set_blocking(writing, False)
     numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
-    # nohup, and a shell's & in a script, have a process ignore what is not meant for it.
+    # Keep ignoring what nohup, or a shell's & in a script, has made this process ignore.
     before = {number: signal.getsignal(number) for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
     previous = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     for number in before:

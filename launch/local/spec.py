@@ -1,4 +1,4 @@
-"""A job as processes of this machine: the workers' guards, which a supervisor restarts as their exit codes ask."""
+"""Turns a job into processes of this machine: one guard for each worker, which a supervisor restarts as its exit code asks."""
 
 import contextlib
 import dataclasses
@@ -15,28 +15,32 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from launch.console import tell
 from launch.job import SECRET, Job
 from launch.local.processes import Spec, Worker
 from trainer.errors import UserError
 
-# Each costs the supervisor two of the 1024 files that a process may usually have open.
-_MOST_WORKERS = 256
+# Each worker takes two file descriptors of the supervisor, and the usual limit for a process is 1024.
+_MAX_WORKERS = 256
 
 _PORTS = range(20_000, 30_000)
-_DRIVER = Path("/proc/driver/nvidia/gpus")  # NVIDIA's: a folder a GPU.
+_DRIVER = Path("/proc/driver/nvidia/gpus")  # NVIDIA's driver has a folder here for each GPU.
 
 
 def plan(job: Job) -> Spec:
-    """The processes that a job becomes on this machine as it is now.
+    """Returns the processes of a job, with the GPUs and free ports that this machine has now.
+
+    Args:
+      job: the job.
 
     Raises:
-      UserError: it cannot have so many.
+      UserError: this machine cannot run so many workers.
     """
-    if job.workers > _MOST_WORKERS:
-        raise UserError(f"--workers={job.workers} is too many for one machine: at most {_MOST_WORKERS}")
+    if job.workers > _MAX_WORKERS:
+        raise UserError(f"--workers must be at most {_MAX_WORKERS} with --target=local, got {job.workers}")
     gpus = visible_gpus({**os.environ, **job.env})
     if job.workers > 1 and len(gpus) > 1 and job.workers != len(gpus):
-        print(f"launch: {job.workers} workers on {len(gpus)} GPUs: as many of the one as of the other is best", file=sys.stderr)
+        tell(f"--workers={job.workers} on {len(gpus)} GPUs: training is fastest with one worker for each GPU")
     return specify(
         job,
         job_id=job.new_name(),
@@ -46,13 +50,13 @@ def plan(job: Job) -> Spec:
 
 
 def specify(job: Job, *, job_id: str, ports: Sequence[int], gpus: Sequence[str]) -> Spec:
-    """The processes that a job becomes.
+    """Returns the processes of a job.
 
     Args:
       job: the job.
-      job_id: names this launch of it, the same for all its workers and their restarts.
-      ports: one for each of several workers.
-      gpus: the devices that CUDA_VISIBLE_DEVICES may name.
+      job_id: the name of this launch, the same for all workers and their restarts.
+      ports: a port for each worker; empty for a single worker.
+      gpus: the GPUs to distribute among several workers, as CUDA_VISIBLE_DEVICES names them.
     """
     addresses = [f"127.0.0.1:{port}" for port in ports]
     workers = []
@@ -73,13 +77,13 @@ def specify(job: Job, *, job_id: str, ports: Sequence[int], gpus: Sequence[str])
 
 
 def _cluster(addresses: Sequence[str], index: int) -> dict[str, Any]:
-    """The TF_CONFIG of one of several workers."""
+    """Returns the TF_CONFIG of one of several workers."""
     task = {"type": "worker", "index": index - 1} if index else {"type": "chief", "index": 0}
     return {"cluster": {"chief": [addresses[0]], "worker": list(addresses[1:])}, "task": task}
 
 
 def describe(spec: Spec) -> dict[str, Any]:
-    """A spec to be shown: what may be a secret is masked."""
+    """Returns a spec as a dict to print, with the values of possible secrets masked."""
     description = dataclasses.asdict(spec)
     for worker in description["workers"]:
         worker["environment"] = {key: "***" if SECRET.search(key) else value for key, value in worker["environment"].items()}
@@ -87,19 +91,23 @@ def describe(spec: Spec) -> dict[str, Any]:
 
 
 def visible_gpus(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """The GPUs that a process with this environment may use, as CUDA_VISIBLE_DEVICES names them."""
+    """Returns the GPUs that a process may use, as CUDA_VISIBLE_DEVICES names them.
+
+    Args:
+      environment: the environment of the process.
+    """
     chosen = environment.get("CUDA_VISIBLE_DEVICES")
     if chosen is None:
         return tuple(map(str, range(_count_gpus())))
-    # CUDA reads the list up to the first name that is none; -1 hides all GPUs.
+    # CUDA reads the list up to the first invalid name, such as -1.
     return tuple(itertools.takewhile(lambda name: name not in ("", "-1"), (name.strip() for name in chosen.split(","))))
 
 
 def _count_gpus() -> int:
-    """How many GPUs of NVIDIA the machine has; without their driver none."""
+    """Returns the number of NVIDIA GPUs of this machine; 0 without their driver."""
     with contextlib.suppress(OSError):
         return len(list(_DRIVER.iterdir()))
-    if shutil.which("nvidia-smi"):  # Windows' Linux has the driver, but not its folder.
+    if shutil.which("nvidia-smi"):  # WSL has the driver, but not its folder.
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False).stdout
             return sum(line.startswith("GPU ") for line in listing.splitlines())
@@ -107,12 +115,15 @@ def _count_gpus() -> int:
 
 
 def free_ports(count: int) -> tuple[int, ...]:
-    """Ports that nothing on this machine listens on, and that the system gives to no outgoing connection.
+    """Returns free TCP ports outside the system's ephemeral range, which outgoing connections use.
 
-    They are looked for from a random place on, so that two launches at the same moment do not choose the same ones.
+    The search begins at a random port, so that two simultaneous launches do not choose the same ports.
+
+    Args:
+      count: the number of ports.
 
     Raises:
-      UserError: there are fewer.
+      UserError: fewer ports are free.
     """
     ephemeral = _ephemeral_ports()
     candidates = [port for port in _PORTS if port not in ephemeral] or list(_PORTS)
@@ -120,28 +131,29 @@ def free_ports(count: int) -> tuple[int, ...]:
     found = tuple(itertools.islice(_free(candidates[start:] + candidates[:start]), count))
     if len(found) < count:
         raise UserError(
-            f"--workers={count} needs as many free ports from {_PORTS.start} to {_PORTS.stop - 1}: only {len(found)} are"
+            f"--workers={count} needs {count} free ports from {_PORTS.start} to {_PORTS.stop - 1}, but only {len(found)} are "
+            "free: use fewer workers, or stop what listens there"
         )
     return found
 
 
 def _free(candidates: Sequence[int]) -> Iterator[int]:
-    # TensorFlow's server binds all addresses, of both kinds where there are both.
-    kinds = (socket.AF_INET6, socket.AF_INET) if socket.has_ipv6 else (socket.AF_INET,)
+    # TensorFlow's server listens on all addresses, IPv6 and IPv4.
+    families = (socket.AF_INET6, socket.AF_INET) if socket.has_ipv6 else (socket.AF_INET,)
     for port in candidates:
-        if all(_can_bind(kind, port) for kind in kinds):
+        if all(_can_bind(family, port) for family in families):
             yield port
 
 
-def _can_bind(kind: socket.AddressFamily, port: int) -> bool:
+def _can_bind(family: socket.AddressFamily, port: int) -> bool:
     try:
-        with socket.socket(kind, socket.SOCK_STREAM) as listener:
-            if kind == socket.AF_INET6:
+        with socket.socket(family, socket.SOCK_STREAM) as listener:
+            if family == socket.AF_INET6:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             listener.bind(("", port))
     except OSError as error:
-        # A kernel without IPv6 says so here: such an address is no one's.
-        return kind == socket.AF_INET6 and error.errno not in (errno.EADDRINUSE, errno.EACCES)
+        # A kernel without IPv6 fails here with another error; then no process has the IPv6 address.
+        return family == socket.AF_INET6 and error.errno not in (errno.EADDRINUSE, errno.EACCES)
     return True
 
 

@@ -1,10 +1,10 @@
-"""What is kept of each job of this machine, so that another terminal can look after it: a folder a job, by its name.
+"""The recorded state of each job of this machine, by which other terminals show and cancel it: one folder for each job.
 
-    NAME/lock        locked (flock) by the launcher as long as it runs, so that one that was killed is not taken for a running one
-    NAME/state.json  how the job and its workers are
-    NAME/log         what the launcher has printed
+    NAME/lock        locked (flock) by the launcher while it runs, so that a killed launcher does not count as running
+    NAME/state.json  the state of the job and its workers
+    NAME/log         the launcher's output
 
-They are below $XDG_STATE_HOME/poster-trainer, by default ~/.local/state/poster-trainer, and the user's alone to read.
+The folders are in $XDG_STATE_HOME/poster-trainer, by default ~/.local/state/poster-trainer; only the user can read them.
 """
 
 import contextlib
@@ -24,22 +24,22 @@ from launch.console import tell
 from launch.local.processes import WorkerState
 from trainer.errors import Ended, Stopped, UserError
 
-_MOST_ENDED = 20  # Jobs that have ended are kept up to this many.
-_LARGEST_LOG = 256 << 20  # Bytes.
+_MAX_ENDED = 20  # Ended jobs whose folder is kept.
+_MAX_LOG = 256 << 20  # Bytes.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class State:
-    """How a job is.
+class JobRecord:
+    """The content of state.json.
 
     Attributes:
-      name: of this launch of it.
-      pid: of its launcher.
-      machine: where that number means something: the host, since its start, and the container.
-      started: seconds since the epoch.
-      word: running, done, failed or stopped; lost where the launcher was killed.
-      reason: why it ended so, or "".
-      workers: how each is.
+      name: the name of this launch.
+      pid: the launcher's process id.
+      machine: the machine and container in which `pid` is valid, as `machine()` returns it.
+      started: when the job started, in seconds since the epoch.
+      word: running, done, failed or stopped; lost if the launcher was killed.
+      reason: why the job failed or stopped, or "".
+      workers: the state of each worker.
     """
 
     name: str
@@ -52,24 +52,24 @@ class State:
 
 
 @contextlib.contextmanager
-def kept(name: str, workers: int) -> Iterator["Keeper | None"]:
-    """Keeps the state of a job for the time of a `with` block, and then how the block ended.
+def recording(name: str, workers: int) -> Iterator["Recorder | None"]:
+    """Records the state of a job during a `with` block, and at its end how the job ended.
 
-    It gives None, after a note, where nothing can be kept: the job is worth more than a look at it.
+    Yields None, after a warning, if the folder cannot be written: the job then runs without a record.
 
     Args:
-      name: of this launch of it.
-      workers: how many it has.
+      name: the name of this launch.
+      workers: the number of workers.
     """
     try:
-        keeper = Keeper(name, workers)
+        recorder = Recorder(name, workers)
     except OSError as error:
-        tell(f"{error.filename or _root()}: {error.strerror}: no other terminal can look after this job")
+        tell(f"{error.filename or _root()} cannot be written ({error.strerror}): other terminals cannot show or cancel this job")
         yield None
         return
     word, reason = "failed", "the launcher failed"
     try:
-        yield keeper
+        yield recorder
         word, reason = "done", ""
     except Stopped as end:
         word, reason = "stopped", str(end)
@@ -78,19 +78,23 @@ def kept(name: str, workers: int) -> Iterator["Keeper | None"]:
         reason = str(end)
         raise
     finally:
-        keeper.end(word, reason)
+        recorder.end(word, reason)
 
 
-class Keeper:
-    """Writes down how a job goes on; a full disk has it miss something, and the job go on."""
+class Recorder:
+    """Records the state and the log of a job; if the disk is full, the record has gaps and the job goes on."""
 
     def __init__(self, name: str, workers: int) -> None:
-        """Begins the folder of a job, and takes older ones away.
+        """Creates the folder of a job, and deletes the oldest folders of ended jobs.
+
+        Args:
+          name: the name of this launch.
+          workers: the number of workers.
 
         Raises:
-          OSError: it cannot be written.
+          OSError: the folder cannot be written.
         """
-        _forget_old()
+        _delete_old()
         self._folder = _root() / name
         self._folder.mkdir(parents=True, mode=0o700)
         try:
@@ -105,7 +109,7 @@ class Keeper:
         self._log = (self._folder / "log").open("wb", buffering=0)
         self._log_size = 0
         starting = WorkerState(word="waiting", pid=None, exit_code=None, crashes=0)
-        self._state = State(
+        self._record = JobRecord(
             name=name,
             pid=os.getpid(),
             machine=machine(),
@@ -117,30 +121,35 @@ class Keeper:
         self._write()
 
     def on_output(self, data: bytes) -> None:
-        """Takes a part of the job's log."""
-        room = _LARGEST_LOG - self._log_size
+        """Appends lines to the recorded log."""
+        room = _MAX_LOG - self._log_size
         with contextlib.suppress(OSError):
             self._log_size += self._log.write(data[: max(0, room)])
             if 0 <= room < len(data):
-                self._log_size += self._log.write(b"\nlaunch: no more of the log is kept\n")
+                self._log_size += self._log.write(b"\nlaunch: the log is too long: the rest is not recorded\n")
 
     def on_change(self, workers: Sequence[WorkerState]) -> None:
-        """Takes how each worker is."""
-        self._keep(workers=tuple(workers))
+        """Records the state of each worker."""
+        self._update(workers=tuple(workers))
 
     def end(self, word: str, reason: str) -> None:
-        """Takes how the job has ended."""
-        if not self._keep(word=word, reason=" ".join(reason.split())):
-            # A full disk: how the job ended is worth more than its log.
+        """Records how the job ended.
+
+        Args:
+          word: done, failed or stopped.
+          reason: why, or "".
+        """
+        if not self._update(word=word, reason=" ".join(reason.split())):
+            # The disk is full: delete the log to record how the job ended.
             with contextlib.suppress(OSError):
                 self._log.truncate(0)
-            self._keep()
+            self._update()
         self._log.close()
         self._lock.close()
 
-    def _keep(self, **changes: Any) -> bool:
-        """Changes the state; returns whether it could be written."""
-        self._state = dataclasses.replace(self._state, **changes)
+    def _update(self, **changes: Any) -> bool:
+        """Changes fields of the record; returns whether it could be written."""
+        self._record = dataclasses.replace(self._record, **changes)
         try:
             self._write()
         except OSError:
@@ -149,38 +158,41 @@ class Keeper:
 
     def _write(self) -> None:
         new = self._folder / "state.new"
-        new.write_text(json.dumps(dataclasses.asdict(self._state)))
+        new.write_text(json.dumps(dataclasses.asdict(self._record)))
         new.replace(self._folder / "state.json")
 
 
-def read(name: str) -> State:
-    """How a job is.
+def read(name: str) -> JobRecord:
+    """Returns the record of a job.
+
+    Args:
+      name: the job's name.
 
     Raises:
-      UserError: there is none of this name.
+      UserError: no such job is recorded.
     """
-    known = {state.name: state for state in read_all()}
+    known = {record.name: record for record in read_all()}
     if name not in known:
-        raise UserError(f"{name!r} is no job of this machine that is known: python -m launch list --target=local names them")
+        raise UserError(f"job {name!r} is not recorded on this machine: choose one of python -m launch list --target=local")
     return known[name]
 
 
-def read_all() -> list[State]:
-    """How each job is that is known, the newest last."""
+def read_all() -> list[JobRecord]:
+    """Returns the records of all jobs, the newest last."""
     try:
         found = [_read(folder) for folder in _root().iterdir()]
     except OSError:
         return []
-    return sorted((state for state in found if state), key=lambda state: state.started)
+    return sorted((record for record in found if record), key=lambda record: record.started)
 
 
 def log_path(name: str) -> Path:
-    """Where the log of a job is."""
+    """Returns the path of a job's recorded log."""
     return _root() / name / "log"
 
 
 def is_running(name: str) -> bool:
-    """Whether the launcher of a job runs."""
+    """Returns whether the launcher of a job is running."""
     try:
         with (_root() / name / "lock").open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -192,7 +204,7 @@ def is_running(name: str) -> bool:
 
 
 def _root() -> Path:
-    # The XDG base directory specification: a relative path there is to be ignored.
+    # The XDG base directory specification demands that a relative path is ignored.
     home = os.environ.get("XDG_STATE_HOME", "")
     try:
         return (Path(home) if Path(home).is_absolute() else Path.home() / ".local" / "state") / "poster-trainer"
@@ -200,22 +212,22 @@ def _root() -> Path:
         raise OSError(errno.ENOENT, str(error), "~") from None
 
 
-def _read(folder: Path) -> State | None:
-    runs = is_running(folder.name)  # Before the state is read: a launcher says last how it ends.
+def _read(folder: Path) -> JobRecord | None:
+    running = is_running(folder.name)  # Before state.json is read, because a launcher writes it last, just before it ends.
     try:
         found = json.loads((folder / "state.json").read_bytes())
         workers = tuple(WorkerState(**worker) for worker in found["workers"])
-        state = State(**{**found, "started": float(found["started"]), "workers": workers})
-    except (OSError, ValueError, TypeError, KeyError):  # It is just being made or taken away, or is of another release.
+        record = JobRecord(**{**found, "started": float(found["started"]), "workers": workers})
+    except (OSError, ValueError, TypeError, KeyError):  # It is being created or deleted, or another release wrote it.
         return None
-    if state.word == "running" and not runs:
-        workers = tuple(dataclasses.replace(worker, word="ended", pid=None) for worker in state.workers)
-        return dataclasses.replace(state, word="lost", reason="its launcher was killed", workers=workers)
-    return state
+    if record.word == "running" and not running:
+        workers = tuple(dataclasses.replace(worker, word="ended", pid=None) for worker in record.workers)
+        return dataclasses.replace(record, word="lost", reason="its launcher was killed", workers=workers)
+    return record
 
 
 def machine() -> str:
-    """Names this machine since its start, and the container in which this process is."""
+    """Returns a name for this machine since its last boot, and for the container of this process."""
     host = socket.gethostname()
     with contextlib.suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -223,14 +235,14 @@ def machine() -> str:
     return host
 
 
-def _last_change(state: State) -> float:
+def _last_change(record: JobRecord) -> float:
     try:
-        return (_root() / state.name / "state.json").stat().st_mtime
+        return (_root() / record.name / "state.json").stat().st_mtime
     except OSError:
         return 0.0
 
 
-def _forget_old() -> None:
-    ended = sorted((state for state in read_all() if state.word != "running"), key=_last_change)
-    for state in ended[: max(0, len(ended) - _MOST_ENDED)]:
-        shutil.rmtree(_root() / state.name, ignore_errors=True)
+def _delete_old() -> None:
+    ended = sorted((record for record in read_all() if record.word != "running"), key=_last_change)
+    for record in ended[: max(0, len(ended) - _MAX_ENDED)]:
+        shutil.rmtree(_root() / record.name, ignore_errors=True)

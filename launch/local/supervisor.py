@@ -1,6 +1,6 @@
-"""Keeps the workers of a job running on this machine: starts them, merges their output, restarts each by its exit code.
+"""Keeps the workers of a job running on this machine: starts them, merges their output, restarts each as its exit code asks.
 
-One thread waits for everything at once: output, ends of processes, signals, deadlines.
+A single thread waits for all events: output, ended processes, signals and deadlines.
 """
 
 import contextlib
@@ -15,67 +15,64 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from launch.console import JobFailed
-from launch.job import OWN_VARIABLES
+from launch.job import GUARD_MARGIN, OWN_VARIABLES
 from launch.local import signals
 from launch.local.processes import Spec, Watcher, Worker, WorkerState
-from launch.log_lines import Lines, Output
+from launch.log_lines import Lines, NonBlockingWriter
+from launch.outcome import JobFailed
 from trainer.errors import EXIT_DONE, EXIT_LOST_PEER, EXIT_STOPPED, EXIT_USER_ERROR, Ended, Stopped, UserError
 
-# Delays before a restart, in seconds: the first, doubled up to the longest, and first again after a run of this length.
+# Seconds before a restart: the first delay, doubled up to the longest; a run of at least _LONG_RUN resets it to the first.
 _FIRST_DELAY, _LONGEST_DELAY, _LONG_RUN = 1.0, 30.0, 60.0
-
-# A guard ends its worker after the grace period; it has this many seconds more to end itself.
-_SLACK = 5.0
 
 # One press of Ctrl-C may come twice, from the terminal and through a parent such as make: that is no second wish.
 _SAME_SIGNAL = 0.25
 
-# Seconds that the last output has to be taken after a second signal.
+# Seconds after a second signal in which the reader can still take the last output.
 _LAST_OUTPUT = 1.0
 
 _MEANINGS = {
     EXIT_USER_ERROR: "the user must change something",
     EXIT_LOST_PEER: "lost a peer or a service",
-    EXIT_STOPPED: "stopped from outside",
+    EXIT_STOPPED: "asked to stop",
 }
 
-_READ = 64 * 1024
+_CHUNK = 64 * 1024  # Bytes.
 
 
 def supervise(spec: Spec, watcher: Watcher | None = None) -> None:
-    """Runs the processes until each has exited 0. Only the main thread can do this.
+    """Runs the processes until each has exited 0; only the main thread may call this.
 
-    What they write goes to stdout, with the number of the worker before each line where there are several; what happens to them
-    goes to stderr. No process is left when this returns or raises.
+    The output of the processes goes to stdout, with the worker's index before each line if there are several. Messages about the
+    processes go to stderr. When this returns or raises, no process is left.
 
     Args:
       spec: the processes.
-      watcher: is told of all that.
+      watcher: receives the output, the messages and each change of a worker's state.
 
     Raises:
-      UserError: a worker exited 2, or the time limit was reached.
-      JobFailed: a worker crashed once more than `restarts` allows.
-      Stopped: SIGINT, SIGTERM or SIGHUP came.
+      UserError: a worker exited 2, or the job reached its time limit.
+      JobFailed: a worker crashed more often than `restarts` allows.
+      Stopped: SIGINT, SIGTERM or SIGHUP arrived.
     """
     if not hasattr(os, "pidfd_open"):
-        raise UserError("--target=local needs Linux: run it there, or train with python -m trainer.task and one worker")
+        raise UserError("--target=local needs Linux: use a Linux machine, or train with one worker by python -m trainer.task")
     with signals.arriving() as arrived:
         _Supervisor(spec, arrived, watcher).run()
 
 
 def next_delay(last: float, ran: float) -> float:
-    """Seconds until a process that has ended is started again.
+    """Returns the seconds to wait before a process is restarted.
 
     Args:
-      last: the delay before its last start; 0 for its first start.
-      ran: how many seconds it ran since.
+      last: the seconds waited before its last start; 0 for its first start.
+      ran: the seconds that it ran since its last start.
     """
     return _FIRST_DELAY if ran >= _LONG_RUN else min(max(2 * last, _FIRST_DELAY), _LONGEST_DELAY)
 
 
 def meaning(code: int) -> str:
-    """What an exit code says, in a few words."""
+    """Returns the meaning of an exit code in a few words."""
     if code in _MEANINGS:
         return _MEANINGS[code]
     with contextlib.suppress(ValueError):
@@ -85,14 +82,14 @@ def meaning(code: int) -> str:
 
 @dataclasses.dataclass(eq=False)
 class _Process:
-    """A worker, over all its restarts."""
+    """A worker across all its restarts."""
 
     index: int
     worker: Worker
     lines: Lines
     running: subprocess.Popen[bytes] | None = None
     pidfd: int = -1
-    pipe: int = -1  # The reading end of what it writes.
+    pipe: int = -1  # The reading end of the pipe for its output.
     started: float = 0.0
     delay: float = 0.0
     restart_at: float | None = 0.0
@@ -116,10 +113,12 @@ class _Process:
 
 class _Supervisor:
     def __init__(self, spec: Spec, arrived: int, watcher: Watcher | None) -> None:
-        """Args:
-        spec: what to run.
-        arrived: a descriptor from which the numbers of signals that came can be read.
-        watcher: is told of all.
+        """Prepares a run.
+
+        Args:
+          spec: the processes.
+          arrived: a file descriptor from which the numbers of arrived signals can be read.
+          watcher: receives the output, the messages and each change of a worker's state.
         """
         self._watcher = watcher
         self._spec = spec
@@ -128,9 +127,9 @@ class _Supervisor:
         self._processes = [
             _Process(index, worker, Lines(f"[{index}] " if several else "")) for index, worker in enumerate(spec.workers)
         ]
-        # Polling takes regular files too, as which stdout and stderr may come.
+        # Unlike epoll, poll supports regular files, which stdout and stderr may be.
         self._selector = selectors.PollSelector()
-        self._log, self._notes = Output(sys.stdout.fileno()), Output(sys.stderr.fileno())
+        self._log, self._notes = NonBlockingWriter(sys.stdout.fileno()), NonBlockingWriter(sys.stderr.fileno())
         self._time_limit = None if spec.time_limit is None else time.monotonic() + spec.time_limit
         self._end: Ended | Stopped | None = None
         self._kill_at: float | None = None
@@ -139,7 +138,7 @@ class _Supervisor:
         self._told_of_loss = False
 
     def run(self) -> None:
-        """Runs all to the end; see `supervise`."""
+        """Runs the processes to their end; see `supervise`."""
         self._selector.register(self._arrived, selectors.EVENT_READ, self._on_signal)
         count = len(self._processes)
         self._note(f"job {self._spec.job_id}: {count} worker{'s' if count > 1 else ''} on this machine")
@@ -161,7 +160,7 @@ class _Supervisor:
         return self._has_work() or (is_pending and (self._drain_until is None or time.monotonic() < self._drain_until))
 
     def _has_work(self) -> bool:
-        """Whether a worker runs or is to be started again: if not, all that is left is to have the output taken."""
+        """Whether a worker runs or will be restarted; if not, only output may still be pending."""
         return any(process.running or process.restart_at is not None for process in self._processes)
 
     def _timeout(self) -> float | None:
@@ -171,7 +170,7 @@ class _Supervisor:
         return max(0.0, min(waits)) if waits else None
 
     def _watch(self) -> None:
-        """Chooses which outputs to read and to write."""
+        """Selects the descriptors to wait for: pipes to read, and outputs with pending bytes to write."""
         for output in (self._log, self._notes):
             self._wait_for(output.descriptor, selectors.EVENT_WRITE, output.send, output.is_pending)
         for process in self._processes:
@@ -188,7 +187,7 @@ class _Supervisor:
             self._selector.unregister(descriptor)
 
     def _on_time(self) -> None:
-        """Does what is due."""
+        """Handles the deadlines that have passed: restarts, the time limit, and the end of the grace period."""
         now = time.monotonic()
         for process in self._processes:
             if process.restart_at is not None and process.restart_at <= now:
@@ -197,26 +196,27 @@ class _Supervisor:
             self._time_limit = None
             if self._has_work() and self._end is None:
                 limit = f"--time_limit={self._spec.time_limit:g}"
-                self._note(f"{limit} is over: stopping")
-                self._stop(UserError(f"{limit} seconds were not enough: give more; the same command goes on from here"))
+                self._note(f"{limit} seconds are over: stopping")
+                self._stop(UserError(f"{limit} seconds are over: raise it, then the same command resumes from here"))
         if self._kill_at is not None and self._kill_at <= now:
             self._kill_at = None
             for process in self._processes:
                 if process.running:
-                    self._note(f"worker {process.index} still runs {self._patience:g} s after SIGTERM: killed")
+                    self._note(f"worker {process.index} still runs {self._seconds_to_end:g} s after SIGTERM: killing it")
             self._kill()
         if self._log.lost and not self._told_of_loss:
             self._told_of_loss = True
-            self._note("output is lost, because nothing takes it")
+            self._note("output is lost, because its reader is gone or too slow")
 
     @property
-    def _patience(self) -> float:
-        return self._spec.grace_period + _SLACK
+    def _seconds_to_end(self) -> float:
+        """The seconds that a worker's guard has to end after SIGTERM."""
+        return self._spec.grace_period + GUARD_MARGIN
 
     def _start(self, process: _Process) -> None:
         reading, writing = os.pipe()
         os.set_blocking(reading, False)
-        # Those that the user's shell has are of another cluster than this one.
+        # The variables in the user's shell would describe another cluster.
         inherited = {key: value for key, value in os.environ.items() if key not in OWN_VARIABLES}
         parent = os.getpid()
         try:
@@ -226,7 +226,7 @@ class _Supervisor:
                 stdin=subprocess.DEVNULL,
                 stdout=writing,
                 stderr=writing,
-                start_new_session=True,  # A terminal's Ctrl-C comes to the supervisor alone, which forwards it once.
+                start_new_session=True,  # Only the supervisor gets a terminal's Ctrl-C; it forwards it once.
                 preexec_fn=functools.partial(signals.end_with, parent),
             )
         except BaseException:
@@ -240,16 +240,16 @@ class _Supervisor:
         self._tell()
 
     def _on_output(self, process: _Process) -> None:
-        if process.pipe < 0 or not self._takes_output():  # Since the wait for it ended.
+        if process.pipe < 0 or not self._takes_output():  # Another event of the same wait has changed this.
             return
         with contextlib.suppress(BlockingIOError):
-            data = os.read(process.pipe, _READ)
+            data = os.read(process.pipe, _CHUNK)
             self._write(process.lines.feed(data))
-            if not data:  # The process has closed it, and may run on.
+            if not data:  # The process has closed its output, but may still run.
                 self._close_pipe(process)
 
     def _takes_output(self) -> bool:
-        # A log whose reader is slow makes the workers wait, as any pipe would; one that is to save its state must not wait.
+        # As with any pipe, a slow reader makes the workers wait; but workers that are stopping to save their state must not wait.
         return not self._log.is_full or self._end is not None
 
     def _close_pipe(self, process: _Process) -> None:
@@ -259,24 +259,24 @@ class _Supervisor:
         process.pipe = -1
 
     def _on_end(self, process: _Process) -> None:
-        if not process.running:  # It has been collected since the wait for it ended.
+        if not process.running:  # Another event of the same wait has collected it.
             return
         self._judge(process, self._collect(process))
         self._tell()
 
     def _judge(self, process: _Process, code: int) -> None:
-        """Decides what an exit code means for a worker and for the job."""
+        """Decides by a worker's exit code whether to restart it or to stop the job."""
         ran = time.monotonic() - process.started
         if code == EXIT_DONE:
             return
         name = f"worker {process.index}"
         if self._end is not None:
             if code != EXIT_STOPPED:
-                self._note(f"{name} ended with {code} ({meaning(code)})")
+                self._note(f"{name} exited {code} ({meaning(code)})")
             return
         if code == EXIT_USER_ERROR:
             self._note(f"{name} exited {code} ({meaning(code)}): stopping the others")
-            self._stop(UserError(f"{name} cannot go on until something is changed: its last line says what"))
+            self._stop(UserError(f"{name} needs a change by the user: see the last line of its output"))
             return
         if code not in (EXIT_LOST_PEER, EXIT_STOPPED):
             process.crashes += 1
@@ -284,19 +284,20 @@ class _Supervisor:
         if left < 0:
             self._note(f"{name} exited {code} ({meaning(code)}), with no restart left: stopping the others")
             message = (
-                f"{name} crashed {process.crashes} times, last with {code} ({meaning(code)}): see its output, or raise --restarts"
+                f"{name} crashed {process.crashes} times, last with exit code {code} ({meaning(code)}): see its output, or raise "
+                "--restarts"
             )
             self._stop(JobFailed(message, code))
             return
         process.delay = next_delay(process.delay, ran)
         process.restart_at = time.monotonic() + process.delay
         self._note(
-            f"{name} exited {code} ({meaning(code)}) after {ran:.0f} s: starts again in {process.delay:g} s; "
-            f"{left} counted restart{'' if left == 1 else 's'} left"
+            f"{name} exited {code} ({meaning(code)}) after {ran:.0f} s: restarting in {process.delay:g} s; "
+            f"{left} more crash{'' if left == 1 else 'es'} allowed"
         )
 
     def _collect(self, process: _Process) -> int:
-        """Takes the last output and the exit code of a process that has ended, or is about to."""
+        """Reads the last output and the exit code of a process that has ended or is being killed."""
         assert process.running
         self._kill_group(process)
         code = process.running.wait()
@@ -305,9 +306,9 @@ class _Supervisor:
             os.close(process.pidfd)
         if process.pipe >= 0:
             with contextlib.suppress(BlockingIOError):
-                # A pipe holds a mebibyte at most: more would come from a process that got away.
+                # A pipe holds at most 1 MiB; more would come from a descendant that left the process group.
                 for _ in range(16):
-                    data = os.read(process.pipe, _READ)
+                    data = os.read(process.pipe, _CHUNK)
                     if not data:
                         break
                     self._write(process.lines.feed(data))
@@ -318,39 +319,43 @@ class _Supervisor:
         return process.exit_code
 
     def _kill_group(self, process: _Process) -> None:
-        """Ends a process with all that it started, so that a guard that was killed leaves nothing behind."""
+        """Kills a process and its descendants, so that a killed guard leaves no worker behind."""
         assert process.running
-        # Its number is no other process's until its exit code is taken.
+        # Until its exit code is collected, no other process can get its process id.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.running.pid, signal.SIGKILL)
 
     def _on_signal(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            os.read(self._arrived, _READ)
+            os.read(self._arrived, _CHUNK)
         now = time.monotonic()
         if not self._has_work():
             self._drain_until = now
         elif self._asked_at is None:
             self._asked_at = now
-            self._note(f"stopping; the workers have {self._patience:g} s to save their state, a second signal ends them at once")
-            self._stop(Stopped("as asked; the same command goes on from here"))
+            self._note(f"stopping: the workers have {self._seconds_to_end:g} s to save their state; a second signal kills them")
+            self._stop(Stopped("as requested; the same command resumes from here"))
         elif now - self._asked_at >= _SAME_SIGNAL:
             self._kill()
             self._drain_until = now + _LAST_OUTPUT
 
     def _stop(self, end: Ended | Stopped) -> None:
-        """Asks all processes to end, once; the first reason for it counts."""
+        """Asks all processes to end.
+
+        Args:
+          end: why; only the first call counts.
+        """
         if self._end is not None:
             return
         self._end = end
-        self._kill_at = time.monotonic() + self._patience
+        self._kill_at = time.monotonic() + self._seconds_to_end
         for process in self._processes:
             process.restart_at = None
             if process.running:
                 signal.pidfd_send_signal(process.pidfd, signal.SIGTERM)
 
     def _kill(self) -> None:
-        """Ends all processes at once."""
+        """Kills all processes."""
         running = [process for process in self._processes if process.running]
         for process in running:
             self._kill_group(process)

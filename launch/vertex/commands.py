@@ -1,18 +1,20 @@
-"""What launch does with jobs on Vertex AI: run, status, logs, cancel, list."""
+"""The commands of launch for jobs on Vertex AI: run, status, logs, cancel, list."""
 
 import json
 import re
-import time
 
 from launch import preflight
-from launch.console import JobFailed, Patience, age, following, job_code, print_table, submitting, tell, write
-from launch.job import Job, Place
-from launch.vertex import logs as vertex_logs
-from launch.vertex import spec as vertex
-from launch.vertex.api import Api, Found
-from trainer.errors import EXIT_USER_ERROR, Stopped, UserError
+from launch.console import age, print_table, tell, write
+from launch.following import announce, following, poll_until_answered, submitting
+from launch.job import Job, Location
+from launch.outcome import Outcome, job_exit_code
+from launch.vertex import logs as cloud_logging
+from launch.vertex import spec
+from launch.vertex.api import Api, SubmittedJob
+from trainer.errors import UserError
 
-_WORDS = {
+# The states of the API, without JOB_STATE_, in the words of `launch list` for all targets.
+_STATES = {
     "UNSPECIFIED": "waiting",
     "QUEUED": "waiting",
     "PAUSED": "waiting",
@@ -28,156 +30,156 @@ _WORDS = {
 }
 _FINAL = ("done", "failed", "cancelled")
 
-# As in "The replica workerpool0-0 exited with a non-zero status of 2."
-_EXIT = re.compile("non-zero status of ([0-9]+)")
-_DEADLINE_EXCEEDED = 4  # Of google.rpc.Code.
+# For example in "The replica workerpool0-0 exited with a non-zero status of 2."
+_EXIT_CODE = re.compile("non-zero status of ([0-9]+)")
+_DEADLINE_EXCEEDED = 4  # A code of google.rpc.Code.
 
 
 def print_spec(job: Job) -> None:
-    """Prints the CustomJob that a job becomes as one JSON object; asks nobody."""
-    spec = vertex.specify(job, name=job.new_name())
-    for note in vertex.notes(job):
+    """Prints the CustomJob of a job as one JSON object; contacts no service."""
+    custom_job = spec.specify(job, name=job.new_name())
+    for note in spec.notes(job):
         tell(note)
-    write(f"{json.dumps(spec, indent=2, ensure_ascii=False)}\n".encode())
+    write(f"{json.dumps(custom_job, indent=2, ensure_ascii=False)}\n".encode())
 
 
-def run(job: Job, *, wait: bool, look: bool) -> None:
+def run(job: Job, *, wait: bool, run_preflight: bool) -> None:
     """Starts a job, and prints its name.
 
     Args:
       job: the job.
-      wait: whether to follow it to its end.
-      look: whether to look at the data set and the job directory first.
+      wait: whether to follow the job to its end.
+      run_preflight: whether to check the data set and the job directory first.
 
     Raises:
-      Ended: it could not be started, or did not end well.
-      Stopped: it was cancelled, or the user stopped following it.
+      Ended: the job could not be started, or it failed.
+      Stopped: the job was cancelled, or the user stopped following it.
     """
     name = job.new_name()
-    spec = vertex.specify(job, name=name)
-    for note in vertex.notes(job):
+    custom_job = spec.specify(job, name=name)
+    for note in spec.notes(job):
         tell(note)
     api = Api(job.project, job.region)
-    if look:
+    if run_preflight:
         preflight.check_places(job, is_remote=True)
-    place = f"--target=vertex --project={api.project} --region={api.region}"
-    with submitting(name, place):
-        found = api.submit(spec)
+    location_flags = f"--target=vertex --project={api.project} --region={api.region}"
+    with submitting(name, location_flags):
+        submitted = api.submit(custom_job)
     tell(
-        f"job {name}, number {found.id}, in {api.region} of the project {api.project}: {job.workers} worker"
-        f"{'s' if job.workers > 1 else ''} on {found.machine}"
+        f"job {name}, number {submitted.id}, in {api.region} of the project {api.project}: {job.workers} worker"
+        f"{'s' if job.workers > 1 else ''} on {submitted.machine}"
     )
     if not wait:
-        tell(f"python -m launch logs {name} {place} follows it, status, cancel and list look after it")
-        print(name)
+        announce(name, location_flags)
         return
-    with following(name, place):
-        _follow(api, found)
-        found = _last(api, found)
-    _end(found)
+    with following(name, location_flags):
+        _follow(api, submitted)
+        ended = poll_until_answered(lambda: api.refresh(submitted), interval=cloud_logging.POLL)
+    _outcome(ended).raise_unless_done(name)
 
 
-def status(name: str, place: Place) -> None:
-    """Prints how a job is.
+def status(name: str, location: Location) -> None:
+    """Prints the state of a job, and the URL of its page in the Google Cloud console.
+
+    Args:
+      name: the job's name or number.
+      location: the project and region of the job.
 
     Raises:
-      Ended: Vertex AI does not say.
+      Ended: Vertex AI does not answer, or refuses.
     """
-    api = Api(place.project, place.region)
-    job = api.get(name)
-    print(f"{job.name}  {word(job)}{f': {job.reason}' if job.reason else ''}")
-    moments = (job.created, job.started, job.ended)
+    api = Api(location.project, location.region)
+    submitted = api.get(name)
+    print(f"{submitted.name}  {state_of(submitted)}{f': {submitted.reason}' if submitted.reason else ''}")
+    moments = (submitted.created, submitted.started, submitted.ended)
     ages = [age(moment) if moment else "" for moment in moments]
-    print_table([("NUMBER", "WORKERS", "MACHINE", "CREATED", "STARTED", "ENDED"), (job.id, str(job.workers), job.machine, *ages)])
-    print(f"https://console.cloud.google.com/vertex-ai/locations/{api.region}/training/{job.id}/cpu?project={api.project}")
+    heads = ("NUMBER", "WORKERS", "MACHINE", "CREATED", "STARTED", "ENDED")
+    print_table([heads, (submitted.id, str(submitted.workers), submitted.machine, *ages)])
+    print(f"https://console.cloud.google.com/vertex-ai/locations/{api.region}/training/{submitted.id}/cpu?project={api.project}")
 
 
-def logs(name: str, place: Place) -> None:
-    """Prints what all workers have written and write, until the job is over.
+def logs(name: str, location: Location) -> None:
+    """Prints the log of all workers from its beginning until the job ends.
+
+    Args:
+      name: the job's name or number.
+      location: the project and region of the job.
 
     Raises:
-      Ended: the job cannot be followed.
+      Ended: the log cannot be read.
     """
-    api = Api(place.project, place.region)
+    api = Api(location.project, location.region)
     _follow(api, api.get(name))
 
 
-def cancel(name: str, place: Place) -> None:
-    """Ends a job.
+def cancel(name: str, location: Location) -> None:
+    """Cancels a job.
+
+    Args:
+      name: the job's name or number.
+      location: the project and region of the job.
 
     Raises:
-      Ended: it has ended already, or Vertex AI does not do it.
+      Ended: the job has ended already, or Vertex AI does not cancel it.
     """
-    api = Api(place.project, place.region)
-    job = api.get(name)
-    if word(job) in _FINAL:
-        raise UserError(f"job {job.name} is {word(job)} already: there is nothing to cancel")
-    api.cancel(job)
-    tell(
-        f"job {job.name} ends as soon as Vertex AI has stopped its workers; the command that started it goes on from "
-        "its last backup"
-    )
+    api = Api(location.project, location.region)
+    submitted = api.get(name)
+    if state_of(submitted) in _FINAL:
+        raise UserError(f"job {submitted.name} has ended already ({state_of(submitted)}): cancel only a job that is still running")
+    api.cancel(submitted)
+    tell(f"job {submitted.name} ends as soon as Vertex AI has stopped its workers; the same command resumes from its last backup")
 
 
-def list_jobs(place: Place) -> None:
+def list_jobs(location: Location) -> None:
     """Prints the jobs of a project in a region, the newest first.
 
+    Args:
+      location: the project and region.
+
     Raises:
-      Ended: Vertex AI does not say.
+      Ended: Vertex AI does not answer, or refuses.
     """
     rows = [("NAME", "STATE", "WORKERS", "AGE")]
-    rows += [(job.name, word(job), str(job.workers), age(job.created)) for job in Api(place.project, place.region).jobs()]
+    for submitted in Api(location.project, location.region).jobs():
+        rows.append((submitted.name, state_of(submitted), str(submitted.workers), age(submitted.created)))
     print_table(rows)
 
 
-def word(job: Found) -> str:
-    """How a job is: waiting, starting, running, stopping, done, failed or cancelled."""
-    return _WORDS.get(job.state, job.state.lower())
+def state_of(submitted: SubmittedJob) -> str:
+    """Returns the state of a job: waiting, starting, running, stopping, done, failed or cancelled."""
+    return _STATES.get(submitted.state, submitted.state.lower())
 
 
-def _follow(api: Api, job: Found) -> None:
-    said = ""
+def _follow(api: Api, submitted: SubmittedJob) -> None:
+    """Prints the log of all workers, and each change of the job's state, until the job ends."""
+    told = ""
 
     def is_over() -> bool:
-        nonlocal said
-        now = word(api.look(job))
-        if now != said:
-            said = now
-            tell(f"job {job.name} is {now}")
-        return now in _FINAL
+        nonlocal told
+        state = state_of(api.refresh(submitted))
+        if state != told:
+            told = state
+            tell(f"job {submitted.name} is {state}")
+        return state in _FINAL
 
-    vertex_logs.follow(api, job, is_over=is_over)
-
-
-def _last(api: Api, job: Found) -> Found:
-    """A job that is over."""
-    patient = Patience()
-    while (found := patient.ask(lambda: api.look(job))) is None:
-        time.sleep(vertex_logs.POLL)
-    return found
+    cloud_logging.follow(api, submitted, is_over=is_over)
 
 
-def _end(job: Found) -> None:
-    """Ends as a job did that is over.
-
-    Raises:
-      Ended: not well.
-      Stopped: it was cancelled.
-    """
-    if word(job) == "done":
-        return
-    if _is_late(job):
-        raise UserError(f"job {job.name} was not done within its --time_limit: give more; it goes on from its last backup")
-    if word(job) == "cancelled":
-        raise Stopped(f"job {job.name} was cancelled; the command that started it goes on from its last backup")
-    code = job_code([int(digits) for digits in _EXIT.findall(job.reason)])
-    if code == EXIT_USER_ERROR:
-        raise UserError(f"job {job.name} cannot go on until something is changed: its worker's last line says what")
-    raise JobFailed(f"job {job.name} failed: {job.reason.rstrip('.') or job.state}: see its output", code)
+def _outcome(ended: SubmittedJob) -> Outcome:
+    """Returns how a job ended that is over."""
+    state = state_of(ended)
+    if state == "done":
+        return Outcome(end="done")
+    if _timed_out(ended):
+        return Outcome(end="timed out")
+    if state == "cancelled":
+        return Outcome(end="cancelled")
+    exit_code = job_exit_code([int(digits) for digits in _EXIT_CODE.findall(ended.reason)])
+    return Outcome(end="failed", reason=ended.reason.rstrip(".") or ended.state, exit_code=exit_code)
 
 
-def _is_late(job: Found) -> bool:
-    """Whether a job was ended because it had run for as long as it may."""
-    if job.status == _DEADLINE_EXCEEDED:
+def _timed_out(ended: SubmittedJob) -> bool:
+    """Returns whether Vertex AI ended a job because it had reached its time limit."""
+    if ended.status == _DEADLINE_EXCEEDED:
         return True
-    return bool(job.started and job.ended and job.timeout and (job.ended - job.started).total_seconds() >= job.timeout)
+    return bool(ended.started and ended.ended and ended.timeout and (ended.ended - ended.started).total_seconds() >= ended.timeout)

@@ -1,4 +1,4 @@
-"""Follows the log of a job's workers in Cloud Logging, which Vertex AI writes it to."""
+"""Follows the log of a job's workers in Cloud Logging, where Vertex AI writes it."""
 
 import datetime
 import json
@@ -11,18 +11,22 @@ import google.auth.exceptions
 import requests
 from google.auth.transport.requests import AuthorizedSession
 
-from launch.console import Patience, tell, write
+from launch.console import tell, write
+from launch.following import Poller
 from launch.log_lines import Lines
-from launch.vertex.api import Api, Found
+from launch.vertex.api import Api, SubmittedJob
 from trainer.errors import LostService, UserError
 
 URL = "https://logging.googleapis.com/v2/entries:list"
 
-# Seconds: between two looks (a project may ask sixty times a minute); that an entry may come after later ones; and that the log is
-# read on after its job has ended.
 POLL = 5.0
+"""Seconds between two requests; a project may send sixty a minute."""
+
 LATENESS = 120.0
+"""Seconds by which an entry may appear after entries with later time stamps."""
+
 SETTLING = 20.0
+"""Seconds without new entries after which the log of a job that has ended is complete."""
 
 _PAGE = 1000
 _TIMEOUT = 60.0
@@ -30,26 +34,26 @@ _TIMEOUT = 60.0
 _TASK = re.compile("workerpool([01])-([0-9]+)")
 
 
-def follow(api: Api, job: Found, *, is_over: Callable[[], bool]) -> None:
-    """Prints what all workers write until the job is over and its log complete.
+def follow(api: Api, submitted: SubmittedJob, *, is_over: Callable[[], bool]) -> None:
+    """Prints the log of all workers until the job is over and its log complete.
 
     Args:
-      api: where the job is.
-      job: the job.
-      is_over: whether it has ended.
+      api: the API of the job's project and region.
+      submitted: the job.
+      is_over: returns whether the job has ended; it may raise `Ended`.
 
     Raises:
-      Ended: the job cannot be followed.
+      Ended: the log cannot be read.
     """
-    log = _Log(api, job)
-    job_patience, log_patience = Patience(), Patience()
+    log = _Log(api, submitted)
+    state_poller, log_poller = Poller(), Poller()
     over = False
     last_news = time.monotonic()
     while True:
         if not over:
-            over = job_patience.ask(is_over) or False
+            over = state_poller.poll(is_over) or False
             last_news = time.monotonic()
-        if log_patience.ask(log.print_new) != 0:  # None where it could not be read.
+        if log_poller.poll(log.print_new) != 0:  # None: the log could not be read.
             last_news = time.monotonic()
         if over and time.monotonic() - last_news >= SETTLING:
             return
@@ -57,26 +61,26 @@ def follow(api: Api, job: Found, *, is_over: Callable[[], bool]) -> None:
 
 
 class _Log:
-    """How far the log of a job has been read.
+    """The log of a job, and which of its entries have been printed.
 
-    Cloud Logging gives no place to go on from, and an entry may appear after later ones. So the latest stretch is read again each
-    time, and what was there before is left out.
+    Cloud Logging offers no cursor, and an entry may appear after later ones. So each request reads the last `LATENESS` seconds
+    again, and skips the entries that were printed before.
     """
 
-    def __init__(self, api: Api, job: Found) -> None:
+    def __init__(self, api: Api, submitted: SubmittedJob) -> None:
         self._session = AuthorizedSession(api.credentials)
         self._project = api.project
-        self._job = job.id
-        self._several = job.workers > 1
-        self._newest = job.created
+        self._job_id = submitted.id
+        self._several = submitted.workers > 1
+        self._newest = submitted.created
         self._seen: dict[tuple[str, str, str], datetime.datetime] = {}
 
     def print_new(self) -> int:
-        """Prints the entries that have come; returns how many.
+        """Prints the new entries; returns their number.
 
         Raises:
-          UserError: they may not be read.
-          LostService: Cloud Logging does not answer; those that it gave are printed.
+          UserError: Cloud Logging refuses.
+          LostService: Cloud Logging does not answer; the entries received before that have been printed.
         """
         count = 0
         since = self._newest - datetime.timedelta(seconds=LATENESS)
@@ -94,10 +98,10 @@ class _Log:
     def _print(self, entry: dict[str, Any]) -> None:
         text = _text(entry)
         task = _TASK.fullmatch(entry.get("resource", {}).get("labels", {}).get("task_name", ""))
-        if not task:  # Vertex AI's own, about machines and restarts.
+        if not task:  # An entry of Vertex AI itself, about machines and restarts.
             tell(f"Vertex AI: {' '.join(text.split())}")
             return
-        index = int(task[1]) + int(task[2])  # The first pool has just the chief.
+        index = int(task[1]) + int(task[2])  # The first pool holds only the chief.
         lines = Lines(f"[{index}] " if self._several else "")
         write(lines.feed(text.rstrip("\n").encode() + b"\n"))
 
@@ -105,7 +109,7 @@ class _Log:
         moment = since.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         question = {
             "resourceNames": [f"projects/{self._project}"],
-            "filter": f'resource.type="ml_job" AND resource.labels.job_id="{self._job}" AND timestamp>="{moment}"',
+            "filter": f'resource.type="ml_job" AND resource.labels.job_id="{self._job_id}" AND timestamp>="{moment}"',
             "orderBy": "timestamp asc",
             "pageSize": _PAGE,
         }
@@ -123,18 +127,20 @@ class _Log:
                 return response.json()
         except google.auth.exceptions.RefreshError as error:
             if getattr(error, "retryable", False):
-                raise LostService(f"Cloud Logging cannot be asked ({error.args[0]}): try again") from None
+                raise LostService(
+                    f"Cloud Logging cannot be reached, because no token was issued ({error.args[0]}): try again"
+                ) from None
             raise UserError(
-                f"cannot read the log: no longer logged in ({error.args[0]}): gcloud auth application-default login"
+                f"cannot read the log: your login has expired ({error.args[0]}): run gcloud auth application-default login"
             ) from None
         except (requests.RequestException, google.auth.exceptions.TransportError, ValueError) as error:
             raise LostService(f"Cloud Logging does not answer ({type(error).__name__}): try again") from None
         said = f"{response.status_code}: {_message(response)}"
         if response.status_code == 429 or response.status_code >= 500:
-            raise LostService(f"cannot read the log: Cloud Logging answers {said}: try again")
+            raise LostService(f"cannot read the log: Cloud Logging answered {said}: try again")
         if response.status_code == 403:
-            raise UserError(f"cannot read the log: not allowed ({said}): ask for the role roles/logging.viewer")
-        raise UserError(f"cannot read the log: Cloud Logging refuses it ({said}): check the project {self._project}")
+            raise UserError(f"cannot read the log: you lack the permission ({said}): ask for the role roles/logging.viewer")
+        raise UserError(f"cannot read the log: Cloud Logging rejected the request ({said}): check the project {self._project}")
 
 
 def _text(entry: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The machine types of Vertex AI, and the smallest of them that a worker fits on."""
+"""The machine types of Vertex AI, and the choice of the smallest one that fits a worker."""
 
 import dataclasses
 import re
@@ -8,13 +8,13 @@ from typing import Any
 from launch.accelerators import Accelerator
 from trainer.errors import UserError
 
-# What a worker gets whose --cpu or --memory (in GB) is not given.
+# The defaults of --cpu and --memory, in cores and GB.
 _CPU, _MEMORY = 4, 8
 
-# The tables are those of https://cloud.google.com/vertex-ai/docs/training/configure-compute, read in November 2026; cores and GB of
-# https://cloud.google.com/compute/docs/machine-resource. Google's GB here are 2^30 bytes.
+# Machine types: https://cloud.google.com/vertex-ai/docs/training/configure-compute, read in November 2026. Cores and GB:
+# https://cloud.google.com/compute/docs/machine-resource, where a GB is 2^30 bytes.
 
-# Machines without accelerators, the cheaper series first: GB a core, and numbers of cores.
+# Machines without accelerators, the cheapest series first: GB per core, and the available numbers of cores.
 _SERIES = {
     "e2-highcpu": (1, (16, 32)),
     "e2-standard": (4, (4, 8, 16, 32)),
@@ -27,14 +27,14 @@ _SERIES = {
     "n1-highmem": (6.5, (2, 4, 8, 16, 32, 64, 96)),
 }
 
-# GPUs that are attached to machines of the series n1: the most cores with so many of them. P100 reached its end of support in 2026.
+# GPUs that are attached to n1 machines: for each number of GPUs the largest number of cores. P100 support ended in 2026.
 _ATTACHED = {
     "nvidia-tesla-p4": ("NVIDIA_TESLA_P4", {1: 16, 2: 32, 4: 96}),
     "nvidia-tesla-t4": ("NVIDIA_TESLA_T4", {1: 16, 2: 32, 4: 96}),
     "nvidia-tesla-v100": ("NVIDIA_TESLA_V100", {1: 8, 2: 16, 4: 32, 8: 96}),
 }
 
-# Machines that come with their GPUs: how many, the machine, its cores and GB.
+# Machines with built-in GPUs: the number of GPUs, the machine type, its cores and GB.
 _BUILT_IN: dict[str, tuple[str, tuple[tuple[int, str, int, float], ...]]] = {
     "nvidia-l4": (
         "NVIDIA_L4",
@@ -54,7 +54,8 @@ _BUILT_IN: dict[str, tuple[str, tuple[tuple[int, str, int, float], ...]]] = {
     "nvidia-b200": ("NVIDIA_B200", ((8, "a4-highgpu-8g", 224, 3968),)),
 }
 
-# Machines with TPUs: what is asked for besides the machine, by chips. Of a v3, Vertex AI counts the cores, two a chip.
+# Machines with TPUs, by number of chips: machine type, cores, GB, and the other fields of a machineSpec. For v3, Vertex AI counts
+# cores, two per chip.
 _TPUS: dict[str, dict[int, tuple[str, int, float, dict[str, Any]]]] = {
     "tpu-v3-device": {4: ("cloud-tpu", 96, 340, {"acceleratorType": "TPU_V3", "acceleratorCount": 8})},
     "tpu-v5-lite-podslice": {
@@ -72,10 +73,10 @@ class Machine:
     """A machine type.
 
     Attributes:
-      type: its name.
-      cpu: its cores.
-      memory: its GB.
-      extras: what a machineSpec says of its accelerators.
+      type: the machine type's name.
+      cpu: the number of cores.
+      memory: the memory in GB.
+      extras: the fields of a machineSpec that describe the accelerators.
     """
 
     type: str
@@ -90,20 +91,20 @@ class Machine:
 
 
 def choose(device: Accelerator | None, *, cpu: str | None, memory: str | None) -> Machine:
-    """The smallest machine that has what a worker asks for.
+    """Returns the smallest machine type that fits a worker.
 
     Args:
-      device: what it computes on; None: the cores.
-      cpu: its cores, as Kubernetes writes them; None: four, or as few as the machines of the accelerator have.
-      memory: its memory, as Kubernetes writes it; None: 8 GB.
+      device: the worker's accelerator; None: CPUs only.
+      cpu: the minimum number of cores, in Kubernetes' notation; None: 4.
+      memory: the minimum memory, in Kubernetes' notation; None: 8 GB.
 
     Raises:
-      UserError: there is no such machine.
+      UserError: no machine type fits.
     """
-    machines = list(_with(device) if device else _without())
+    machines = list(_with_accelerator(device) if device else _without_accelerator())
     cores = _cores(cpu) if cpu else _CPU
     size = _gigabytes(memory) if memory else _MEMORY
-    # Sorting keeps the order of the series among machines with as many cores.
+    # A stable sort: among machines with equally many cores, the cheapest series stays first.
     for machine in sorted(machines, key=lambda each: each.cpu):
         if machine.cpu >= cores and machine.memory >= size:
             return machine
@@ -111,23 +112,23 @@ def choose(device: Accelerator | None, *, cpu: str | None, memory: str | None) -
     asked = " ".join(f"--{flag}={value}" for flag, value in (("cpu", cpu), ("memory", memory)) if value)
     kind = f" with {device.type}:{device.count}" if device else ""
     raise UserError(
-        f"{asked} is more than any machine of Vertex AI{kind} has: the largest, {largest.type}, has {largest.cpu} cores and "
-        f"{largest.memory:g}Gi; ask for less"
+        f"{asked} is more than any Vertex AI machine{kind} has: use at most {largest.cpu} cores and {largest.memory:g}Gi, as "
+        f"{largest.type} has"
     )
 
 
-def _without() -> Iterator[Machine]:
+def _without_accelerator() -> Iterator[Machine]:
     for name, (ratio, sizes) in _SERIES.items():
         yield from (Machine(f"{name}-{cores}", cores, ratio * cores) for cores in sizes)
 
 
-def _with(device: Accelerator) -> Iterator[Machine]:
-    """The machines that have an accelerator in exactly this number."""
+def _with_accelerator(device: Accelerator) -> Iterator[Machine]:
+    """Yields the machines that have an accelerator in exactly this number."""
     if device.type in _ATTACHED:
         enum, most = _ATTACHED[device.type]
         _check(device, list(most))
-        for machine in _without():
-            # With two cores, Google warns, the log may fail.
+        for machine in _without_accelerator():
+            # Google's documentation warns that with two cores logging may fail.
             if machine.type.startswith("n1-") and 2 < machine.cpu <= most[device.count]:
                 yield dataclasses.replace(machine, extras={"acceleratorType": enum, "acceleratorCount": device.count})
     elif device.type in _BUILT_IN:
@@ -137,17 +138,17 @@ def _with(device: Accelerator) -> Iterator[Machine]:
             if count == device.count:
                 yield Machine(name, cores, size, {"acceleratorType": enum, "acceleratorCount": count})
     elif device.type in _TPUS:
-        yield Machine(*_TPUS[device.type][device.count])  # Its count is checked where it is parsed.
+        yield Machine(*_TPUS[device.type][device.count])  # accelerators.parse has checked the count.
     else:
         known = ", ".join([*_ATTACHED, *_BUILT_IN, *_TPUS])
-        raise UserError(f"--accelerator={device.type} is not to be had on Vertex AI: use one of {known}")
+        raise UserError(f"--accelerator={device.type} is not available on Vertex AI: use one of {known}")
 
 
 def _check(device: Accelerator, counts: list[int]) -> None:
     if device.count not in counts:
         nearest = min(counts, key=lambda count: (abs(count - device.count), -count))
         raise UserError(
-            f"--accelerator={device.type}:{device.count}: no machine of Vertex AI has {device.count} of them, only "
+            f"--accelerator={device.type}:{device.count} is not available on Vertex AI, whose machines have "
             f"{', '.join(map(str, counts))}: use {device.type}:{nearest}"
         )
 

@@ -1,4 +1,4 @@
-"""The verbs of launch for jobs of this machine: a launcher in one process, whoever looks after its job in another."""
+"""The commands of launch for jobs on this machine: one process runs a job, others show and cancel it."""
 
 import os
 import re
@@ -83,20 +83,20 @@ def test_another_terminal_sees_follows_and_cancels_a_job(desk):
     assert sorted(followed.splitlines()) == sorted([*out.splitlines(), *err.splitlines()[:-1]])
     assert followed.count("saved") == 2
 
-    assert desk.do("status", name).splitlines()[0] == f"{name}  stopped: as asked; the same command goes on from here"
+    assert desk.do("status", name).splitlines()[0] == f"{name}  stopped: as requested; the same command resumes from here"
     assert desk.do("logs", name) == followed
-    assert f"{name} does not run: it is stopped" in desk.refuse("cancel", name)
+    assert f"job {name} is not running (stopped)" in desk.refuse("cancel", name)
 
 
 @pytest.mark.parametrize(
     ("worker", "code", "says"),
     [
         ("exit 0", 0, "done"),
-        ("exit 2", 2, "failed: worker 0 cannot go on until something is changed: its last line says what"),
+        ("exit 2", 2, "failed: worker 0 needs a change by the user: see the last line of its output"),
         (
             "kill -9 $$",
             137,
-            "failed: worker 0 crashed 2 times, last with 137 (killed by SIGKILL): see its output, or raise --restarts",
+            "failed: worker 0 crashed 2 times, last with exit code 137 (killed by SIGKILL): see its output, or raise --restarts",
         ),
     ],
 )
@@ -109,7 +109,7 @@ def test_how_a_job_ended_is_kept(desk, worker, code, says):
     assert row.split() == ["0", "done" if code == 0 else "ended", str(code), "2" if code == 137 else "0"]
 
 
-def test_a_job_whose_launcher_was_killed_is_no_running_one(desk):
+def test_a_job_whose_launcher_was_killed_is_lost(desk):
     launcher, name = desk.launch(SAVES)
     until(lambda: "begun" in (desk.folder / "poster-trainer" / name / "log").read_text())
     follower = start("launch", "logs", name, "--target=local", env=desk.environment)
@@ -118,7 +118,7 @@ def test_a_job_whose_launcher_was_killed_is_no_running_one(desk):
     assert follower.returncode == 0
     assert "begun" in out
     assert desk.do("status", name).splitlines()[0] == f"{name}  lost: its launcher was killed"
-    assert "it is lost" in desk.refuse("cancel", name)
+    assert "is not running (lost)" in desk.refuse("cancel", name)
 
 
 def test_the_number_of_a_launcher_that_is_gone_may_be_another_processs(desk):
@@ -128,7 +128,7 @@ def test_the_number_of_a_launcher_that_is_gone_may_be_another_processs(desk):
     desk.launchers.append(bystander)
     state = desk.folder / "poster-trainer" / name / "state.json"
     state.write_text(state.read_text().replace(f'"pid": {launcher.pid}', f'"pid": {bystander.pid}').replace('"done"', '"running"'))
-    assert "it is lost" in desk.refuse("cancel", name)
+    assert "is not running (lost)" in desk.refuse("cancel", name)
     assert bystander.poll() is None
 
 
@@ -137,7 +137,9 @@ def test_a_job_of_another_machine_or_container_is_cancelled_there(desk):
     state = desk.folder / "poster-trainer" / name / "state.json"
     until(lambda: "running" in desk.do("status", name).splitlines()[2])
     state.write_text(state.read_text().replace('"machine": "', '"machine": "elsewhere '))
-    assert f"{name} was started on another machine, or in a container, elsewhere: cancel it there" in desk.refuse("cancel", name)
+    assert f"job {name} was started on another machine or in another container (elsewhere): cancel it there" in desk.refuse(
+        "cancel", name
+    )
 
 
 def test_a_full_disk_costs_the_log_and_not_how_the_job_ended(desk, tmp_path):
@@ -149,7 +151,7 @@ def test_a_full_disk_costs_the_log_and_not_how_the_job_ended(desk, tmp_path):
         launcher, name = desk.launch("head -c 500000 /dev/zero | tr '\\0' a | fold; exit 2")
         launcher.communicate(timeout=30)
         assert launcher.returncode == 2
-        assert desk.do("status", name).startswith(f"{name}  failed: worker 0 cannot go on")
+        assert desk.do("status", name).startswith(f"{name}  failed: worker 0 needs a change")
     finally:
         subprocess.run(["umount", desk.folder], check=True)
 
@@ -192,7 +194,7 @@ def test_a_job_runs_where_nothing_can_be_kept(desk):
     launcher = start("tests.support.desk_launch", *LAUNCH, *FLAGS, env=desk.environment | {"DESK_WORKERS": "echo begun"})
     out, err = launcher.communicate(timeout=30)
     assert (launcher.returncode, out) == (0, "begun\n")
-    assert "no other terminal can look after this job" in err
+    assert "other terminals cannot show or cancel this job" in err
 
 
 def test_a_follower_whose_reader_leaves_ends(desk):
@@ -210,10 +212,10 @@ def test_a_follower_whose_reader_leaves_ends(desk):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("status", "film-0a1b2c3d"), "'film-0a1b2c3d' is no job of this machine that is known"),
-        (("logs", "../film"), "'../film' is no job of this machine"),
-        (("cancel",), "cancel takes the name of one job, not 0"),
-        (("list", "film"), "'film' is no flag"),
+        (("status", "film-0a1b2c3d"), "job 'film-0a1b2c3d' is not recorded on this machine"),
+        (("logs", "../film"), "job '../film' is not recorded on this machine"),
+        (("cancel",), "cancel takes the name of one job, got 0"),
+        (("list", "film"), "'film' is not a flag"),
     ],
 )
 def test_a_wrong_name_ends_in_one_line(desk, words, says):

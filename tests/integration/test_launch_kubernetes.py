@@ -1,4 +1,4 @@
-"""The verbs of launch with the official client, against an emulation of a cluster's API over HTTP."""
+"""The commands of launch with the official client, against an emulation of a cluster's API over HTTP."""
 
 import re
 import signal
@@ -16,8 +16,9 @@ from tests.support.commands import ENVIRONMENT, REPOSITORY, end_all
 # python -m launch, with shorter pauses.
 _LAUNCH = """
 import runpy, sys
-from launch import kubernetes_logs, showing
-kubernetes_logs.POLL, showing.PATIENCE = 0.1, float(sys.argv.pop(1))
+from launch import following
+from launch.kubernetes import logs
+logs.POLL, following.MAX_OUTAGE = 0.1, float(sys.argv.pop(1))
 runpy.run_module("launch", run_name="__main__", alter_sys=True)
 """
 
@@ -46,11 +47,11 @@ class Desk:
         }
         self.config.write_text(yaml.safe_dump(described))
 
-    def start(self, *words: str, patience: float = 60.0) -> subprocess.Popen[str]:
+    def start(self, *words: str, max_outage: float = 60.0) -> subprocess.Popen[str]:
         flags = ("--target=kubernetes",)
         at = words.index("--") if "--" in words else len(words)
         process = subprocess.Popen(
-            [sys.executable, "-c", _LAUNCH, str(patience), *words[:at], *flags, *words[at:]],
+            [sys.executable, "-c", _LAUNCH, str(max_outage), *words[:at], *flags, *words[at:]],
             cwd=REPOSITORY,
             env={**ENVIRONMENT, "KUBECONFIG": str(self.config)},
             stdout=subprocess.PIPE,
@@ -60,12 +61,12 @@ class Desk:
         self.processes.append(process)
         return process
 
-    def run(self, *words: str, code: int = 0, patience: float = 60.0) -> tuple[str, str]:
-        return finish(self.start(*words, patience=patience), code)
+    def run(self, *words: str, code: int = 0, max_outage: float = 60.0) -> tuple[str, str]:
+        return finish(self.start(*words, max_outage=max_outage), code)
 
     def refusal(self, *words: str, code: int = 2) -> str:
         """Runs a command that must end in one line, and returns it."""
-        out, err = self.run(*words, code=code, patience=0.5)
+        out, err = self.run(*words, code=code, max_outage=0.5)
         lines = [line for line in err.splitlines() if not line.startswith("launch: ")]
         assert len(lines) == 1, err
         assert not out
@@ -169,11 +170,11 @@ def test_a_log_that_breaks_off_is_taken_up_without_loss_or_repetition(desk):
 @pytest.mark.parametrize(
     ("codes", "kind", "reason", "exit_code", "says"),
     [
-        ([2, 75], "Failed", "PodFailurePolicy", 2, "cannot go on until something is changed"),
-        ([75, 7], "Failed", "MaxFailedIndexesExceeded", 7, "failed: too bad: see its output"),
+        ([2, 75], "Failed", "PodFailurePolicy", 2, "needs a change by the user"),
+        ([75, 7], "Failed", "MaxFailedIndexesExceeded", 7, "failed (too bad): see its output"),
         ([137, 143], "Failed", "MaxFailedIndexesExceeded", 137, "or raise --restarts"),
-        ([], "Failed", "FailJobSetFailurePolicyAction", 2, "cannot go on until something is changed"),
-        ([143, 143], "Failed", "DeadlineExceeded", 2, "was not done within its --time_limit"),
+        ([], "Failed", "FailJobSetFailurePolicyAction", 2, "needs a change by the user"),
+        ([143, 143], "Failed", "DeadlineExceeded", 2, "reached its --time_limit"),
     ],
 )
 def test_the_end_of_a_job_is_the_end_of_the_command(desk, codes, kind, reason, exit_code, says):
@@ -198,7 +199,7 @@ def test_a_job_that_is_cancelled_while_one_waits_ends_with_143(desk):
     assert "was cancelled" in err.splitlines()[-1]
 
 
-def test_a_cluster_that_is_away_for_a_while_is_borne_with(desk):
+def test_an_outage_of_the_cluster_is_tolerated(desk):
     process = desk.start(*RUN, "--wait", *FLAGS)
     job = desk.cluster.wait_for("jobs")
     desk.cluster.wait_for("services")
@@ -207,7 +208,7 @@ def test_a_cluster_that_is_away_for_a_while_is_borne_with(desk):
     desk.cluster.refusals.clear()
     desk.cluster.end(job, "Complete")
     _, err = finish(process, 0)
-    assert "the cluster answers 503 (etcd is away): try again; trying on" in err
+    assert "the cluster answered 503 (etcd is away): try again (retrying for 60 s)" in err
     desk.cluster.refusals["GET jobs"] = Refused(503, "ServiceUnavailable", "etcd is away")
     assert "503" in desk.refusal("logs", job["metadata"]["name"], code=75)
 
@@ -220,13 +221,13 @@ def test_ctrl_c_ends_following_and_not_the_job(desk):
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
     _, err = finish(process, 143)
-    assert "the job goes on: python -m launch logs film-" in err.splitlines()[-1]
+    assert "the job goes on: follow it with python -m launch logs film-" in err.splitlines()[-1]
     assert desk.cluster.objects("jobs") == [job]
 
 
 def test_a_job_that_may_have_been_made_is_named(desk):
     desk.cluster.refusals["POST jobs"] = Refused(503, "ServiceUnavailable", "etcd is away")
-    assert re.search(r"film-[0-9a-f]{8} may have been made all the same: .* cancel film-", desk.refusal(*RUN, *FLAGS, code=75))
+    assert re.search(r"film-[0-9a-f]{8} may have been created: .* cancel film-", desk.refusal(*RUN, *FLAGS, code=75))
 
 
 def test_one_who_may_not_follow_hears_that_the_job_goes_on(desk):
@@ -235,7 +236,7 @@ def test_one_who_may_not_follow_hears_that_the_job_goes_on(desk):
     desk.cluster.refusals["GET pods"] = Refused(403, "Forbidden", "no pods for you")
     _, err = finish(process, 2)
     assert "no pods for you" in err.splitlines()[-1]
-    assert "the job goes on: python -m launch logs film-" in err.splitlines()[-1]
+    assert "the job goes on: follow it with python -m launch logs film-" in err.splitlines()[-1]
 
 
 def test_status_tells_of_a_failure_and_its_replacement(desk):
@@ -269,8 +270,8 @@ def test_list_shows_the_jobs_that_launch_has_made(desk):
     assert first["metadata"]["name"] in desk.run("list")[0]
     desk.cluster.refusals["GET jobsets"] = Refused(403, "Forbidden", "jobsets is forbidden")
     assert first["metadata"]["name"] in desk.run("list")[0]
-    assert "no job other" in desk.refusal("status", "other")
-    assert "no job other" in desk.refusal("cancel", "other")
+    assert "job other does not exist" in desk.refusal("status", "other")
+    assert "job other does not exist" in desk.refusal("cancel", "other")
 
 
 def test_cancel_takes_all_of_a_job_away(desk):
@@ -278,7 +279,7 @@ def test_cancel_takes_all_of_a_job_away(desk):
     desk.cluster.add_pod(job, 0)
     desk.run("cancel", job["metadata"]["name"])
     assert not any(desk.cluster.objects(plural) for plural in ("jobs", "services", "pods"))
-    assert "there is no job" in desk.refusal("cancel", job["metadata"]["name"])
+    assert "does not exist" in desk.refusal("cancel", job["metadata"]["name"])
 
 
 def test_the_namespace_is_the_flags_or_the_contexts(desk):
@@ -293,17 +294,17 @@ def test_the_namespace_is_the_flags_or_the_contexts(desk):
 @pytest.mark.parametrize(
     ("request_", "refusal", "code", "says"),
     [
-        ("POST jobs", Refused(409, "AlreadyExists", 'jobs "film" already exists'), 2, "the name is taken"),
+        ("POST jobs", Refused(409, "AlreadyExists", 'jobs "film" already exists'), 2, "the name is in use"),
         (
             "POST jobs",
             Refused(403, "Forbidden", "jobs is forbidden"),
             2,
-            "cannot create Job .* not allowed in the namespace default",
+            "cannot create Job .* you lack the permission in the namespace default",
         ),
-        ("POST jobs", Refused(401, "Unauthorized", "Unauthorized"), 2, "does not know you .*: log in again"),
-        ("POST jobs", Refused(422, "Invalid", "spec: Invalid value"), 2, r"refuses it \(422: spec: Invalid value\)"),
-        ("POST jobs", Refused(503, "ServiceUnavailable", "away"), 75, "answers 503 .*: try again"),
-        ("POST jobs", Refused(429, "TooManyRequests", "slowly"), 75, "answers 429"),
+        ("POST jobs", Refused(401, "Unauthorized", "Unauthorized"), 2, "rejects your login .*: log in again"),
+        ("POST jobs", Refused(422, "Invalid", "spec: Invalid value"), 2, r"rejected it \(422: spec: Invalid value\)"),
+        ("POST jobs", Refused(503, "ServiceUnavailable", "away"), 75, "answered 503 .*: try again"),
+        ("POST jobs", Refused(429, "TooManyRequests", "slowly"), 75, "answered 429"),
         ("POST services", Refused(403, "Forbidden", "services is forbidden"), 2, "cannot create Service"),
     ],
 )
@@ -318,7 +319,7 @@ def test_a_log_that_may_not_be_read_ends_in_one_line(desk):
     job = submitted(desk)
     desk.cluster.add_pod(job, 0)
     desk.cluster.refusals["GET pods"] = Refused(403, "Forbidden", "pods is forbidden")
-    assert "cannot list pods: not allowed" in desk.refusal("logs", job["metadata"]["name"])
+    assert "cannot list pods: you lack the permission" in desk.refusal("logs", job["metadata"]["name"])
 
 
 def test_a_cluster_without_jobsets_says_so(desk):
@@ -329,7 +330,9 @@ def test_a_cluster_without_jobsets_says_so(desk):
 def test_a_server_that_does_not_answer_is_named(desk):
     desk.configure("http://127.0.0.1:9")
     line = desk.refusal(*RUN, *FLAGS, code=75)
-    assert re.search(r"the cluster at 127\.0\.0\.1:9 does not answer \(.*refused\): is it the right context\?", line)
+    assert re.search(
+        r"the cluster at 127\.0\.0\.1:9 does not answer \(.*refused\): try again, or check kubectl's current context", line
+    )
     assert "object at" not in line
 
 
@@ -358,12 +361,12 @@ runpy.run_module("launch", run_name="__main__", alter_sys=True)
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("status",), "status takes the name of one job, not 0"),
-        (("logs", "a", "b"), "logs takes the name of one job, not 2"),
-        (("cancel", "a", "--", "--epochs=3"), "'--epochs=3': cancel takes no flags of trainer.task"),
-        (("watch", "a"), "'watch' is no verb of launch"),
+        (("status",), "status takes the name of one job, got 0"),
+        (("logs", "a", "b"), "logs takes the name of one job, got 2"),
+        (("cancel", "a", "--", "--epochs=3"), "'--epochs=3' is a flag of trainer.task, which cancel does not take"),
+        (("watch", "a"), "'watch' is not a command of launch"),
         ((*RUN, "--", "--data_dir=d", "--job_dir=j", "--modle=cnn"), "'modle'"),
-        ((*RUN[:4], "--workers=0", *FLAGS), "--workers=0 must be"),
+        ((*RUN[:4], "--workers=0", *FLAGS), "--workers must be"),
         (("run", *FLAGS), "--image is missing"),
     ],
 )

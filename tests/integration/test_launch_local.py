@@ -1,4 +1,4 @@
-"""The supervisor of a desk, with real processes that end as a worker may."""
+"""The supervisor of --target=local, with real processes that end in every way that a worker may."""
 
 import dataclasses
 import json
@@ -19,8 +19,8 @@ from tests.support.commands import ENVIRONMENT, REPOSITORY, end_all, refusal, ru
 # Runs a spec as `python -m launch` does; a test may shorten the supervisor's times.
 _DRIVER = """
 import json, signal, sys
-from launch import processes, supervisor
-from trainer import app
+from launch.local import processes, supervisor
+from trainer.process import entry
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell's & has it ignored.
 spec = json.loads(sys.argv[1])
@@ -28,7 +28,7 @@ for name, seconds in spec.pop("times").items():
     assert hasattr(supervisor, name)
     setattr(supervisor, name, seconds)
 workers = tuple(processes.Worker(**worker) for worker in spec.pop("workers"))
-app.run(lambda _: supervisor.supervise(processes.Spec(job_id="test-1", workers=workers, **spec)))
+entry.run(lambda _: supervisor.supervise(processes.Spec(job_id="test-1", workers=workers, **spec)))
 """
 
 # A worker whose attempts end one after the other as its arguments say: by an exit code, by the signal of a negative one, by
@@ -62,7 +62,7 @@ if int(end) < 0:
 sys.exit(int(end))
 """
 
-_FAST = {"_FIRST_DELAY": 0.05, "_LONGEST_DELAY": 0.2, "_SLACK": 1.0}
+_FAST = {"_FIRST_DELAY": 0.05, "_LONGEST_DELAY": 0.2, "GUARD_MARGIN": 1.0}
 
 
 @dataclasses.dataclass
@@ -157,10 +157,10 @@ def test_each_worker_is_restarted_on_its_own_until_it_exits_0(desk):
     _, err = desk.run(desk.worker("a", 0, 9), desk.worker("b", 75, 143, 75, 0), restarts=0)
     assert len(desk.attempts("a")) == 1
     assert len(desk.attempts("b")) == 4
-    restarts = re.findall(r"launch: worker (\d) exited (\d+) \((.*?)\) .* again in (\S+) s; (\d) counted restarts left", err)
+    restarts = re.findall(r"launch: worker (\d) exited (\d+) \((.*?)\) .*: restarting in (\S+) s; (\d) more crashes allowed", err)
     assert restarts == [
         ("1", "75", "lost a peer or a service", "0.05", "0"),
-        ("1", "143", "stopped from outside", "0.1", "0"),
+        ("1", "143", "asked to stop", "0.1", "0"),
         ("1", "75", "lost a peer or a service", "0.2", "0"),
     ]
 
@@ -170,12 +170,12 @@ def test_a_crash_is_counted_whatever_it_is(desk):
     assert len(desk.attempts("a")) == 4
     assert "1 (a crash)" in err
     assert "137 (killed by SIGKILL)" in err
-    assert re.findall(r"(\d) counted restarts? left", err) == ["1", "1", "0"]
+    assert re.findall(r"(\d) more crash(?:es)? allowed", err) == ["1", "1", "0"]
 
 
 def test_one_crash_too_many_stops_all_with_its_exit_code(desk):
     _, err = desk.run(desk.worker("a", "wait"), desk.worker("b", 7), desk.worker("c", 0), restarts=1, code=7)
-    assert last_line(err) == "error: worker 1 crashed 2 times, last with 7 (a crash): see its output, or raise --restarts"
+    assert last_line(err) == "error: worker 1 crashed 2 times, last with exit code 7 (a crash): see its output, or raise --restarts"
     assert len(desk.attempts("b")) == 2
     assert all(len(desk.attempts(name)) <= 1 for name in "ac")  # None where all was over before it had begun.
 
@@ -195,8 +195,8 @@ def test_a_worker_that_exits_2_stops_the_others(desk):
     began = time.monotonic()
     _, err = desk.run(waiting, deaf, late, wrong, code=2, times=_FAST | {"_FIRST_DELAY": 30.0, "_LONGEST_DELAY": 30.0})
     assert time.monotonic() - began < 20
-    assert last_line(err) == "error: worker 3 cannot go on until something is changed: its last line says what"
-    assert "worker 1 still runs 1 s after SIGTERM: killed" in err
+    assert last_line(err) == "error: worker 3 needs a change by the user: see the last line of its output"
+    assert "worker 1 still runs 1 s after SIGTERM: killing it" in err
     assert [len(desk.attempts(name)) for name in ("wait", "deaf", "late")] == [1, 1, 1]
     assert desk.signals("wait") == desk.signals("deaf") == [signal.SIGTERM]
     assert not is_alive(desk.attempts("deaf")[0][0])
@@ -318,9 +318,9 @@ open(sys.argv[2], "a").write("75\\n")
 sys.exit(75)
 """
     lost = script(text, desk.folder / "deaf.started", desk.folder / "ends")
-    process = desk.start(lost, desk.worker("deaf", "deaf"), times={"_FIRST_DELAY": 1.0, "_SLACK": 2.0})
+    process = desk.start(lost, desk.worker("deaf", "deaf"), times={"_FIRST_DELAY": 1.0, "GUARD_MARGIN": 2.0})
     assert process.stderr
-    while b"starts again" not in process.stderr.readline():
+    while b"restarting in" not in process.stderr.readline():
         pass
     process.terminate()
     finish(process, 143)
@@ -365,7 +365,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_a_time_limit_stops_all_and_asks_for_more(desk):
     process = desk.start(desk.worker("a", "wait"), desk.worker("b", 75), time_limit=1.5, grace_period=10.0)
     _, err = finish(process, 2)
-    assert last_line(err) == "error: --time_limit=1.5 seconds were not enough: give more; the same command goes on from here"
+    assert last_line(err) == "error: --time_limit=1.5 seconds are over: raise it, then the same command resumes from here"
     assert desk.signals("a") == [signal.SIGTERM]
     assert len(desk.attempts("b")) > 1
     desk.run(desk.worker("c", 0), time_limit=60.0)
@@ -411,7 +411,8 @@ def test_launch_brings_no_tensorflow_and_little_of_trainer():
     storage = {"trainer.storage", "trainer.storage.credentials", "trainer.storage.failures", "trainer.storage.patience"}
     assert (
         set(out.split())
-        == {"trainer", "trainer.config", "trainer.errors", "trainer.process", "trainer.process.entry", "trainer.process.log"}
+        == {"trainer", "trainer.config", "trainer.errors", "trainer.process"}
+        | {"trainer.process.entry", "trainer.process.log", "trainer.process.tables"}
         | storage
     )
 
@@ -419,12 +420,15 @@ def test_launch_brings_no_tensorflow_and_little_of_trainer():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ("--target=local --workers=0 -- --data_dir=d --job_dir=j", "--workers=0 must be"),
-        ("--target=local --workers=257 -- --data_dir=d --job_dir=j --batch_size=257", "--workers=257 is too many"),
+        ("--target=local --workers=0 -- --data_dir=d --job_dir=j", "--workers must be"),
+        (
+            "--target=local --workers=257 -- --data_dir=d --job_dir=j --batch_size=257",
+            "--workers must be at most 256 with --target=local, got 257",
+        ),
         ("--target=mars -- --data_dir=d --job_dir=j", "--target=mars"),
-        ("-- --data_dir=d --job_dir=j", "--target is missing: there is local"),
-        ("watch --target=local -- --data_dir=d --job_dir=j", "'watch' is no verb of launch: there is run"),
-        ("run --target=local film -- --data_dir=d --job_dir=j", "'film' is no flag"),
+        ("-- --data_dir=d --job_dir=j", "--target is missing: use one of local"),
+        ("watch --target=local -- --data_dir=d --job_dir=j", "'watch' is not a command of launch: use one of run"),
+        ("run --target=local film -- --data_dir=d --job_dir=j", "'film' is not a flag"),
         ("--target=local -- --data_dir=d --job_dir=j --modle=cnn", "'modle'"),
         ("--target=local --env=A -- --data_dir=d --job_dir=j", "--env=A has no value"),
     ],

@@ -1,4 +1,4 @@
-"""The verbs of launch with the official client against an emulation of Vertex AI, and what Vertex AI makes of their jobs."""
+"""The commands of launch with the official client against an emulation of Vertex AI, and how Vertex AI runs their jobs."""
 
 import json
 import os
@@ -13,8 +13,8 @@ import grpc
 import pytest
 from google.cloud.aiplatform_v1.types import CustomJob
 
-from launch import console
-from launch.job import Job, Place
+from launch import following
+from launch.job import Job, Location
 from launch.vertex import commands, logs
 from launch.vertex.api import Api
 from tests.fakes.vertex import launch
@@ -48,12 +48,12 @@ class Desk:
         }
         self.environment = without | own
 
-    def start(self, *words: str, region: str | None = REGION, patience: float | None = 60.0) -> subprocess.Popen[str]:
-        """Starts launch; without a patience, as it is, with no way to the server."""
+    def start(self, *words: str, region: str | None = REGION, max_outage: float | None = 60.0) -> subprocess.Popen[str]:
+        """Starts launch; with None for max_outage unchanged, so that it does not reach the server."""
         flags = ("--target=vertex", *([f"--region={region}"] if region else []))
         at = words.index("--") if "--" in words else len(words)
-        server = ("tests.fakes.vertex.launch", self.vertex.address, self.vertex.url, str(patience))
-        runner = (sys.executable, "-m", *(("launch",) if patience is None else server))
+        server = ("tests.fakes.vertex.launch", self.vertex.address, self.vertex.url, str(max_outage))
+        runner = (sys.executable, "-m", *(("launch",) if max_outage is None else server))
         process = subprocess.Popen(
             [*runner, *words[:at], *flags, *words[at:]],
             cwd=REPOSITORY,
@@ -70,8 +70,8 @@ class Desk:
 
     def submit(self, **fields) -> CustomJob:
         """A job that was just started, from within this process."""
-        place: dict[str, Any] = {"region": REGION, "image": "i", "arguments": FLAGS[1:], "workers": 2}
-        commands.run(Job(**(place | fields)), wait=False, look=False)
+        defaults: dict[str, Any] = {"region": REGION, "image": "i", "arguments": FLAGS[1:], "workers": 2}
+        commands.run(Job(**(defaults | fields)), wait=False, run_preflight=False)
         return self.vertex.jobs()[-1]
 
 
@@ -153,7 +153,7 @@ def test_waiting_follows_all_workers_to_the_end(desk):
     assert err.count("launch: Vertex AI: Waiting for job to be provisioned.") == 1
 
 
-def test_a_service_that_is_away_for_a_while_is_borne_with(desk):
+def test_an_outage_of_the_service_is_tolerated(desk):
     process = desk.start(*RUN[:-1], "--wait", *FLAGS)
     vertex = desk.vertex
     job = vertex.wait_for_job()
@@ -169,8 +169,8 @@ def test_a_service_that_is_away_for_a_while_is_borne_with(desk):
     vertex.end(job, "FAILED", EXIT.format("workerpool0-0", 7))
     out, err = finish(process, 7)
     assert out == "one\ntwo\n"  # One worker needs no number.
-    assert len(re.findall("launch: .*backend is away.*; trying on", err)) == 1
-    assert "failed: The replica workerpool0-0 exited with a non-zero status of 7" in err.splitlines()[-1]
+    assert len(re.findall(r"launch: .*backend is away.* \(retrying for 60 s\)", err)) == 1
+    assert "failed (The replica workerpool0-0 exited with a non-zero status of 7" in err.splitlines()[-1]
 
 
 def test_ctrl_c_ends_following_and_not_the_job_and_cancel_ends_both(desk):
@@ -178,7 +178,7 @@ def test_ctrl_c_ends_following_and_not_the_job_and_cancel_ends_both(desk):
     desk.vertex.wait_until_asked("entries", 8)
     first.send_signal(signal.SIGINT)
     _, err = finish(first, 143)
-    assert "the job goes on: python -m launch logs film-" in err.splitlines()[-1]
+    assert "the job goes on: follow it with python -m launch logs film-" in err.splitlines()[-1]
     assert [job.end_time for job in desk.vertex.jobs()] == [None, None]
     (name,) = re.findall("job (film-[0-9a-f]{8}), number", err)
     (other,) = (job.display_name for job in desk.vertex.jobs() if job.display_name != name)
@@ -192,16 +192,16 @@ def test_what_is_asked_about_a_job_is_answered_by_processes(desk):
     processes = {
         "list": desk.start("list"),
         "unknown": desk.start("status", "film-00000000"),
-        "elsewhere": desk.start("list", region="europe-west1", patience=0.5),
-        "nowhere": desk.start("list", region=None, patience=None),
+        "elsewhere": desk.start("list", region="europe-west1", max_outage=0.5),
+        "nowhere": desk.start("list", region=None, max_outage=None),
     }
     desk.environment = no_credentials
-    processes["anonymous"] = desk.start("list", patience=None)
+    processes["anonymous"] = desk.start("list", max_outage=None)
     assert finish(processes["list"], 0)[0].split() == ["NAME", "STATE", "WORKERS", "AGE"]
-    says = f"there is no job film-00000000 in {REGION} of the project {PROJECT}: python -m launch list --target=vertex"
+    says = f"job film-00000000 does not exist in {REGION} of the project {PROJECT}: choose one of python -m launch list"
     assert says in one_line(processes["unknown"])
     line = one_line(processes["elsewhere"], 75)
-    assert re.search(r"europe-west1-aiplatform\.googleapis\.com does not answer .*is europe-west1 the right region\?", line)
+    assert re.search(r"europe-west1-aiplatform\.googleapis\.com does not answer .*or check --region=europe-west1", line)
     assert "--region is missing" in one_line(processes["nowhere"])
     assert re.search("no credentials for Google Cloud .*gcloud auth application-default login", one_line(processes["anonymous"]))
 
@@ -232,38 +232,38 @@ def test_status_and_list_show_jobs_by_name_and_number(here, capsys):
     here.vertex.advance(second, "RUNNING")
     here.vertex.jobs()[2].labels.clear()  # Some other program's.
     capsys.readouterr()
-    place = Place(region=REGION)
-    commands.list_jobs(place)
+    location = Location(region=REGION)
+    commands.list_jobs(location)
     rows = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
     assert rows == [["NAME", "STATE", "WORKERS"], [second.display_name, "running", "2"], [first.display_name, "failed", "2"]]
     for name in (first.display_name, first.name.rpartition("/")[2]):
-        commands.status(name, place)
+        commands.status(name, location)
         shown = capsys.readouterr().out.splitlines()
         assert shown[0] == f"{first.display_name}  failed: The job is too bad. Really."
         assert shown[2].split()[:3] == [first.name[-19:], "2", "e2-standard-4"]
     for name in (third.display_name, third.name.rpartition("/")[2], 'x" OR display_name="y'):
-        with pytest.raises(UserError, match="there is no job"):
-            commands.status(name, place)
-    with pytest.raises(UserError, match="is failed already: there is nothing to cancel"):
-        commands.cancel(first.display_name, place)
+        with pytest.raises(UserError, match="does not exist in"):
+            commands.status(name, location)
+    with pytest.raises(UserError, match=r"has ended already \(failed\)"):
+        commands.cancel(first.display_name, location)
 
 
 @pytest.mark.parametrize(
     ("state", "message", "code", "exit_code", "says"),
     [
-        ("FAILED", EXIT.format("workerpool0-0", 2), 3, 2, "cannot go on until something is changed"),
-        ("FAILED", f"{EXIT.format('workerpool0-0', 2)} {EXIT.format('workerpool1-0', 1)}", 3, 2, "cannot go on until"),
-        ("FAILED", f"{EXIT.format('workerpool0-0', 137)} {EXIT.format('workerpool1-0', 75)}", 3, 137, "failed: The replica"),
-        ("FAILED", "Internal error occurred.", 13, 1, "failed: Internal error occurred"),
-        ("EXPIRED", "", 0, 1, "failed: EXPIRED"),
+        ("FAILED", EXIT.format("workerpool0-0", 2), 3, 2, "needs a change by the user"),
+        ("FAILED", f"{EXIT.format('workerpool0-0', 2)} {EXIT.format('workerpool1-0', 1)}", 3, 2, "needs a change by the user"),
+        ("FAILED", f"{EXIT.format('workerpool0-0', 137)} {EXIT.format('workerpool1-0', 75)}", 3, 137, "failed (The replica"),
+        ("FAILED", "Internal error occurred.", 13, 1, "failed (Internal error occurred)"),
+        ("EXPIRED", "", 0, 1, "failed (EXPIRED)"),
         ("CANCELLED", "Job is cancelled by user.", 1, 143, "was cancelled"),
-        ("FAILED", "Deadline exceeded.", 4, 2, "was not done within its --time_limit"),
+        ("FAILED", "Deadline exceeded.", 4, 2, "reached its --time_limit"),
     ],
 )
 def test_the_end_of_a_job_is_the_end_of_the_command(here, monkeypatch, state, message, code, exit_code, says):
     monkeypatch.setattr(logs, "follow", lambda *_, **__: here.vertex.end(here.vertex.jobs()[0], state, message, code=code))
     with pytest.raises((Ended, Stopped), match=re.escape(says)) as caught:
-        commands.run(Job(region=REGION, image="i", arguments=FLAGS[1:]), wait=True, look=False)
+        commands.run(Job(region=REGION, image="i", arguments=FLAGS[1:]), wait=True, run_preflight=False)
     assert getattr(caught.value, "exit_code", None) == exit_code
 
 
@@ -274,8 +274,8 @@ def test_a_job_that_ran_its_whole_time_was_too_long(here, monkeypatch, state):
         here.vertex.end(here.vertex.jobs()[0], state, "It is over.")
 
     monkeypatch.setattr(logs, "follow", follow)
-    with pytest.raises(UserError, match="within its --time_limit"):
-        commands.run(Job(region=REGION, image="i", arguments=FLAGS[1:], time_limit=60), wait=True, look=False)
+    with pytest.raises(UserError, match="reached its --time_limit"):
+        commands.run(Job(region=REGION, image="i", arguments=FLAGS[1:], time_limit=60), wait=True, run_preflight=False)
 
 
 @pytest.mark.parametrize(
@@ -283,13 +283,13 @@ def test_a_job_that_ran_its_whole_time_was_too_long(here, monkeypatch, state):
     [
         ("CreateCustomJob", "PERMISSION_DENIED", "Permission denied", UserError, "ask for the role roles/aiplatform.user"),
         ("CreateCustomJob", "PERMISSION_DENIED", "Vertex AI API has not been used", UserError, "gcloud services enable"),
-        ("CreateCustomJob", "UNAUTHENTICATED", "invalid credentials", UserError, "does not know you"),
-        ("CreateCustomJob", "INVALID_ARGUMENT", "no such image", UserError, "refuses it (400 no such image)|no such image"),
-        ("CreateCustomJob", "RESOURCE_EXHAUSTED", "custom_model_training_nvidia_l4_gpus", UserError, "a larger quota"),
+        ("CreateCustomJob", "UNAUTHENTICATED", "invalid credentials", UserError, "rejects your credentials"),
+        ("CreateCustomJob", "INVALID_ARGUMENT", "no such image", UserError, "rejected it (400 no such image)|no such image"),
+        ("CreateCustomJob", "RESOURCE_EXHAUSTED", "custom_model_training_nvidia_l4_gpus", UserError, "a larger Vertex AI quota"),
         ("CreateCustomJob", "UNAVAILABLE", "away", LostService, "does not answer (away): try again"),
-        ("CreateCustomJob", "INTERNAL", "oops", LostService, "answers 500"),
-        ("ListCustomJobs", "PERMISSION_DENIED", "Permission denied", UserError, "cannot list jobs: not allowed"),
-        ("ListCustomJobs", "RESOURCE_EXHAUSTED", "slowly", LostService, "answers 429 (slowly): try again"),
+        ("CreateCustomJob", "INTERNAL", "oops", LostService, "answered 500"),
+        ("ListCustomJobs", "PERMISSION_DENIED", "Permission denied", UserError, "cannot list jobs: you lack the permission"),
+        ("ListCustomJobs", "RESOURCE_EXHAUSTED", "slowly", LostService, "answered 429 (slowly): try again"),
     ],
 )
 def test_a_refusal_ends_in_one_line(here, method, code, message, kind, says):
@@ -298,18 +298,18 @@ def test_a_refusal_ends_in_one_line(here, method, code, message, kind, says):
         if method == "CreateCustomJob":
             here.submit()
         else:
-            commands.list_jobs(Place(region=REGION))
+            commands.list_jobs(Location(region=REGION))
     assert any(each in str(caught.value) for each in says.split("|"))
     assert "\n" not in str(caught.value)
 
 
-def test_credentials_and_places_that_are_not_good_are_named(here):
-    with pytest.raises(UserError, match="not allowed in the project other"):
+def test_invalid_credentials_projects_and_regions_are_named(here):
+    with pytest.raises(UserError, match="you lack the permission in project other"):
         Api("other", REGION).jobs()
-    with pytest.raises(UserError, match="--region=mars is no region: name one"):
+    with pytest.raises(UserError, match="--region must be a region of Vertex AI, such as europe-west4, got 'mars'"):
         Api(None, "mars")
     here.vertex.token_status = 400
-    with pytest.raises(UserError, match=r"no longer good .*gcloud auth application-default login"):
+    with pytest.raises(UserError, match=r"no longer valid .*gcloud auth application-default login"):
         Api(None, REGION)
     here.vertex.token_status = 200
     assert Api(None, REGION).project == PROJECT
@@ -318,12 +318,12 @@ def test_credentials_and_places_that_are_not_good_are_named(here):
 def test_a_log_that_may_not_be_read_ends_in_one_line(here, monkeypatch):
     name = here.submit().display_name
     here.vertex.log_status = 403
-    with pytest.raises(UserError, match=r"not allowed \(403: not now\): ask for the role roles/logging.viewer"):
-        commands.logs(name, Place(region=REGION))
-    monkeypatch.setattr(console, "PATIENCE", 0.0)
+    with pytest.raises(UserError, match=r"you lack the permission \(403: not now\): ask for the role roles/logging.viewer"):
+        commands.logs(name, Location(region=REGION))
+    monkeypatch.setattr(following, "MAX_OUTAGE", 0.0)
     here.vertex.log_status = 503
-    with pytest.raises(LostService, match="Cloud Logging answers 503: not now"):
-        commands.logs(name, Place(region=REGION))
+    with pytest.raises(LostService, match="Cloud Logging answered 503: not now"):
+        commands.logs(name, Location(region=REGION))
 
 
 def test_no_line_of_a_log_is_lost_or_repeated(here, capfdbinary):

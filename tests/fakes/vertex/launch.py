@@ -1,6 +1,6 @@
 """`python -m launch` that reaches a server of this machine in the place of Vertex AI and Cloud Logging, with shorter pauses.
 
-    python -m tests.fakes.vertex.launch GRPC_ADDRESS HTTP_URL PATIENCE WORDS…
+    python -m tests.fakes.vertex.launch GRPC_ADDRESS HTTP_URL MAX_OUTAGE WORDS…
 
 What is changed is the channel that the official client opens, the address of Cloud Logging, and how long is waited.
 """
@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 from google.auth import _regional_access_boundary_utils
 
-from launch import console
+from launch import following
 from launch.vertex import logs
 from tests.fakes.vertex.server import REGION
 
@@ -33,8 +33,8 @@ def redirect(address: str, url: str) -> None:
 
 
 if __name__ == "__main__":
-    address, url, patience = sys.argv[1:4]
+    address, url, max_outage = sys.argv[1:4]
     del sys.argv[1:4]
     redirect(address, url)
-    console.PATIENCE = float(patience)
+    following.MAX_OUTAGE = float(max_outage)
     runpy.run_module("launch", run_name="__main__", alter_sys=True)

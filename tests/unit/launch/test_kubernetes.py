@@ -1,4 +1,4 @@
-"""What a job becomes on Kubernetes: specs that are kept, the rules that they obey, and k8s/ by other hands."""
+"""The spec of a job on Kubernetes: golden files, the rules that each spec obeys, and k8s/ as other tools build it."""
 
 import ast
 import contextlib
@@ -25,7 +25,7 @@ from trainer.errors import UserError
 PLACES = ("--data_dir=gs://b/d", "--job_dir=gs://b/j")
 CASES = list(golden_specs.KUBERNETES)
 
-# The first that has all fields on by default (podReplacementPolicy, backoffLimitPerIndex), and the newest whose schemas there are.
+# The first version that has all fields on by default (podReplacementPolicy, backoffLimitPerIndex), and the newest with schemas.
 OLDEST, NEWEST = "1.29.0", kubernetes_validate.latest_version()
 
 
@@ -34,7 +34,7 @@ def specify(*, name="film-1", **fields):
 
 
 def container(objects):
-    return kubernetes.child(objects[0])["template"]["spec"]["containers"][0]
+    return kubernetes.job_spec(objects[0])["template"]["spec"]["containers"][0]
 
 
 def kept(case):
@@ -71,10 +71,10 @@ def test_the_schemas_are_strict():
     for version in (OLDEST, NEWEST):
         for path, value in ((("backofLimit",), 1), (("completions",), "two"), (("template", "spec", "volums"), [])):
             job, _ = specify()
-            place = job["spec"]
+            parent = job["spec"]
             for step in path[:-1]:
-                place = place[step]
-            place[path[-1]] = value
+                parent = parent[step]
+            parent[path[-1]] = value
             with pytest.raises(kubernetes_validate.ValidationError):
                 validate(job, version)
     with pytest.raises(kubernetes_validate.ValidationError):
@@ -155,14 +155,14 @@ MUTATIONS = [
 def mutated(path, value):
     objects = copy.deepcopy(specify(workers=2, jobset=path.startswith("JobSet")))
     kind, *steps = path.split("/")
-    place = next(each for each in objects if each["kind"] == kind)
+    parent = next(each for each in objects if each["kind"] == kind)
     for step in steps[:-1]:
-        place = place[int(step)] if isinstance(place, list) else place[step]
-    last = int(steps[-1]) if isinstance(place, list) else steps[-1].replace("~", "/")
+        parent = parent[int(step)] if isinstance(parent, list) else parent[step]
+    last = int(steps[-1]) if isinstance(parent, list) else steps[-1].replace("~", "/")
     if value is None:
-        del place[last]
+        del parent[last]
     else:
-        place[last] = value
+        parent[last] = value
     return objects
 
 
@@ -239,40 +239,41 @@ def test_an_overlay_is_the_base_and_patches_alone(component):
 
 
 def applied(job, operation):
-    """One operation, by way of the values at all pointers: slower than launch's applier, and other code."""
-    places = dict(flattened(job))
+    """Applies one operation to the values at all pointers: independent of launch's implementation, and slower."""
+    values = dict(flattened(job))
     target = operation["path"]
     if "from" in operation:
         source = operation["from"]
-        moved = {place: value for place, value in places.items() if place == source or place.startswith(source + "/")}
-        places = {place: value for place, value in places.items() if place not in moved}
-        places |= {target + place.removeprefix(source): value for place, value in moved.items()}
-        return unflattened(places)
+        moved = {pointer: value for pointer, value in values.items() if pointer == source or pointer.startswith(source + "/")}
+        values = {pointer: value for pointer, value in values.items() if pointer not in moved}
+        values |= {target + pointer.removeprefix(source): value for pointer, value in moved.items()}
+        return unflattened(values)
     if target.endswith("/-"):
-        siblings = [place for place in places if re.fullmatch(re.escape(target[:-1]) + r"\d+(/.*)?", place)]
-        numbers = {int(place.removeprefix(target[:-1]).partition("/")[0]) for place in siblings}
+        siblings = [pointer for pointer in values if re.fullmatch(re.escape(target[:-1]) + r"\d+(/.*)?", pointer)]
+        numbers = {int(pointer.removeprefix(target[:-1]).partition("/")[0]) for pointer in siblings}
         target = f"{target[:-1]}{len(numbers)}"
-    places = {place: value for place, value in places.items() if place != target and not place.startswith(target + "/")}
+    values = {pointer: value for pointer, value in values.items() if pointer != target and not pointer.startswith(target + "/")}
     if operation["op"] != "remove":
-        places |= {target + place: value for place, value in flattened(operation["value"])}
-    return unflattened(places)
+        values |= {target + pointer: value for pointer, value in flattened(operation["value"])}
+    return unflattened(values)
 
 
-def flattened(value, place=""):
-    """The kinds of all containers and the values of all leaves, by their JSON pointers."""
-    yield place, type(value) if isinstance(value, dict | list) else value
+def flattened(value, pointer=""):
+    """Yields the type of each container and the value of each leaf, by JSON pointer."""
+    yield pointer, type(value) if isinstance(value, dict | list) else value
     if isinstance(value, dict | list):
         for key, each in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from flattened(each, f"{place}/{str(key).replace('~', '~0').replace('/', '~1')}")
+            yield from flattened(each, f"{pointer}/{str(key).replace('~', '~0').replace('/', '~1')}")
 
 
-def unflattened(places):
+def unflattened(values):
+    """Builds the document whose `flattened` values these are."""
     made = {}
-    for place in sorted(places, key=lambda place: [step.zfill(6) for step in place.split("/")]):
-        value = places[place]() if isinstance(places[place], type) else places[place]
-        made[place] = value
-        if place:
-            parent, _, step = place.rpartition("/")
+    for pointer in sorted(values, key=lambda pointer: [step.zfill(6) for step in pointer.split("/")]):
+        value = values[pointer]() if isinstance(values[pointer], type) else values[pointer]
+        made[pointer] = value
+        if pointer:
+            parent, _, step = pointer.rpartition("/")
             if isinstance(made[parent], list):
                 made[parent].append(value)
             else:
@@ -389,8 +390,8 @@ def test_the_expansion_of_the_test_is_that_of_kubernetes():
 
 def test_workers_outlast_the_back_off_unless_the_user_says_otherwise():
     args = container(specify())["args"]
-    patience = float(next(each for each in args if each.startswith("--peer_timeout=")).partition("=")[2])
-    assert patience > 600 + 60  # The job controller's longest back-off, and a start.
+    peer_timeout = float(next(each for each in args if each.startswith("--peer_timeout=")).partition("=")[2])
+    assert peer_timeout > 600 + 60  # The job controller's longest back-off, and a start.
     assert "--rejoin=30" in args
     args = container(specify(arguments=(*PLACES, "--rejoin=2")))["args"]
     assert [each for each in args if "rejoin" in each] == ["--rejoin=2"]
@@ -440,28 +441,28 @@ def test_too_long_a_name_says_how_long_it_may_be():
     [
         ({"image": None}, "--image is missing: name"),
         ({"image": "two words"}, "--image=two words"),
-        ({"workers": 0}, "--workers=0 must be at least 1"),
-        ({"accelerator": "nvidia-l5"}, "--accelerator=nvidia-l5 is not known: is it nvidia-l4"),
-        ({"accelerator": "NVIDIA_TESLA_T4"}, "is it nvidia-tesla-t4"),
-        ({"accelerator": "nvidia-l4:0"}, "--accelerator=nvidia-l4:0 is not TYPE or TYPE:COUNT"),
-        ({"accelerator": "nvidia-l4:"}, "--accelerator=nvidia-l4: is not TYPE or TYPE:COUNT"),
-        ({"accelerator": "nvidia-l4:16"}, "more than a machine has: at most nvidia-l4:8"),
+        ({"workers": 0}, "--workers must be at least 1 and at most 100000, got 0"),
+        ({"accelerator": "nvidia-l5"}, "--accelerator=nvidia-l5 is unknown: did you mean nvidia-l4"),
+        ({"accelerator": "NVIDIA_TESLA_T4"}, "did you mean nvidia-tesla-t4"),
+        ({"accelerator": "nvidia-l4:0"}, "--accelerator must be TYPE or TYPE:COUNT, such as nvidia-l4:2, got 'nvidia-l4:0'"),
+        ({"accelerator": "nvidia-l4:"}, "--accelerator must be TYPE or TYPE:COUNT, such as nvidia-l4:2, got 'nvidia-l4:'"),
+        ({"accelerator": "nvidia-l4:16"}, "more than one machine has: use at most nvidia-l4:8"),
         ({"accelerator": "tpu-v5-lite-podslice:2"}, "use tpu-v5-lite-podslice:1 or"),
-        ({"accelerator": "tpu-v4-podslice", "workers": 2}, "a TPU of one host has one worker"),
+        ({"accelerator": "tpu-v4-podslice", "workers": 2}, "supports one worker, not --workers=2"),
         ({"accelerator": "tpu-v4-podslice", "arguments": (*PLACES, "--strategy=mirrored")}, "--strategy=mirrored does not use"),
         ({"accelerator": "nvidia-l4", "arguments": (*PLACES, "--strategy=tpu")}, "--strategy=tpu does not use"),
-        ({"cpu": "0"}, "--cpu=0 must be"),
-        ({"cpu": "four"}, "--cpu=four must be"),
-        ({"memory": "16"}, "--memory=16 must be"),
-        ({"memory": "0Gi"}, "--memory=0Gi must be"),
-        ({"memory": "16GB"}, "--memory=16GB must be"),
-        ({"labels": {"a b": "c"}}, "--label=a b=c is no label"),
-        ({"labels": {"a": "b c"}}, "--label=a=b c is no label"),
-        ({"labels": {"a": "b" * 64}}, "is no label"),
-        ({"labels": {"app.kubernetes.io/name": "x"}}, "is not yours to set"),
-        ({"namespace": "Films"}, "--namespace=Films must be"),
-        ({"service_account": "trainer@films.iam.gserviceaccount.com"}, "is no service account of Kubernetes"),
-        ({"service_account": ""}, "--service_account= is blank"),
+        ({"cpu": "0"}, "--cpu must be a number of cores above 0, such as 4 or 500m, got '0'"),
+        ({"cpu": "four"}, "--cpu must be a number of cores above 0, such as 4 or 500m, got 'four'"),
+        ({"memory": "16"}, "--memory must be an amount above 0 with its unit, such as 16Gi, got '16'"),
+        ({"memory": "0Gi"}, "--memory must be an amount above 0 with its unit, such as 16Gi, got '0Gi'"),
+        ({"memory": "16GB"}, "--memory must be an amount above 0 with its unit, such as 16Gi, got '16GB'"),
+        ({"labels": {"a b": "c"}}, "--label=a b=c is not a valid label"),
+        ({"labels": {"a": "b c"}}, "--label=a=b c is not a valid label"),
+        ({"labels": {"a": "b" * 64}}, "is not a valid label"),
+        ({"labels": {"app.kubernetes.io/name": "x"}}, "is set by the launcher: leave it out"),
+        ({"namespace": "Films"}, "--namespace must be up to 63 lower-case letters, digits and '-', got 'Films'"),
+        ({"service_account": "trainer@films.iam.gserviceaccount.com"}, "is not a Kubernetes service account"),
+        ({"service_account": ""}, "--service_account= is empty"),
     ],
 )
 def test_a_wrong_field_is_named_with_its_value_and_the_remedy(fields, says):
@@ -526,26 +527,29 @@ def test_a_text_stays_as_it_is_written(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("worker: 2", "'worker' is no field of a job: is it workers?"),
-        ("xyz: 2", "'xyz' is no field of a job: there is arguments, name"),
-        ("target: local", "'target' is no field of a job"),
+        ("worker: 2", "'worker' is not a field of a job: did you mean workers?"),
+        ("xyz: 2", "'xyz' is not a field of a job: choose one of arguments, name"),
+        ("target: local", "'target' is not a field of a job"),
         ("- a", "must be a mapping"),
-        ("a: [", "is not YAML"),
+        ("a: [", "is not valid YAML"),
         ("!!python/object/apply:os.getcwd []", "must be a mapping"),
-        ("workers: two", "workers: two must be a number"),
-        ("workers: true", "workers: true must be a number"),
-        ("workers: 1.5", "workers: 1.5 must be a number"),
-        ("spot: 1", "spot: 1 must be true or false"),
+        ("workers: two", "workers must be a number, got 'two'"),
+        ("workers: true", "workers must be a number, got 'true'"),
+        ("workers: 1.5", "workers must be a number, got '1.5'"),
+        ("spot: 1", "spot must be true or false, got '1'"),
         ("arguments: --epochs=2", "arguments must be a list"),
         ("arguments: [[3]]", "arguments must be a list"),
         ("env: [A=b]", "env must be a mapping"),
-        ("env: {A: [hunter2]}", "env must be a mapping of texts"),
-        ("workers: 2\nworkers: 3", "'workers' is there twice"),
-        ("[" * 3000, "nested too deep"),
+        ("env: {A: [hunter2]}", "env must be a mapping of strings"),
+        ("workers: 2\nworkers: 3", "'workers' appears twice"),
+        ("[" * 3000, "nested too deeply"),
         (f"workers: {'9' * 5000}", "must be a number"),
-        (f"arguments: [--data_dir=d, --job_dir=j]\ntime_limit: 1{'0' * 400}", "--time_limit=inf must be a number of seconds"),
-        ("image: [a]", "image must be a text"),
-        ("workers: 0\narguments: [--data_dir=d, --job_dir=j]", "--workers=0 must be at least 1"),
+        (
+            f"arguments: [--data_dir=d, --job_dir=j]\ntime_limit: 1{'0' * 400}",
+            "--time_limit must be above 0 and at most 31622400 seconds (a year), got inf",
+        ),
+        ("image: [a]", "image must be a string"),
+        ("workers: 0\narguments: [--data_dir=d, --job_dir=j]", "--workers must be at least 1"),
     ],
 )
 def test_a_wrong_file_is_an_error_in_one_line(tmp_path, text, says):
@@ -554,5 +558,5 @@ def test_a_wrong_file_is_an_error_in_one_line(tmp_path, text, says):
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"--job_file=.*/none.yaml: No such file"):
+    with pytest.raises(UserError, match=r"--job_file=.*/none.yaml cannot be read \(No such file"):
         job_file.read(str(tmp_path / "none.yaml"))

@@ -1,4 +1,4 @@
-"""What a job for this machine becomes, and the parts that its supervisor is made of."""
+"""The spec of a job on this machine, and the parts of its supervisor."""
 
 import json
 import socket
@@ -9,7 +9,7 @@ import pytest
 from launch.job import Job, parse_settings
 from launch.local import spec as local
 from launch.local import supervisor
-from launch.log_lines import LONGEST_LINE, Lines, Output
+from launch.log_lines import MAX_LINE, Lines, NonBlockingWriter
 from trainer.errors import UserError
 
 ARGUMENTS = ("--data_dir=d", "--job_dir=j", "--grace_period=7")
@@ -30,20 +30,20 @@ def variables(spec, name):
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"name": ""}, "--name= must be"),
-        ({"name": "Film"}, "--name=Film must be"),
-        ({"name": "a" * 41}, "--name=a"),
-        ({"name": "film-"}, "--name=film- must be"),
-        ({"name": "film\n"}, "--name=film\n must be"),
-        ({"workers": 0}, "--workers=0 must be at least 1"),
-        ({"restarts": -1}, "--restarts=-1 must be at least 0"),
-        ({"time_limit": 0.0}, "--time_limit=0 must be"),
-        ({"time_limit": float("inf")}, "--time_limit=inf must be"),
-        ({"time_limit": float("nan")}, "--time_limit=nan must be"),
-        ({"env": {"2X": "y"}}, "--env=2X=… names no variable"),
-        ({"env": {"": "y"}}, "--env==… names no variable"),
-        ({"env": {"TF_CONFIG": "{}"}}, "--env=TF_CONFIG=… is not yours"),
-        ({"env": {"POSTER_JOB_ID": "mine"}}, "--env=POSTER_JOB_ID=… is not yours"),
+        ({"name": ""}, "--name must be .*, got ''"),
+        ({"name": "Film"}, "--name must be .*, got 'Film'"),
+        ({"name": "a" * 41}, "--name must be .*, got 'a"),
+        ({"name": "film-"}, "--name must be .*, got 'film-'"),
+        ({"name": "film\n"}, r"--name must be .*, got 'film\\n'"),
+        ({"workers": 0}, "--workers must be at least 1 .*, got 0"),
+        ({"restarts": -1}, "--restarts must be at least 0 .*, got -1"),
+        ({"time_limit": 0.0}, "--time_limit must be .*, got 0"),
+        ({"time_limit": float("inf")}, "--time_limit must be .*, got inf"),
+        ({"time_limit": float("nan")}, "--time_limit must be .*, got nan"),
+        ({"env": {"2X": "y"}}, "--env=2X=… is not a valid variable name"),
+        ({"env": {"": "y"}}, "--env==… is not a valid variable name"),
+        ({"env": {"TF_CONFIG": "{}"}}, "--env=TF_CONFIG=… is set by the launcher"),
+        ({"env": {"POSTER_JOB_ID": "mine"}}, "--env=POSTER_JOB_ID=… is set by the launcher"),
         ({"arguments": ()}, "--data_dir is missing"),
         ({"arguments": ("--data_dir=d",)}, "--job_dir is missing"),
         ({"arguments": (*ARGUMENTS, "--modle=cnn")}, "after --: .*'modle'"),
@@ -51,9 +51,9 @@ def variables(spec, name):
         ({"arguments": (*ARGUMENTS, "--epochs=soon")}, "after --: .*--epochs=soon"),
         ({"arguments": (*ARGUMENTS, "--epochs=0")}, "after --: --epochs=0 must be"),
         ({"arguments": (*ARGUMENTS, "--workers=2")}, "after --: .*'workers'"),
-        ({"arguments": (*ARGUMENTS, "train")}, "after --: 'train' is no flag"),
-        ({"arguments": (*ARGUMENTS, "--", "train")}, "after --: 'train' is no flag"),
-        ({"arguments": (*ARGUMENTS, "--strategy=mirrored"), "workers": 2}, "--strategy=mirrored is for one worker"),
+        ({"arguments": (*ARGUMENTS, "train")}, "after --: 'train' is not a flag"),
+        ({"arguments": (*ARGUMENTS, "--", "train")}, "after --: 'train' is not a flag"),
+        ({"arguments": (*ARGUMENTS, "--strategy=mirrored"), "workers": 2}, "--strategy=mirrored supports one worker"),
     ],
 )
 def test_a_wrong_field_is_named_with_its_value_and_the_remedy(fields, says):
@@ -80,7 +80,7 @@ def test_each_worker_is_a_guard_with_the_flags_as_they_were_given():
         assert worker.command == (sys.executable, "-m", "trainer.guard", *arguments)
 
 
-def test_several_workers_know_each_other_and_one_knows_nobody():
+def test_only_several_workers_get_a_cluster():
     assert variables(specify(job()), "TF_CONFIG") == [None]
     clusters = [json.loads(text) for text in variables(specify(job(workers=3)), "TF_CONFIG")]
     cluster = {"chief": ["127.0.0.1:20001"], "worker": ["127.0.0.1:20002", "127.0.0.1:20003"]}
@@ -181,7 +181,7 @@ def test_delays_double_and_begin_anew_after_a_long_run():
     [
         (2, "the user must"),
         (75, "lost a peer"),
-        (143, "stopped from"),
+        (143, "asked to stop"),
         (137, "killed by SIGKILL"),
         (139, "SIGSEGV"),
         (1, "a crash"),
@@ -222,7 +222,7 @@ def test_a_progress_bar_without_end_takes_no_memory():
 
 def test_a_line_without_end_is_broken_between_two_characters():
     merged = Lines("[0] ")
-    text = "é" * LONGEST_LINE
+    text = "é" * MAX_LINE
     found = merged.feed(b"x" + text.encode()) + merged.end()
     lines = found.decode().splitlines()
     assert len(lines) == 3
@@ -237,12 +237,12 @@ def test_without_a_prefix_output_passes_as_it_comes():
 
 
 def test_output_that_nothing_takes_is_bounded(tmp_path):
-    output = Output(-1)
+    output = NonBlockingWriter(-1)
     for _ in range(100):
         output.write(bytes(1 << 20))
     assert output.is_full
     assert output.lost > 80 << 20
     lost = output.lost
-    output.send()  # To a descriptor that is none.
+    output.send()  # To an invalid descriptor.
     assert not output.is_pending
     assert output.lost > lost

@@ -1,4 +1,4 @@
-"""What a job becomes on Vertex AI: specs that are kept, machines that fit, and what is refused."""
+"""The spec of a job on Vertex AI: golden files, the choice of a machine, and descriptions that are rejected."""
 
 import json
 import re
@@ -61,9 +61,9 @@ def test_a_spec_is_strictly_what_the_api_takes(case):
 
 def test_the_check_is_strict():
     job = json.loads(kept("vertex-one"))
-    for place, value in (("jobSpec", {**job["jobSpec"], "restarts": 3}), ("labls", {}), ("displayName", 3)):
+    for key, value in (("jobSpec", {**job["jobSpec"], "restarts": 3}), ("labls", {}), ("displayName", 3)):
         with pytest.raises(Exception, match=r"restarts|labls|displayName"):
-            CustomJob.from_json(json.dumps(job | {place: value}), ignore_unknown_fields=False)
+            CustomJob.from_json(json.dumps(job | {key: value}), ignore_unknown_fields=False)
 
 
 def test_the_first_pool_is_the_chief_and_the_second_the_others():
@@ -80,7 +80,7 @@ def test_what_is_asked_about_restarts_and_time():
     assert spec_of(time_limit=0.5, spot=True)["scheduling"] == {"timeout": "1s", "strategy": "SPOT"}
 
 
-def test_the_guard_is_patient_unless_the_user_says_otherwise():
+def test_the_guard_rejoins_unless_the_user_says_otherwise():
     (pool,) = spec_of()["workerPoolSpecs"]
     container = pool["containerSpec"]
     assert container["command"] == ["python", "-m", "trainer.guard"]
@@ -173,7 +173,7 @@ def test_every_machine_is_one_that_vertex_ai_has():
     for accelerator in (None, *counts):
         try:
             device = None if accelerator is None else accelerators.parse(accelerator)
-            found = list(machines._without() if device is None else machines._with(device))
+            found = list(machines._without_accelerator() if device is None else machines._with_accelerator(device))
         except UserError:
             continue
         assert found
@@ -191,35 +191,47 @@ def test_every_machine_is_one_that_vertex_ai_has():
         ({"image": None}, "--image is missing: name"),
         (
             {"arguments": ("--data_dir=data/", "--job_dir=gs://films/j")},
-            "--data_dir=data/ is in no bucket, and the workers are on other machines",
+            "--data_dir=data/ is not in a bucket, but the workers run on other machines",
         ),
-        ({"arguments": ("--data_dir=gs://films/d", "--job_dir=/jobs/j")}, "--job_dir=/jobs/j is in no bucket"),
-        ({"arguments": ("--data_dir=gs://films/d", "--job_dir=gs:///j")}, "--job_dir=gs:///j names no bucket"),
-        ({"arguments": ("--data_dir=/gcs/", "--job_dir=gs://films/j")}, "--data_dir=/gcs/ names no bucket"),
-        ({"service_account": "trainer"}, "--service_account=trainer is no service account of Google Cloud: use its e-mail address"),
-        ({"service_account": "me@example.com"}, "--service_account=me@example.com is no service account"),
-        ({"tensorboard": BOARD}, "needs --service_account: name one that has the role"),
-        ({"tensorboard": BOARD, "service_account": ACCOUNT, "region": "us-central1"}, "is in europe-west4, the job in --region=us"),
-        ({"tensorboard": "12"}, "--tensorboard=12 must be projects/PROJECT/locations/REGION/tensorboards/NUMBER"),
+        ({"arguments": ("--data_dir=gs://films/d", "--job_dir=/jobs/j")}, "--job_dir=/jobs/j is not in a bucket"),
+        ({"arguments": ("--data_dir=gs://films/d", "--job_dir=gs:///j")}, "--job_dir=gs:///j does not name a valid bucket"),
+        ({"arguments": ("--data_dir=/gcs/", "--job_dir=gs://films/j")}, "--data_dir=/gcs/ does not name a valid bucket"),
+        ({"service_account": "trainer"}, "--service_account=trainer is not a Google Cloud service account: use its e-mail address"),
+        ({"service_account": "me@example.com"}, "--service_account=me@example.com is not a Google Cloud service account"),
+        ({"tensorboard": BOARD}, "needs a --service_account: name one that has the role"),
+        (
+            {"tensorboard": BOARD, "service_account": ACCOUNT, "region": "us-central1"},
+            "is in europe-west4, but the job is in --region=us-central1: use the same region",
+        ),
+        ({"tensorboard": "12"}, "--tensorboard must be projects/PROJECT/locations/REGION/tensorboards/NUMBER, got '12'"),
         (
             {"network": "projects/films/global/networks/vpc"},
             "must be projects/NUMBER/global/networks/NAME, with",
         ),
-        ({"labels": {"Team": "films"}}, "--label=Team=films is no label of Vertex AI"),
-        ({"labels": {"team": "Films"}}, "--label=team=Films is no label of Vertex AI"),
-        ({"labels": {"kueue.x-k8s.io/queue-name": "q"}}, "is no label of Vertex AI"),
-        ({"labels": {"launcher": "me"}}, "--label=launcher=… is not yours to set"),
-        ({"labels": {f"l{number}": "" for number in range(64)}}, "--label sets 64 labels, and Vertex AI takes 63"),
-        ({"env": {"AIP_MODEL_DIR": "x"}}, "--env=AIP_MODEL_DIR=… is not yours to set: Vertex AI does"),
-        ({"env": {"CLUSTER_SPEC": "x"}}, "--env=CLUSTER_SPEC=… is not yours to set"),
-        ({"env": {f"V{number}": "" for number in range(100)}}, "--env sets 100 variables, and Vertex AI takes 99"),
-        ({"accelerator": "tpu-v4-podslice"}, "--accelerator=tpu-v4-podslice is not to be had on Vertex AI: use one of"),
-        ({"accelerator": "nvidia-tesla-p100"}, "--accelerator=nvidia-tesla-p100 is not to be had on Vertex AI"),
-        ({"accelerator": "nvidia-l4:3"}, "no machine of Vertex AI has 3 of them, only 1, 2, 4, 8: use nvidia-l4:4"),
-        ({"accelerator": "nvidia-h200-141gb"}, "has 1 of them, only 8: use nvidia-h200-141gb:8"),
-        ({"cpu": "97"}, "--cpu=97 is more than any machine of Vertex AI has: the largest, n1-highmem-96, has 96 cores and 624Gi"),
-        ({"cpu": "90", "memory": "630Gi"}, "--cpu=90 --memory=630Gi is more than any machine"),
-        ({"accelerator": "nvidia-tesla-t4", "cpu": "17"}, "with nvidia-tesla-t4:1 has: the largest, n1-highmem-16, has 16 cores"),
+        ({"labels": {"Team": "films"}}, "--label=Team=films is not a valid label on Vertex AI"),
+        ({"labels": {"team": "Films"}}, "--label=team=Films is not a valid label on Vertex AI"),
+        ({"labels": {"kueue.x-k8s.io/queue-name": "q"}}, "is not a valid label on Vertex AI"),
+        ({"labels": {"launcher": "me"}}, "--label=launcher=… is set by the launcher: leave it out"),
+        ({"labels": {f"l{number}": "" for number in range(64)}}, "--label must set at most 63 labels on Vertex AI, got 64"),
+        ({"env": {"AIP_MODEL_DIR": "x"}}, "--env=AIP_MODEL_DIR=… is set by Vertex AI: leave it out"),
+        ({"env": {"CLUSTER_SPEC": "x"}}, "--env=CLUSTER_SPEC=… is set by Vertex AI: leave it out"),
+        ({"env": {f"V{number}": "" for number in range(100)}}, "--env must set at most 99 variables on Vertex AI, got 100"),
+        ({"accelerator": "tpu-v4-podslice"}, "--accelerator=tpu-v4-podslice is not available on Vertex AI: use one of"),
+        ({"accelerator": "nvidia-tesla-p100"}, "--accelerator=nvidia-tesla-p100 is not available on Vertex AI"),
+        (
+            {"accelerator": "nvidia-l4:3"},
+            "--accelerator=nvidia-l4:3 is not available on Vertex AI, whose machines have 1, 2, 4, 8: use nvidia-l4:4",
+        ),
+        (
+            {"accelerator": "nvidia-h200-141gb"},
+            "--accelerator=nvidia-h200-141gb:1 is not available on Vertex AI, whose machines have 8: use nvidia-h200-141gb:8",
+        ),
+        ({"cpu": "97"}, "--cpu=97 is more than any Vertex AI machine has: use at most 96 cores and 624Gi, as n1-highmem-96 has"),
+        ({"cpu": "90", "memory": "630Gi"}, "--cpu=90 --memory=630Gi is more than any Vertex AI machine"),
+        (
+            {"accelerator": "nvidia-tesla-t4", "cpu": "17"},
+            "with nvidia-tesla-t4:1 has: use at most 16 cores and 104Gi, as n1-highmem-16 has",
+        ),
     ],
 )
 def test_a_wrong_field_is_named_with_its_value_and_the_remedy(fields, says):
