@@ -17,7 +17,7 @@ SAVES = "trap 'echo saved; exit 143' TERM; echo begun; while :; do sleep 0.05; d
 
 
 class Desk:
-    """A user's machine, with a state folder of its own."""
+    """A user's machine with its own state folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -25,7 +25,7 @@ class Desk:
         self.launchers: list[subprocess.Popen[str]] = []
 
     def launch(self, *workers: str):
-        """Starts a job of shell commands, and returns its launcher and its name."""
+        """Starts a job whose workers are shell commands; returns its launcher and its name."""
         known = set(self.names())
         environment = self.environment | {"DESK_WORKERS": "\n".join(workers)}
         launcher = start("tests.support.desk_launch", *LAUNCH, f"--workers={len(workers)}", *FLAGS, env=environment)
@@ -35,15 +35,15 @@ class Desk:
         return launcher, name
 
     def names(self) -> list[str]:
-        """The jobs whose state is kept."""
+        """Returns the names of the recorded jobs."""
         return [path.parent.name for path in self.folder.glob("poster-trainer/*/state.json")]
 
     def do(self, *words: str) -> str:
-        """Runs a verb and returns what it printed."""
+        """Runs a command of launch; returns what it printed."""
         return run("launch", *words, "--target=local", env=self.environment).stdout
 
     def refuse(self, *words: str) -> str:
-        """Runs a verb that must be refused, and returns the line."""
+        """Runs a command of launch that must fail with exit code 2; returns its line."""
         return refusal("launch", *words, "--target=local", env=self.environment)
 
 
@@ -61,7 +61,7 @@ def until(is_so, seconds=30):
         time.sleep(0.02)
 
 
-def test_another_terminal_sees_follows_and_cancels_a_job(desk):
+def test_another_terminal_shows_follows_and_cancels_a_job(desk):
     launcher, name = desk.launch(SAVES, SAVES)
     until(lambda: desk.do("status", name).count("running") == 3)
     head, columns, *rows = desk.do("status", name).splitlines()
@@ -79,7 +79,7 @@ def test_another_terminal_sees_follows_and_cancels_a_job(desk):
     assert launcher.returncode == 143
     followed, _ = follower.communicate(timeout=30)
     assert follower.returncode == 0
-    # All that the launcher printed, on either stream.
+    # Everything that the launcher printed, on both streams.
     assert sorted(followed.splitlines()) == sorted([*out.splitlines(), *err.splitlines()[:-1]])
     assert followed.count("saved") == 2
 
@@ -100,7 +100,7 @@ def test_another_terminal_sees_follows_and_cancels_a_job(desk):
         ),
     ],
 )
-def test_how_a_job_ended_is_kept(desk, worker, code, says):
+def test_the_end_of_a_job_is_recorded(desk, worker, code, says):
     launcher, name = desk.launch(worker)
     launcher.communicate(timeout=60)
     assert launcher.returncode == code
@@ -121,7 +121,7 @@ def test_a_job_whose_launcher_was_killed_is_lost(desk):
     assert "is not running (lost)" in desk.refuse("cancel", name)
 
 
-def test_the_number_of_a_launcher_that_is_gone_may_be_another_processs(desk):
+def test_a_reused_process_id_is_not_signalled(desk):
     launcher, name = desk.launch("exit 0")
     launcher.communicate(timeout=30)
     bystander = start("http.server", "0", "--bind=127.0.0.1")
@@ -142,9 +142,9 @@ def test_a_job_of_another_machine_or_container_is_cancelled_there(desk):
     )
 
 
-def test_a_full_disk_costs_the_log_and_not_how_the_job_ended(desk, tmp_path):
+def test_a_full_disk_costs_the_log_but_not_the_end_of_the_job(desk, tmp_path):
     if os.geteuid() != 0:
-        pytest.skip("needs root, for a file system of its own")
+        pytest.skip("needs root, to mount a small file system")
     desk.folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", desk.folder], check=True)
     try:
@@ -156,7 +156,7 @@ def test_a_full_disk_costs_the_log_and_not_how_the_job_ended(desk, tmp_path):
         subprocess.run(["umount", desk.folder], check=True)
 
 
-def test_a_reader_that_leaves_ends_a_list_without_a_word(desk):
+def test_a_list_ends_silently_when_its_reader_leaves(desk):
     launcher, _ = desk.launch("exit 0")
     launcher.communicate(timeout=30)
     listing = start("launch", "list", "--target=local", env=desk.environment)
@@ -168,7 +168,7 @@ def test_a_reader_that_leaves_ends_a_list_without_a_word(desk):
     listing.stderr.close()
 
 
-def test_the_last_twenty_jobs_are_kept(desk):
+def test_the_last_twenty_jobs_stay_recorded(desk):
     for number in range(25):
         folder = desk.folder / "poster-trainer" / f"old-{number}"
         folder.mkdir(parents=True)
@@ -183,21 +183,21 @@ def test_the_last_twenty_jobs_are_kept(desk):
     assert listed == [*(f"old-{number}" for number in range(5, 25)), name]
 
 
-def test_what_is_kept_is_the_users_alone_to_read(desk):
+def test_only_the_user_can_read_the_record(desk):
     launcher, name = desk.launch("exit 0")
     launcher.communicate(timeout=30)
     assert stat.S_IMODE((desk.folder / "poster-trainer" / name).stat().st_mode) == 0o700
 
 
-def test_a_job_runs_where_nothing_can_be_kept(desk):
-    desk.folder.write_text("in the way")
+def test_a_job_runs_without_a_record_if_none_can_be_written(desk):
+    desk.folder.write_text("not a folder")
     launcher = start("tests.support.desk_launch", *LAUNCH, *FLAGS, env=desk.environment | {"DESK_WORKERS": "echo begun"})
     out, err = launcher.communicate(timeout=30)
     assert (launcher.returncode, out) == (0, "begun\n")
     assert "other terminals cannot show or cancel this job" in err
 
 
-def test_a_follower_whose_reader_leaves_ends(desk):
+def test_logs_ends_when_its_reader_leaves(desk):
     _, name = desk.launch("while :; do echo line; sleep 0.01; done")
     follower = start("launch", "logs", name, "--target=local", env=desk.environment)
     assert follower.stdout

@@ -27,7 +27,7 @@ FLAGS = ("--", "--data_dir=gs://b/d", "--job_dir=gs://b/j")
 
 
 class Desk:
-    """Runs launch with a cluster of its own."""
+    """Runs launch against its own emulated cluster."""
 
     def __init__(self, folder: Path) -> None:
         self.cluster = Cluster()
@@ -65,7 +65,7 @@ class Desk:
         return finish(self.start(*words, max_outage=max_outage), code)
 
     def refusal(self, *words: str, code: int = 2) -> str:
-        """Runs a command that must end in one line, and returns it."""
+        """Runs a command that must fail with one line; returns the line."""
         out, err = self.run(*words, code=code, max_outage=0.5)
         lines = [line for line in err.splitlines() if not line.startswith("launch: ")]
         assert len(lines) == 1, err
@@ -89,7 +89,7 @@ def finish(process, code):
 
 
 def submitted(desk, *flags):
-    """A job that was just started."""
+    """Starts a job; returns its object."""
     name = desk.run(*RUN, *flags, *FLAGS)[0].strip()
     return desk.cluster.get("jobsets" if "--jobset" in flags else "jobs", "default", name)
 
@@ -107,7 +107,7 @@ def test_a_run_creates_a_job_and_its_service(desk):
     assert desk.cluster.requests == ["POST jobs", "POST services"]
 
 
-def test_what_is_run_is_what_is_rendered(desk):
+def test_a_run_creates_what_a_dry_run_prints(desk):
     out, _ = desk.run(*RUN, "--dry_run", *FLAGS)
     assert not desk.cluster.requests
     rendered = list(yaml.safe_load_all(out))
@@ -117,7 +117,7 @@ def test_what_is_run_is_what_is_rendered(desk):
 
 
 def desk_object(made):
-    """What was sent to make an object."""
+    """Returns the object as launch sent it, without the fields that the cluster adds."""
     added = ("uid", "creationTimestamp", "namespace", "ownerReferences")
     return made | {"metadata": {key: value for key, value in made["metadata"].items() if key not in added}}
 
@@ -151,7 +151,7 @@ def test_waiting_follows_all_workers_through_a_replacement_to_the_end(desk, jobs
     assert [line for line in lines if line.startswith("[1]")] == ["[1] worker 1", "[1] lost a peer", "[1] back", "[1] done"]
 
 
-def test_a_log_that_breaks_off_is_taken_up_without_loss_or_repetition(desk):
+def test_a_broken_connection_loses_and_repeats_no_line(desk):
     job = submitted(desk)
     cluster = desk.cluster
     pod = cluster.add_pod(job, 0)
@@ -177,7 +177,7 @@ def test_a_log_that_breaks_off_is_taken_up_without_loss_or_repetition(desk):
         ([143, 143], "Failed", "DeadlineExceeded", 2, "reached its --time_limit"),
     ],
 )
-def test_the_end_of_a_job_is_the_end_of_the_command(desk, codes, kind, reason, exit_code, says):
+def test_the_command_ends_as_the_job_ends(desk, codes, kind, reason, exit_code, says):
     process = desk.start(*RUN, "--wait", *FLAGS)
     job = desk.cluster.wait_for("jobs")
     for index, code in enumerate(codes):
@@ -187,7 +187,7 @@ def test_the_end_of_a_job_is_the_end_of_the_command(desk, codes, kind, reason, e
     assert says in err.splitlines()[-1]
 
 
-def test_a_job_that_is_cancelled_while_one_waits_ends_with_143(desk):
+def test_waiting_for_a_job_that_is_cancelled_exits_143(desk):
     process = desk.start(*RUN, "--wait", *FLAGS)
     job = desk.cluster.wait_for("jobs")
     pod = desk.cluster.add_pod(job, 0)
@@ -213,7 +213,7 @@ def test_an_outage_of_the_cluster_is_tolerated(desk):
     assert "503" in desk.refusal("logs", job["metadata"]["name"], code=75)
 
 
-def test_ctrl_c_ends_following_and_not_the_job(desk):
+def test_ctrl_c_stops_following_but_not_the_job(desk):
     process = desk.start(*RUN, "--wait", *FLAGS)
     job = desk.cluster.wait_for("jobs")
     desk.cluster.write(desk.cluster.add_pod(job, 0), "one")
@@ -225,12 +225,12 @@ def test_ctrl_c_ends_following_and_not_the_job(desk):
     assert desk.cluster.objects("jobs") == [job]
 
 
-def test_a_job_that_may_have_been_made_is_named(desk):
+def test_a_job_that_may_have_been_created_is_named(desk):
     desk.cluster.refusals["POST jobs"] = Refused(503, "ServiceUnavailable", "etcd is away")
     assert re.search(r"film-[0-9a-f]{8} may have been created: .* cancel film-", desk.refusal(*RUN, *FLAGS, code=75))
 
 
-def test_one_who_may_not_follow_hears_that_the_job_goes_on(desk):
+def test_an_error_while_following_says_that_the_job_goes_on(desk):
     process = desk.start(*RUN, "--wait", *FLAGS)
     desk.cluster.wait_for("services")
     desk.cluster.refusals["GET pods"] = Refused(403, "Forbidden", "no pods for you")
@@ -239,7 +239,7 @@ def test_one_who_may_not_follow_hears_that_the_job_goes_on(desk):
     assert "the job goes on: follow it with python -m launch logs film-" in err.splitlines()[-1]
 
 
-def test_status_tells_of_a_failure_and_its_replacement(desk):
+def test_status_shows_a_failed_pod_and_its_replacement(desk):
     job = submitted(desk)
     name = job["metadata"]["name"]
     assert desk.run("status", name)[0].splitlines()[0] == f"{name}  starting"
@@ -257,7 +257,7 @@ def test_status_tells_of_a_failure_and_its_replacement(desk):
     assert "waiting: it is suspended" in desk.run("status", name)[0]
 
 
-def test_list_shows_the_jobs_that_launch_has_made(desk):
+def test_list_shows_only_jobs_that_launch_created(desk):
     first, second = submitted(desk), submitted(desk, "--jobset")
     other = {**desk_object(first), "metadata": {"name": "other", "labels": {}}}
     desk.cluster.create("jobs", "default", other)
@@ -274,7 +274,7 @@ def test_list_shows_the_jobs_that_launch_has_made(desk):
     assert "job other does not exist" in desk.refusal("cancel", "other")
 
 
-def test_cancel_takes_all_of_a_job_away(desk):
+def test_cancel_deletes_all_objects_of_a_job(desk):
     job = submitted(desk)
     desk.cluster.add_pod(job, 0)
     desk.run("cancel", job["metadata"]["name"])
@@ -282,7 +282,7 @@ def test_cancel_takes_all_of_a_job_away(desk):
     assert "does not exist" in desk.refusal("cancel", job["metadata"]["name"])
 
 
-def test_the_namespace_is_the_flags_or_the_contexts(desk):
+def test_the_namespace_comes_from_the_flag_or_the_context(desk):
     desk.run(*RUN, "--namespace=films", *FLAGS)
     assert len(desk.cluster.objects("jobs", "films")) == 1
     desk.configure(desk.cluster.url, namespace="films")
@@ -308,14 +308,14 @@ def test_the_namespace_is_the_flags_or_the_contexts(desk):
         ("POST services", Refused(403, "Forbidden", "services is forbidden"), 2, "cannot create Service"),
     ],
 )
-def test_a_refusal_ends_in_one_line_and_leaves_nothing(desk, request_, refusal, code, says):
+def test_a_rejected_job_ends_in_one_line_and_leaves_nothing(desk, request_, refusal, code, says):
     desk.cluster.refusals[request_] = refusal
     assert re.search(says, desk.refusal(*RUN, *FLAGS, code=code))
     assert not desk.cluster.objects("jobs")
     assert not desk.cluster.objects("services")
 
 
-def test_a_log_that_may_not_be_read_ends_in_one_line(desk):
+def test_a_log_without_permission_ends_in_one_line(desk):
     job = submitted(desk)
     desk.cluster.add_pod(job, 0)
     desk.cluster.refusals["GET pods"] = Refused(403, "Forbidden", "pods is forbidden")
@@ -336,7 +336,7 @@ def test_a_server_that_does_not_answer_is_named(desk):
     assert "object at" not in line
 
 
-def test_no_credentials_or_bad_ones_end_in_one_line(desk):
+def test_a_missing_or_malformed_configuration_ends_in_one_line(desk):
     desk.config.write_text("a: [")
     assert "kubectl's configuration cannot be read" in desk.refusal("list")
     desk.config.unlink()
@@ -375,7 +375,7 @@ def test_a_wrong_command_ends_in_one_line(desk, words, says):
     assert not desk.cluster.requests
 
 
-def test_the_server_refuses_what_kubernetes_would(desk):
+def test_the_emulation_rejects_what_kubernetes_would(desk):
     job = desk_object(submitted(desk))
     for path, value in (("completions", "two"), ("completionMod", "Indexed")):
         with pytest.raises(Refused, match=r"two|completionMod"):

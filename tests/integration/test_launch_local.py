@@ -16,13 +16,13 @@ import pytest
 
 from tests.support.commands import ENVIRONMENT, REPOSITORY, end_all, refusal, run
 
-# Runs a spec as `python -m launch` does; a test may shorten the supervisor's times.
+# Runs a spec as `python -m launch` does, with shorter times for the supervisor if the test sets them.
 _DRIVER = """
 import json, signal, sys
 from launch.local import processes, supervisor
 from trainer.process import entry
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell's & has it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell's & makes it ignored.
 spec = json.loads(sys.argv[1])
 for name, seconds in spec.pop("times").items():
     assert hasattr(supervisor, name)
@@ -31,9 +31,9 @@ workers = tuple(processes.Worker(**worker) for worker in spec.pop("workers"))
 entry.run(lambda _: supervisor.supervise(processes.Spec(job_id="test-1", workers=workers, **spec)))
 """
 
-# A worker whose attempts end one after the other as its arguments say: by an exit code, by the signal of a negative one, by
-# SIGTERM (wait, which takes a while to save its state), or not even by that (deaf). The file WORKER.started gets a line an attempt,
-# WORKER.signals a line a signal.
+# A worker. Each argument says how one attempt ends: with an exit code, by a signal (a negative number), on SIGTERM (wait, which
+# needs a while to save its state), or not even on SIGTERM (deaf). It adds a line to WORKER.started for each attempt, and to
+# WORKER.signals for each signal.
 _WORKER = """
 import os, pathlib, signal, sys, time
 
@@ -67,13 +67,13 @@ _FAST = {"_FIRST_DELAY": 0.05, "_LONGEST_DELAY": 0.2, "GUARD_MARGIN": 1.0}
 
 @dataclasses.dataclass
 class Desk:
-    """Starts supervisors, and ends what they left behind."""
+    """Starts supervisors, and kills what they leave behind."""
 
     folder: Path
     supervisors: list[subprocess.Popen[bytes]] = dataclasses.field(default_factory=list)
 
     def worker(self, name: str, *ends: object) -> dict:
-        """A worker whose attempts end like this; the last end is that of all further attempts."""
+        """Returns a worker whose attempts have these ends; further attempts repeat the last one."""
         return {"command": [sys.executable, "-c", _WORKER, str(self.folder / name), *map(str, ends)]}
 
     def start(self, *workers: dict, times: dict[str, float] = _FAST, **spec: object) -> subprocess.Popen[bytes]:
@@ -91,17 +91,17 @@ class Desk:
         return process
 
     def run(self, *workers: dict, code: int = 0, times: dict[str, float] = _FAST, **spec: object) -> tuple[bytes, str]:
-        """Supervises workers to their end, and returns what the supervisor wrote to stdout and stderr."""
+        """Supervises workers to their end; returns what the supervisor wrote to stdout and stderr."""
         return finish(self.start(*workers, times=times, **spec), code)
 
     def attempts(self, name: str) -> list[tuple[int, float]]:
-        """The process of each attempt of a worker, and when it started."""
+        """Returns the process id and start time of each attempt of a worker."""
         path = self.folder / f"{name}.started"
         lines = path.read_text().splitlines() if path.exists() else []
         return [(int(line.split()[0]), float(line.split()[1])) for line in lines]
 
     def signals(self, name: str) -> list[int]:
-        """The signals that a worker noticed."""
+        """Returns the signals that a worker received."""
         path = self.folder / f"{name}.signals"
         return [int(line) for line in path.read_text().split()] if path.exists() else []
 
@@ -143,7 +143,7 @@ def is_alive(pid: int) -> bool:
 
 
 def last_line(err: str) -> str:
-    """The one line that says why the job ended."""
+    """Returns the one line that says why the job ended."""
     lines = [line for line in err.splitlines() if not line.startswith("launch: ")]
     assert len(lines) == 1, err
     return lines[0]
@@ -165,7 +165,7 @@ def test_each_worker_is_restarted_on_its_own_until_it_exits_0(desk):
     ]
 
 
-def test_a_crash_is_counted_whatever_it_is(desk):
+def test_every_kind_of_crash_is_counted(desk):
     _, err = desk.run(desk.worker("a", 1, 75, -9, 0), restarts=2)
     assert len(desk.attempts("a")) == 4
     assert "1 (a crash)" in err
@@ -173,11 +173,11 @@ def test_a_crash_is_counted_whatever_it_is(desk):
     assert re.findall(r"(\d) more crash(?:es)? allowed", err) == ["1", "1", "0"]
 
 
-def test_one_crash_too_many_stops_all_with_its_exit_code(desk):
+def test_one_crash_too_many_stops_the_job_with_its_exit_code(desk):
     _, err = desk.run(desk.worker("a", "wait"), desk.worker("b", 7), desk.worker("c", 0), restarts=1, code=7)
     assert last_line(err) == "error: worker 1 crashed 2 times, last with exit code 7 (a crash): see its output, or raise --restarts"
     assert len(desk.attempts("b")) == 2
-    assert all(len(desk.attempts(name)) <= 1 for name in "ac")  # None where all was over before it had begun.
+    assert all(len(desk.attempts(name)) <= 1 for name in "ac")  # No attempt, if the job was over before it started.
 
 
 def test_a_signal_that_kills_a_worker_becomes_an_exit_code(desk):
@@ -228,13 +228,13 @@ os.write(1, b"the end")
         assert lines[number] == [f"{number} {line} {'x' * (line % 97)}" for line in range(20_000)] + ["the end"]
 
 
-def test_the_output_of_one_worker_passes_as_it_is(desk):
+def test_the_output_of_one_worker_passes_through_unchanged(desk):
     text = r"import os; [os.write(1 + n % 2, b'\r%d%%' % n) for n in range(100)]; os.write(1, b'\nend\xff')"
     out, _ = desk.run(script(text))
     assert out == b"".join(b"\r%d%%" % n for n in range(100)) + b"\nend\xff\n"
 
 
-def test_output_that_nobody_reads_fills_no_memory_and_stops_no_stop(desk):
+def test_output_without_a_reader_takes_no_memory_and_does_not_delay_the_stop(desk):
     text = """
 import os, pathlib, signal, sys
 def save(*_):
@@ -286,7 +286,7 @@ def test_a_job_outlives_the_reader_of_its_log(desk):
 def test_ctrl_c_stops_each_worker_once(desk):
     process = desk.start(desk.worker("a", "wait"), desk.worker("b", "wait"), desk.worker("c", 0), grace_period=10.0)
     desk.wait_for_attempts("a", "b", "c")
-    # A terminal sends to all processes of its foreground group, and make or the like sends once more.
+    # A terminal signals all processes of its foreground group, and a parent such as make signals once more.
     os.killpg(process.pid, signal.SIGINT)
     wait_until(lambda: desk.signals("a"))
     process.send_signal(signal.SIGINT)
@@ -349,20 +349,20 @@ def test_workers_end_with_their_supervisor(desk):
     assert desk.signals("a") == desk.signals("b") == [signal.SIGTERM]
 
 
-def test_a_worker_that_was_killed_leaves_nothing_behind(desk):
+def test_a_killed_worker_leaves_no_process_behind(desk):
     child = desk.worker("child", "deaf")["command"]
     text = f"""
 import os, pathlib, signal, subprocess, sys, time
 subprocess.Popen({child!r})
 started = pathlib.Path(sys.argv[1])
-while not (started.exists() and started.read_text()): time.sleep(0.01)  # It is there before its line is.
+while not (started.exists() and started.read_text()): time.sleep(0.01)  # The file exists before its line does.
 os.kill(os.getpid(), signal.SIGKILL)
 """
     desk.run(script(text, desk.folder / "child.started"), desk.worker("a", 0), code=137)
     assert not is_alive(desk.attempts("child")[0][0])
 
 
-def test_a_time_limit_stops_all_and_asks_for_more(desk):
+def test_a_time_limit_stops_all_workers(desk):
     process = desk.start(desk.worker("a", "wait"), desk.worker("b", 75), time_limit=1.5, grace_period=10.0)
     _, err = finish(process, 2)
     assert last_line(err) == "error: --time_limit=1.5 seconds are over: raise it, then the same command resumes from here"
@@ -371,7 +371,7 @@ def test_a_time_limit_stops_all_and_asks_for_more(desk):
     desk.run(desk.worker("c", 0), time_limit=60.0)
 
 
-def test_a_worker_has_its_own_variables_and_no_other_clusters(desk, monkeypatch):
+def test_a_worker_does_not_inherit_the_variables_of_another_cluster(desk, monkeypatch):
     monkeypatch.setitem(ENVIRONMENT, "TF_CONFIG", "of the shell")
     monkeypatch.setitem(ENVIRONMENT, "COLOUR", "red")
     text = "import os; print(os.environ.get('TF_CONFIG'), os.environ['COLOUR'], os.environ.get('POSTER_JOB_ID'))"
@@ -383,7 +383,7 @@ def test_a_worker_has_its_own_variables_and_no_other_clusters(desk, monkeypatch)
 _DRY_RUN = ("launch", "--target=local", "--workers=2", "--env=HF_TOKEN=s3", "--env=COLOUR=red", "--dry_run", "--")
 
 
-def test_a_dry_run_prints_one_json_object_in_no_time():
+def test_a_dry_run_prints_one_json_object_quickly():
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = run(*_DRY_RUN, "--data_dir=d", "--job_dir=$(x) 'y'\n\"z\"")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -404,7 +404,7 @@ def test_each_launch_has_a_name_and_ports_of_its_own():
     assert first["job_id"].startswith("film-")
 
 
-def test_launch_brings_no_tensorflow_and_little_of_trainer():
+def test_launch_imports_no_tensorflow_and_little_of_trainer():
     heavy = ("trainer", "tensorflow", "numpy", "kubernetes", "yaml")
     text = f"import sys, launch.__main__; print(*(m for m in sys.modules if m.split('.')[0] in {heavy}))"
     out = subprocess.run([sys.executable, "-c", text], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout

@@ -31,7 +31,7 @@ EXIT = "The replica {} exited with a non-zero status of {}. Termination reason: 
 
 
 class Desk:
-    """Runs launch with a Vertex AI of its own."""
+    """Runs launch against its own emulation of Vertex AI."""
 
     def __init__(self, folder: Path) -> None:
         self.vertex = Vertex()
@@ -69,7 +69,7 @@ class Desk:
         return finish(self.start(*words, **options), code)
 
     def submit(self, **fields) -> CustomJob:
-        """A job that was just started, from within this process."""
+        """Starts a job from within this process; returns its CustomJob."""
         defaults: dict[str, Any] = {"region": REGION, "image": "i", "arguments": FLAGS[1:], "workers": 2}
         commands.run(Job(**(defaults | fields)), wait=False, run_preflight=False)
         return self.vertex.jobs()[-1]
@@ -85,7 +85,7 @@ def desk(tmp_path):
 
 @pytest.fixture
 def here(desk, monkeypatch):
-    """The same, where launch runs in this process."""
+    """Returns a desk whose launch runs in this process."""
     from google.cloud.aiplatform_v1.services.job_service.transports import JobServiceGrpcTransport
 
     monkeypatch.setattr(JobServiceGrpcTransport, "create_channel", None)
@@ -106,7 +106,7 @@ def finish(process, code):
 
 
 def one_line(process, code=2):
-    """What a command says that must end in one line."""
+    """Returns the one line with which a command must fail."""
     out, err = finish(process, code)
     lines = [line for line in err.splitlines() if not line.startswith("launch: ")]
     assert len(lines) == 1, err
@@ -114,7 +114,7 @@ def one_line(process, code=2):
     return lines[0]
 
 
-def test_a_run_creates_the_job_that_is_rendered(desk):
+def test_a_run_creates_what_a_dry_run_prints(desk):
     options = ("--accelerator=nvidia-l4:2", "--spot", "--label=team=films", "--env=PRICE=$(HOME)")
     started, dry = desk.start(*RUN, *options, *FLAGS), desk.start(*RUN, *options, "--dry_run", *FLAGS)
     out, err = finish(started, 0)
@@ -143,7 +143,7 @@ def test_waiting_follows_all_workers_to_the_end(desk):
     vertex.write(job, "workerpool0-0", "late", late=60.0)
     vertex.end(job, "SUCCEEDED")
     vertex.wait_until_asked("GetCustomJob", 1)
-    vertex.write(job, "workerpool0-0", "last")  # The log may be behind the job.
+    vertex.write(job, "workerpool0-0", "last")  # The log may lag behind the job.
     out, err = finish(process, 0)
     lines = out.splitlines()
     chief = [line for line in lines if line.startswith("[0]")]
@@ -168,12 +168,12 @@ def test_an_outage_of_the_service_is_tolerated(desk):
     vertex.log_status = 200
     vertex.end(job, "FAILED", EXIT.format("workerpool0-0", 7))
     out, err = finish(process, 7)
-    assert out == "one\ntwo\n"  # One worker needs no number.
+    assert out == "one\ntwo\n"  # A single worker has no prefix.
     assert len(re.findall(r"launch: .*backend is away.* \(retrying for 60 s\)", err)) == 1
     assert "failed (The replica workerpool0-0 exited with a non-zero status of 7" in err.splitlines()[-1]
 
 
-def test_ctrl_c_ends_following_and_not_the_job_and_cancel_ends_both(desk):
+def test_ctrl_c_stops_following_and_cancel_stops_the_job(desk):
     first, second = desk.start(*RUN, "--wait", *FLAGS), desk.start(*RUN, "--wait", *FLAGS)
     desk.vertex.wait_until_asked("entries", 8)
     first.send_signal(signal.SIGINT)
@@ -187,7 +187,7 @@ def test_ctrl_c_ends_following_and_not_the_job_and_cancel_ends_both(desk):
     assert f"job {other} was cancelled" in err.splitlines()[-1]
 
 
-def test_what_is_asked_about_a_job_is_answered_by_processes(desk):
+def test_commands_about_jobs_in_their_own_processes(desk):
     no_credentials = desk.environment | {"GOOGLE_APPLICATION_CREDENTIALS": "", "CLOUDSDK_CONFIG": str(desk.home / "none")}
     processes = {
         "list": desk.start("list"),
@@ -230,7 +230,7 @@ def test_status_and_list_show_jobs_by_name_and_number(here, capsys):
     here.vertex.advance(first, "RUNNING")
     here.vertex.end(first, "FAILED", "The job is too bad.\nReally.")
     here.vertex.advance(second, "RUNNING")
-    here.vertex.jobs()[2].labels.clear()  # Some other program's.
+    here.vertex.jobs()[2].labels.clear()  # A job of another program.
     capsys.readouterr()
     location = Location(region=REGION)
     commands.list_jobs(location)
@@ -260,7 +260,7 @@ def test_status_and_list_show_jobs_by_name_and_number(here, capsys):
         ("FAILED", "Deadline exceeded.", 4, 2, "reached its --time_limit"),
     ],
 )
-def test_the_end_of_a_job_is_the_end_of_the_command(here, monkeypatch, state, message, code, exit_code, says):
+def test_the_command_ends_as_the_job_ends(here, monkeypatch, state, message, code, exit_code, says):
     monkeypatch.setattr(logs, "follow", lambda *_, **__: here.vertex.end(here.vertex.jobs()[0], state, message, code=code))
     with pytest.raises((Ended, Stopped), match=re.escape(says)) as caught:
         commands.run(Job(region=REGION, image="i", arguments=FLAGS[1:]), wait=True, run_preflight=False)
@@ -268,7 +268,7 @@ def test_the_end_of_a_job_is_the_end_of_the_command(here, monkeypatch, state, me
 
 
 @pytest.mark.parametrize("state", ["FAILED", "CANCELLED"])
-def test_a_job_that_ran_its_whole_time_was_too_long(here, monkeypatch, state):
+def test_a_job_that_ran_for_its_time_limit_timed_out(here, monkeypatch, state):
     def follow(*_, **__):
         here.vertex.advance(here.vertex.jobs()[0], "RUNNING", ran=60.0)
         here.vertex.end(here.vertex.jobs()[0], state, "It is over.")
@@ -292,7 +292,7 @@ def test_a_job_that_ran_its_whole_time_was_too_long(here, monkeypatch, state):
         ("ListCustomJobs", "RESOURCE_EXHAUSTED", "slowly", LostService, "answered 429 (slowly): try again"),
     ],
 )
-def test_a_refusal_ends_in_one_line(here, method, code, message, kind, says):
+def test_a_rejected_request_ends_in_one_line(here, method, code, message, kind, says):
     here.vertex.refusals[method] = Refused(grpc.StatusCode[code], message)
     with pytest.raises(kind) as caught:
         if method == "CreateCustomJob":
@@ -315,7 +315,7 @@ def test_invalid_credentials_projects_and_regions_are_named(here):
     assert Api(None, REGION).project == PROJECT
 
 
-def test_a_log_that_may_not_be_read_ends_in_one_line(here, monkeypatch):
+def test_a_log_without_permission_ends_in_one_line(here, monkeypatch):
     name = here.submit().display_name
     here.vertex.log_status = 403
     with pytest.raises(UserError, match=r"you lack the permission \(403: not now\): ask for the role roles/logging.viewer"):
@@ -342,7 +342,7 @@ def test_no_line_of_a_log_is_lost_or_repeated(here, capfdbinary):
     assert sorted(capfdbinary.readouterr().out.decode().splitlines()) == sorted(expected)
 
 
-def test_the_server_refuses_what_vertex_ai_would(here):
+def test_the_emulation_rejects_what_vertex_ai_would(here):
     api = Api(None, REGION)
     good = json.loads(CustomJob.to_json(here.submit(), use_integers_for_enums=False))
     for field in ("name", "state", "createTime"):
@@ -377,15 +377,15 @@ SMALL = ("--model=cnn", "--augment=strong", "--epochs=2", "--batch_size=12", "--
 
 
 @pytest.mark.skipif("POSTER_LONG" not in os.environ, reason="part of make chaos")
-def test_what_vertex_ai_makes_of_a_job_trains_the_same_model(here, tmp_path):
-    """Two real workers, under what the server was sent; one is killed on the way."""
+def test_a_job_as_vertex_ai_runs_it_trains_the_same_model(here, tmp_path):
+    """Runs two real workers as the submitted job describes them; one is killed during training."""
     bucket, undisturbed = tmp_path / "bucket", tmp_path / "undisturbed"
     drawn.dataset(bucket / "dataset", train=98, validation=16, test=17, shard_count=4)
-    places = ("--data_dir=gs://films/dataset", "--job_dir=gs://films/jobs/first")
-    here.submit(name="film", arguments=(*places, *SMALL, "--peer_timeout=120"))
+    paths = ("--data_dir=gs://films/dataset", "--job_dir=gs://films/jobs/first")
+    here.submit(name="film", arguments=(*paths, *SMALL, "--peer_timeout=120"))
     expansion = expanded(here, tmp_path / "output", bucket)
     chief, worker = (replica.environment for replica in expansion.replicas)
-    assert worker["AIP_MODEL_DIR"] == "gs://films/jobs/first/model/"  # Where the job itself writes.
+    assert worker["AIP_MODEL_DIR"] == "gs://films/jobs/first/model/"  # The job writes its model to this URI too.
     assert chief["POSTER_JOB_ID"] == worker["POSTER_JOB_ID"] == here.vertex.jobs()[0].display_name
     backup = bucket / "jobs/first/backup"
     killed: list[str] = []
@@ -404,8 +404,8 @@ def test_what_vertex_ai_makes_of_a_job_trains_the_same_model(here, tmp_path):
     assert_equal(bucket / "jobs/first", undisturbed)
 
 
-def test_a_worker_that_cannot_go_on_is_not_restarted_where_that_is_asked_for(here, tmp_path):
-    """Without restarts, which Vertex AI would make after an exit by 2 too."""
+def test_restarts_0_does_not_restart_a_worker_that_exits_2(here, tmp_path):
+    """Uses --restarts=0, because Vertex AI would restart a worker after exit code 2 too."""
     here.submit(workers=1, arguments=("--data_dir=gs://films/none", "--job_dir=gs://films/j"), restarts=0)
     expansion = expanded(here, tmp_path / "output", tmp_path)
     assert expansion.run() == "FAILED"
@@ -414,7 +414,7 @@ def test_a_worker_that_cannot_go_on_is_not_restarted_where_that_is_asked_for(her
 
 
 def expanded(here, output, bucket):
-    """What becomes of the job that the server was sent, with a folder for the bucket gs://films."""
+    """Returns the submitted job as Vertex AI would run it, with a folder for the bucket gs://films."""
     output.mkdir()
     job = json.loads(CustomJob.to_json(here.vertex.jobs()[-1], use_integers_for_enums=False))
     return Expansion(job, output, {"films": bucket})

@@ -22,7 +22,7 @@ from tests.support import golden_specs
 from tests.support.commands import REPOSITORY, run
 from trainer.errors import UserError
 
-PLACES = ("--data_dir=gs://b/d", "--job_dir=gs://b/j")
+PATHS = ("--data_dir=gs://b/d", "--job_dir=gs://b/j")
 CASES = list(golden_specs.KUBERNETES)
 
 # The first version that has all fields on by default (podReplacementPolicy, backoffLimitPerIndex), and the newest with schemas.
@@ -30,30 +30,30 @@ OLDEST, NEWEST = "1.29.0", kubernetes_validate.latest_version()
 
 
 def specify(*, name="film-1", **fields):
-    return kubernetes.specify(Job(**({"arguments": PLACES, "image": "i", "name": "film"} | fields)), name=name)
+    return kubernetes.specify(Job(**({"arguments": PATHS, "image": "i", "name": "film"} | fields)), name=name)
 
 
 def container(objects):
     return kubernetes.job_spec(objects[0])["template"]["spec"]["containers"][0]
 
 
-def kept(case):
+def golden(case):
     return list(yaml.safe_load_all(golden_specs.path(case).read_text()))
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_command_comes_to_the_spec_that_is_kept(case):
+def test_a_command_prints_its_golden_spec(case):
     assert golden_specs.render(case) == golden_specs.path(case).read_text(), (
-        "python -m tests.support.golden_specs, if the change is meant"
+        "if the change is intended: python -m tests.support.golden_specs"
     )
 
 
-def test_no_spec_is_kept_without_its_command():
+def test_every_golden_spec_has_a_command():
     assert {path.stem for path in golden_specs.FOLDER.glob("kubernetes-*")} == set(CASES)
 
 
 def validate(found, version):
-    """Against the schemas of a version; those of a JobSet's child, as those of a Job."""
+    """Validates an object against the schemas of a version; of a JobSet, its child as a Job."""
     if found["kind"] == "JobSet":
         spec = found["spec"]["replicatedJobs"][0]["template"]["spec"]
         found = {"apiVersion": "batch/v1", "kind": "Job", "metadata": found["metadata"], "spec": spec}
@@ -63,7 +63,7 @@ def validate(found, version):
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
 @pytest.mark.parametrize("case", CASES)
 def test_a_spec_is_strictly_valid(case, version):
-    for found in kept(case):
+    for found in golden(case):
         validate(found, version)
 
 
@@ -78,19 +78,19 @@ def test_the_schemas_are_strict():
             with pytest.raises(kubernetes_validate.ValidationError):
                 validate(job, version)
     with pytest.raises(kubernetes_validate.ValidationError):
-        validate(specify()[0], "1.25.0")  # Knows no backoffLimitPerIndex: what is checked is the version that is asked for.
+        validate(specify()[0], "1.25.0")  # This version has no backoffLimitPerIndex.
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_spec_breaks_no_rule(case):
-    assert rules.violations(kept(case)) == []
+    assert rules.violations(golden(case)) == []
 
 
 POD = "Job/spec/template/spec"
 TRAINER = f"{POD}/containers/0"
 CHILD = "JobSet/spec/replicatedJobs/0/template/spec"
 
-# A change to a spec, and the rule that it breaks. None takes a field away.
+# A change to a spec, and the rule that it breaks. None deletes the field.
 MUTATIONS = [
     ("Job/spec/completionMode", "NonIndexed", "completionMode"),
     ("Job/spec/parallelism", 1, "completions and parallelism differ"),
@@ -167,12 +167,12 @@ def mutated(path, value):
 
 
 @pytest.mark.parametrize(("path", "value", "says"), MUTATIONS)
-def test_a_rule_catches_what_breaks_it(path, value, says):
+def test_a_mutation_breaks_its_rule(path, value, says):
     assert any(says in line for line in rules.violations(mutated(path, value)))
 
 
-def test_every_rule_is_proved():
-    """Each line that the rules can say is what some mutation makes them say."""
+def test_every_rule_has_a_mutation_that_breaks_it():
+    """Each violation that the rules can report is reported for some mutation."""
     said = {line for path, value, _ in MUTATIONS for line in rules.violations(mutated(path, value))}
     patterns = []
     for node in ast.walk(ast.parse(inspect.getsource(rules))):
@@ -209,7 +209,7 @@ def test_kustomize_builds_the_objects_that_launch_builds(component):
 
 
 @pytest.mark.parametrize("components", [("gpu", "spot"), ("tpu", "spot", "gcsfuse"), ("gpu", "spot", "gcsfuse", "jobset")])
-def test_kustomize_puts_components_together_as_launch_does(tmp_path, components):
+def test_kustomize_combines_components_as_launch_does(tmp_path, components):
     shutil.copytree(REPOSITORY / "k8s", tmp_path / "k8s")
     mine = {"resources": ["../k8s/base"], "components": [f"../k8s/components/{each}" for each in components]}
     (tmp_path / "mine").mkdir()
@@ -219,7 +219,7 @@ def test_kustomize_puts_components_together_as_launch_does(tmp_path, components)
 
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_an_overlay_is_the_base_and_patches_alone(component):
-    """Reads kustomization.yaml as its documentation describes it, with another applier of JSON 6902 where there is one."""
+    """Reads kustomization.yaml as its documentation describes it, and applies the patches with another implementation."""
     overlay = yaml.safe_load((REPOSITORY / f"k8s/overlays/{component}/kustomization.yaml").read_text())
     assert overlay.keys() == {"apiVersion", "kind", "resources", "components"}
     assert (overlay["resources"], overlay["components"]) == (["../../base"], [f"../../components/{component}"])
@@ -293,7 +293,7 @@ def unflattened(values):
         ({"op": "replace", "path": "", "value": 3}, 3),
     ],
 )
-def test_patches_do_what_rfc_6902_says(operation, result):
+def test_patches_follow_rfc_6902(operation, result):
     document = {"a": [1, 2], "b/c": {}}
     assert kustomize.patch(document, [operation]) == result
     assert document == {"a": [1, 2], "b/c": {}}
@@ -317,9 +317,9 @@ def test_a_patch_that_does_not_fit_is_an_error(operation):
 
 
 def expand(text, variables):
-    """What a container gets for a text in args or env, as Kubernetes' API reference describes it.
+    """Returns what a container gets for a text in args or env, as Kubernetes' API reference describes it.
 
-    $(NAME) becomes the variable's value where there is one and stays where there is none; $$ becomes $ and begins no reference.
+    $(NAME) becomes the variable's value, and stays if the variable is not set; $$ becomes $ and does not begin a reference.
     """
     pieces = re.findall(r"\$\$|\$\([^)]*\)|.", text, re.DOTALL)
     out = io.StringIO()
@@ -359,8 +359,8 @@ def expand(text, variables):
         "%s {0}",
     ],
 )
-def test_what_the_user_writes_arrives_unchanged(text):
-    arguments = (*PLACES, f"--cache={text}")
+def test_arguments_and_variables_reach_the_worker_unchanged(text):
+    arguments = (*PATHS, f"--cache={text}")
     stream = kubernetes.to_yaml(specify(arguments=arguments, env={"TEXT": text}))
     worker = container(list(yaml.safe_load_all(stream)))
     variables: dict[str, str] = {"JOB_COMPLETION_INDEX": "0", "HOME": "/home/of/the/pod"}
@@ -370,8 +370,8 @@ def test_what_the_user_writes_arrives_unchanged(text):
     assert [expand(each, variables) for each in worker["args"]][-3:] == list(arguments)
 
 
-def test_the_expansion_of_the_test_is_that_of_kubernetes():
-    # The examples of its API reference, and of its own tests.
+def test_the_expansion_of_the_test_agrees_with_kubernetes():
+    # Examples from the API reference and from Kubernetes' own tests.
     variables = {"VAR_A": "A", "VAR_B": "B", "VAR_EMPTY": ""}
     for text, expanded in {
         "$(VAR_A)": "A",
@@ -391,17 +391,17 @@ def test_the_expansion_of_the_test_is_that_of_kubernetes():
 def test_workers_outlast_the_back_off_unless_the_user_says_otherwise():
     args = container(specify())["args"]
     peer_timeout = float(next(each for each in args if each.startswith("--peer_timeout=")).partition("=")[2])
-    assert peer_timeout > 600 + 60  # The job controller's longest back-off, and a start.
+    assert peer_timeout > 600 + 60  # The job controller's longest back-off, and the start of a pod.
     assert "--rejoin=30" in args
-    args = container(specify(arguments=(*PLACES, "--rejoin=2")))["args"]
+    args = container(specify(arguments=(*PATHS, "--rejoin=2")))["args"]
     assert [each for each in args if "rejoin" in each] == ["--rejoin=2"]
     assert "--peer_timeout=900" in args
-    args = container(specify(arguments=(*PLACES, "--peer_timeout", "5")))["args"]
+    args = container(specify(arguments=(*PATHS, "--peer_timeout", "5")))["args"]
     assert args[-2:] == ["--peer_timeout", "5"]
     assert "--peer_timeout=900" not in args
 
 
-def test_a_users_variable_takes_the_place_of_ours():
+def test_a_users_variable_replaces_the_default():
     environment = {each["name"]: each["value"] for each in container(specify(env={"HOME": "/tmp/me", "A": "$x"}))["env"]}
     assert environment["HOME"] == "/tmp/me"
     assert environment["A"] == "$$x"
@@ -428,11 +428,11 @@ def test_a_name_leaves_room_for_the_index(jobset):
     assert longest == ({1: 37, 10: 37, 100: 36, 100_000: 33} if jobset else dict.fromkeys(longest, 40))
 
 
-def test_too_long_a_name_says_how_long_it_may_be():
-    job = Job(arguments=PLACES, image="i", name="a" * 40, workers=100, jobset=True)
+def test_the_error_of_a_long_name_says_how_long_it_may_be():
+    job = Job(arguments=PATHS, image="i", name="a" * 40, workers=100, jobset=True)
     with pytest.raises(UserError, match=r"is too long for 100 workers.*use at most 36"):
         kubernetes.specify(job, name=job.new_name())
-    job = Job(arguments=PLACES, image="i", name="a" * 36, workers=100, jobset=True)
+    job = Job(arguments=PATHS, image="i", name="a" * 36, workers=100, jobset=True)
     kubernetes.specify(job, name=job.new_name())
 
 
@@ -449,8 +449,8 @@ def test_too_long_a_name_says_how_long_it_may_be():
         ({"accelerator": "nvidia-l4:16"}, "more than one machine has: use at most nvidia-l4:8"),
         ({"accelerator": "tpu-v5-lite-podslice:2"}, "use tpu-v5-lite-podslice:1 or"),
         ({"accelerator": "tpu-v4-podslice", "workers": 2}, "supports one worker, not --workers=2"),
-        ({"accelerator": "tpu-v4-podslice", "arguments": (*PLACES, "--strategy=mirrored")}, "--strategy=mirrored does not use"),
-        ({"accelerator": "nvidia-l4", "arguments": (*PLACES, "--strategy=tpu")}, "--strategy=tpu does not use"),
+        ({"accelerator": "tpu-v4-podslice", "arguments": (*PATHS, "--strategy=mirrored")}, "--strategy=mirrored does not use"),
+        ({"accelerator": "nvidia-l4", "arguments": (*PATHS, "--strategy=tpu")}, "--strategy=tpu does not use"),
         ({"cpu": "0"}, "--cpu must be a number of cores above 0, such as 4 or 500m, got '0'"),
         ({"cpu": "four"}, "--cpu must be a number of cores above 0, such as 4 or 500m, got 'four'"),
         ({"memory": "16"}, "--memory must be an amount above 0 with its unit, such as 16Gi, got '16'"),
@@ -465,17 +465,17 @@ def test_too_long_a_name_says_how_long_it_may_be():
         ({"service_account": ""}, "--service_account= is empty"),
     ],
 )
-def test_a_wrong_field_is_named_with_its_value_and_the_remedy(fields, says):
+def test_the_error_of_a_wrong_field_names_its_value_and_the_remedy(fields, says):
     with pytest.raises(UserError, match=re.escape(says)):
         specify(**fields)
 
 
-def test_what_a_user_should_know_is_noted():
-    job = Job(arguments=(*PLACES, "--grace_period=60"), image="i", spot=True, env={"HF_TOKEN": "s3", "COLOUR": "red"})
+def test_warnings_about_a_job():
+    job = Job(arguments=(*PATHS, "--grace_period=60"), image="i", spot=True, env={"HF_TOKEN": "s3", "COLOUR": "red"})
     notes = list(kubernetes.notes(job))
     assert [note.split("=")[0] for note in notes] == ["--env", "--grace_period"]
     assert not any("s3" in note or "COLOUR" in note for note in notes)
-    assert not list(kubernetes.notes(Job(arguments=PLACES, image="i", spot=True)))
+    assert not list(kubernetes.notes(Job(arguments=PATHS, image="i", spot=True)))
 
 
 FILE = """
@@ -498,7 +498,7 @@ def read(tmp_path, text):
     return job_file.read(str(tmp_path / "job.yaml"))
 
 
-def test_a_file_has_the_names_of_the_fields(tmp_path):
+def test_a_job_file_has_the_fields_as_keys(tmp_path):
     job = Job(**read(tmp_path, FILE))
     assert (job.name, job.workers, job.cpu, job.spot, job.time_limit) == ("film", 2, "4", True, 3600)
     assert (job.env, job.training.epochs) == ({"COLOUR": "red", "DEPTH": "3"}, 2)
@@ -506,7 +506,7 @@ def test_a_file_has_the_names_of_the_fields(tmp_path):
     assert read(tmp_path, "image:") == {}
 
 
-def test_flags_overrule_a_file(tmp_path):
+def test_flags_override_a_job_file(tmp_path):
     (tmp_path / "job.yaml").write_text(FILE)
     flags = ("--target=kubernetes", f"--job_file={tmp_path}/job.yaml", "--dry_run", "--workers=4", "--nospot", "--env=DEPTH=4")
     job, _ = yaml.safe_load_all(run("launch", *flags, "--", "--epochs=5").stdout)
@@ -514,10 +514,10 @@ def test_flags_overrule_a_file(tmp_path):
     assert list(job["spec"]["template"]["spec"]["nodeSelector"]) == ["cloud.google.com/gke-accelerator"]
     worker = container([job])
     assert [each["value"] for each in worker["env"] if each["name"] in ("COLOUR", "DEPTH")] == ["red", "4"]
-    assert worker["args"][-2:] == ["--epochs=2", "--epochs=5"]  # The last counts.
+    assert worker["args"][-2:] == ["--epochs=2", "--epochs=5"]  # The last one wins.
 
 
-def test_a_text_stays_as_it_is_written(tmp_path):
+def test_text_in_a_job_file_is_kept_as_written(tmp_path):
     text = "env: {A: 010, B: 1.10, C: 12:30:00, D: yes, E: 2024-13-45, F: 1e3}\ncpu: 010\nworkers: 2\ntime_limit: 1e6\nspot: true"
     found = read(tmp_path, text)
     assert found["env"] == {"A": "010", "B": "1.10", "C": "12:30:00", "D": "yes", "E": "2024-13-45", "F": "1e3"}
@@ -552,11 +552,11 @@ def test_a_text_stays_as_it_is_written(tmp_path):
         ("workers: 0\narguments: [--data_dir=d, --job_dir=j]", "--workers must be at least 1"),
     ],
 )
-def test_a_wrong_file_is_an_error_in_one_line(tmp_path, text, says):
+def test_a_wrong_job_file_is_an_error_in_one_line(tmp_path, text, says):
     with pytest.raises(UserError, match=re.escape(says)):
         Job(**read(tmp_path, text))
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path):
+def test_a_missing_job_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"--job_file=.*/none.yaml cannot be read \(No such file"):
         job_file.read(str(tmp_path / "none.yaml"))

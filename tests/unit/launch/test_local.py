@@ -56,12 +56,12 @@ def variables(spec, name):
         ({"arguments": (*ARGUMENTS, "--strategy=mirrored"), "workers": 2}, "--strategy=mirrored supports one worker"),
     ],
 )
-def test_a_wrong_field_is_named_with_its_value_and_the_remedy(fields, says):
+def test_the_error_of_a_wrong_field_names_its_value_and_the_remedy(fields, says):
     with pytest.raises(UserError, match=says):
         job(**fields)
 
 
-def test_a_job_knows_what_its_workers_will_read():
+def test_a_job_parses_the_flags_of_its_workers():
     described = job(arguments=(*ARGUMENTS, "--epochs", "3", "--fresh"), workers=2)
     assert (described.training.epochs, described.training.fresh, described.training.grace_period) == (3, True, 7.0)
     assert specify(described).grace_period == 7.0
@@ -74,7 +74,7 @@ def test_variables_are_read_up_to_their_first_equals_sign():
         parse_settings("env", ["A"])
 
 
-def test_each_worker_is_a_guard_with_the_flags_as_they_were_given():
+def test_each_worker_is_a_guard_with_the_given_flags():
     arguments = (*ARGUMENTS, "--profile_steps=1,2", "--log_format=text")
     for worker in specify(job(arguments=arguments, workers=3)).workers:
         assert worker.command == (sys.executable, "-m", "trainer.guard", *arguments)
@@ -102,11 +102,11 @@ def test_all_workers_have_the_job_and_the_users_variables():
         (2, ("GPU-a", "GPU-b"), ["GPU-a", "GPU-b"]),
         (2, ("0",), [None, None]),
         (2, (), [None, None]),
-        # One worker mirrors its network on all of them.
+        # A single worker uses all GPUs.
         (1, ("0", "1"), [None]),
     ],
 )
-def test_workers_get_a_gpu_each_where_there_are_several(workers, gpus, devices):
+def test_several_workers_get_one_gpu_each(workers, gpus, devices):
     assert variables(specify(job(workers=workers), gpus=gpus), "CUDA_VISIBLE_DEVICES") == devices
 
 
@@ -122,7 +122,7 @@ def test_workers_get_a_gpu_each_where_there_are_several(workers, gpus, devices):
         ("GPU-a,GPU-b", ("GPU-a", "GPU-b")),
     ],
 )
-def test_what_the_environment_says_of_gpus_comes_first(monkeypatch, chosen, gpus):
+def test_cuda_visible_devices_overrides_the_count_of_gpus(monkeypatch, chosen, gpus):
     monkeypatch.setattr(local, "_count_gpus", lambda: 2)
     assert local.visible_gpus({} if chosen is None else {"CUDA_VISIBLE_DEVICES": chosen}) == gpus
 
@@ -141,7 +141,7 @@ def test_gpus_are_counted_by_their_driver(monkeypatch, tmp_path):
     assert local._count_gpus() == 3
 
 
-def test_what_may_be_a_secret_is_not_shown():
+def test_possible_secrets_are_masked():
     env = {"HF_TOKEN": "s3", "my_secret": "s3", "DB_PASSWORD": "s3", "API_KEY": "s3", "GOOGLE_CREDENTIALS": "s3", "COLOUR": "red"}
     spec = specify(job(workers=2, env=env, time_limit=60.0, restarts=1))
     shown = local.describe(spec)
@@ -149,10 +149,10 @@ def test_what_may_be_a_secret_is_not_shown():
     assert [worker["environment"]["COLOUR"] for worker in shown["workers"]] == ["red"] * 2
     assert shown["workers"][1]["environment"]["TF_CONFIG"] == spec.workers[1].environment["TF_CONFIG"]
     assert (shown["job_id"], shown["restarts"], shown["grace_period"], shown["time_limit"]) == ("poster-1", 1, 7.0, 60.0)
-    assert variables(spec, "HF_TOKEN") == ["s3"] * 2  # The worker has it.
+    assert variables(spec, "HF_TOKEN") == ["s3"] * 2  # The worker gets it.
 
 
-def test_ports_are_free_and_the_systems_own_are_left_alone(monkeypatch):
+def test_ports_are_free_and_not_ephemeral(monkeypatch):
     ports = local.free_ports(50)
     assert len(set(ports)) == 50
     monkeypatch.setattr(local, "_ephemeral_ports", lambda: range(1024, 29_900))
@@ -167,7 +167,7 @@ def test_ports_are_free_and_the_systems_own_are_left_alone(monkeypatch):
     assert local.free_ports(1) == (port,)
 
 
-def test_delays_double_and_begin_anew_after_a_long_run():
+def test_delays_double_and_are_reset_after_a_long_run():
     delays = [0.0]
     for _ in range(7):
         delays.append(supervisor.next_delay(delays[-1], ran=5.0))
@@ -213,14 +213,14 @@ def test_output_becomes_whole_lines(pieces, lines):
     assert b"".join(map(merged.feed, pieces)) + merged.end() == lines
 
 
-def test_a_progress_bar_without_end_takes_no_memory():
+def test_an_endless_progress_bar_takes_no_memory():
     merged = Lines("[0] ")
     for number in range(10_000):
         merged.feed(b"\r%5d/10000 [====>    ]" % number)
     assert len(merged._rest) < 100
 
 
-def test_a_line_without_end_is_broken_between_two_characters():
+def test_an_endless_line_is_split_between_two_characters():
     merged = Lines("[0] ")
     text = "é" * MAX_LINE
     found = merged.feed(b"x" + text.encode()) + merged.end()
@@ -229,14 +229,14 @@ def test_a_line_without_end_is_broken_between_two_characters():
     assert "".join(line.removeprefix("[0] ") for line in lines) == "x" + text
 
 
-def test_without_a_prefix_output_passes_as_it_comes():
+def test_without_a_prefix_output_passes_through_unchanged():
     merged = Lines("")
     pieces = [b"\r10%", b"\r20%", b"\n", b"no end"]
     assert [merged.feed(piece) for piece in pieces] == pieces
     assert (merged.end(), merged.end()) == (b"\n", b"")
 
 
-def test_output_that_nothing_takes_is_bounded(tmp_path):
+def test_output_without_a_reader_is_bounded(tmp_path):
     output = NonBlockingWriter(-1)
     for _ in range(100):
         output.write(bytes(1 << 20))

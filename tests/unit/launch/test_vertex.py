@@ -16,14 +16,14 @@ from tests.support import golden_specs
 from trainer.cluster import discovery
 from trainer.errors import UserError
 
-PLACES = ("--data_dir=gs://films/d", "--job_dir=gs://films/j")
+PATHS = ("--data_dir=gs://films/d", "--job_dir=gs://films/j")
 CASES = list(golden_specs.VERTEX)
 BOARD = "projects/films/locations/europe-west4/tensorboards/12"
 ACCOUNT = "trainer@films.iam.gserviceaccount.com"
 
 
 def specify(*, name="film-1", **fields):
-    return vertex.specify(Job(**({"arguments": PLACES, "image": "i", "name": "film"} | fields)), name=name)
+    return vertex.specify(Job(**({"arguments": PATHS, "image": "i", "name": "film"} | fields)), name=name)
 
 
 def spec_of(**fields):
@@ -35,32 +35,32 @@ def machine(accelerator=None, cpu=None, memory=None):
     return machines.choose(device, cpu=cpu, memory=memory)
 
 
-def kept(case):
+def golden(case):
     return golden_specs.path(case).read_text()
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_command_comes_to_the_spec_that_is_kept(case):
-    assert golden_specs.render(case) == kept(case), "python -m tests.support.golden_specs, if the change is meant"
+def test_a_command_prints_its_golden_spec(case):
+    assert golden_specs.render(case) == golden(case), "if the change is intended: python -m tests.support.golden_specs"
 
 
-def test_no_spec_is_kept_without_its_command():
+def test_every_golden_spec_has_a_command():
     assert {path.stem for path in golden_specs.FOLDER.glob("vertex-*")} == set(CASES)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_spec_is_strictly_what_the_api_takes(case):
-    job = CustomJob.from_json(kept(case), ignore_unknown_fields=False)
+def test_the_api_accepts_every_field_of_a_spec(case):
+    job = CustomJob.from_json(golden(case), ignore_unknown_fields=False)
     assert server.problems(job) == []
-    # Nothing was lost on the way; the API writes 64-bit numbers as texts.
+    # Nothing was lost in the conversion; the API writes 64-bit numbers as strings.
     written = json.loads(CustomJob.to_json(job, use_integers_for_enums=False, including_default_value_fields=False))
     for pool in written["jobSpec"]["workerPoolSpecs"]:
         pool["replicaCount"] = int(pool["replicaCount"])
-    assert written == json.loads(kept(case))
+    assert written == json.loads(golden(case))
 
 
 def test_the_check_is_strict():
-    job = json.loads(kept("vertex-one"))
+    job = json.loads(golden("vertex-one"))
     for key, value in (("jobSpec", {**job["jobSpec"], "restarts": 3}), ("labls", {}), ("displayName", 3)):
         with pytest.raises(Exception, match=r"restarts|labls|displayName"):
             CustomJob.from_json(json.dumps(job | {key: value}), ignore_unknown_fields=False)
@@ -73,7 +73,7 @@ def test_the_first_pool_is_the_chief_and_the_second_the_others():
     assert first == second
 
 
-def test_what_is_asked_about_restarts_and_time():
+def test_restarts_and_time_limit_become_the_scheduling():
     assert spec_of()["scheduling"] == {"timeout": "604800s"}
     assert spec_of(workers=2)["scheduling"] == {"timeout": "604800s", "restartJobOnWorkerRestart": True}
     assert spec_of(workers=2, restarts=0)["scheduling"] == {"timeout": "604800s", "disableRetries": True}
@@ -84,9 +84,9 @@ def test_the_guard_rejoins_unless_the_user_says_otherwise():
     (pool,) = spec_of()["workerPoolSpecs"]
     container = pool["containerSpec"]
     assert container["command"] == ["python", "-m", "trainer.guard"]
-    assert container["args"] == ["--rejoin=30", *PLACES]
-    (pool,) = spec_of(arguments=(*PLACES, "--rejoin", "2"))["workerPoolSpecs"]
-    assert pool["containerSpec"]["args"] == [*PLACES, "--rejoin", "2"]
+    assert container["args"] == ["--rejoin=30", *PATHS]
+    (pool,) = spec_of(arguments=(*PATHS, "--rejoin", "2"))["workerPoolSpecs"]
+    assert pool["containerSpec"]["args"] == [*PATHS, "--rejoin", "2"]
 
 
 @pytest.mark.parametrize(
@@ -121,8 +121,8 @@ def test_the_output_directory_is_the_jobs_own(job_dir, output):
         "$5 $$6",
     ],
 )
-def test_what_the_user_writes_arrives_unchanged(text):
-    arguments = (*PLACES, f"--cache={text}")
+def test_arguments_and_variables_reach_the_worker_unchanged(text):
+    arguments = (*PATHS, f"--cache={text}")
     job = CustomJob.from_json(json.dumps(specify(arguments=arguments, env={"TEXT": text})))
     container = job.job_spec.worker_pool_specs[0].container_spec
     variables: dict[str, str] = {"HOME": "/root"}
@@ -166,8 +166,8 @@ def test_the_smallest_machine_is_chosen_that_fits(accelerator, cpu, memory, type
     assert machine(accelerator, cpu, memory).type == type_
 
 
-def test_every_machine_is_one_that_vertex_ai_has():
-    """Each that may be chosen, with each accelerator in each number, against the rows of the documentation's own table."""
+def test_vertex_ai_has_every_machine():
+    """Each machine that may be chosen, with each accelerator in each number, is in the documentation's table."""
     counts = [f"{type_}:{count}" for type_ in (*machines._ATTACHED, *machines._BUILT_IN, *machines._TPUS) for count in range(1, 17)]
     seen = set()
     for accelerator in (None, *counts):
@@ -234,13 +234,13 @@ def test_every_machine_is_one_that_vertex_ai_has():
         ),
     ],
 )
-def test_a_wrong_field_is_named_with_its_value_and_the_remedy(fields, says):
+def test_the_error_of_a_wrong_field_names_its_value_and_the_remedy(fields, says):
     with pytest.raises(UserError, match=re.escape(says)) as caught:
         specify(**fields)
     assert "\n" not in str(caught.value)
 
 
-def test_a_label_is_taken_as_vertex_ai_has_them():
+def test_labels_that_vertex_ai_allows_are_accepted():
     assert specify(labels={"team": "", "cost_centre-2": "9_a"})["labels"] == {
         "launcher": "poster-trainer",
         "team": "",
@@ -248,17 +248,17 @@ def test_a_label_is_taken_as_vertex_ai_has_them():
     }
 
 
-def test_what_a_user_should_know_is_noted():
-    notes = list(vertex.notes(Job(arguments=PLACES, image="i", restarts=5, env={"HF_TOKEN": "s3", "COLOUR": "red"})))
+def test_warnings_about_a_job():
+    notes = list(vertex.notes(Job(arguments=PATHS, image="i", restarts=5, env={"HF_TOKEN": "s3", "COLOUR": "red"})))
     assert [note.split("=")[0] for note in notes] == ["--env", "--restarts"]
     assert not any("s3" in note or "COLOUR" in note for note in notes)
     for restarts in (0, 3):
-        assert not list(vertex.notes(Job(arguments=PLACES, image="i", restarts=restarts)))
+        assert not list(vertex.notes(Job(arguments=PATHS, image="i", restarts=restarts)))
 
 
-def test_a_file_may_have_the_fields_of_vertex_ai(tmp_path):
+def test_a_job_file_may_have_the_fields_of_vertex_ai(tmp_path):
     (tmp_path / "job.yaml").write_text(f"image: i\ntensorboard: {BOARD}\nnetwork: projects/1/global/networks/vpc\n")
-    job = Job(arguments=PLACES, **job_file.read(str(tmp_path / "job.yaml")))
+    job = Job(arguments=PATHS, **job_file.read(str(tmp_path / "job.yaml")))
     assert (job.tensorboard, job.network) == (BOARD, "projects/1/global/networks/vpc")
 
 
@@ -269,6 +269,6 @@ def test_a_file_may_have_the_fields_of_vertex_ai(tmp_path):
         {"TF_CONFIG": '{"cluster": {"chief": ["h:2222"]}, "task": {"type": "chief", "index": 0, "trial": ""}}'},
     ],
 )
-def test_one_worker_is_alone_with_a_cluster_of_its_own_or_without(environment):
+def test_one_worker_trains_alone_in_the_cluster_that_vertex_ai_describes(environment):
     found = discovery.discover({"CLOUD_ML_JOB_ID": "1", **environment}, hostname="h")
     assert (found.workers, found.is_chief) == (1, True)
