@@ -196,8 +196,8 @@ class _Supervisor:
             self._time_limit = None
             if self._has_work() and self._end is None:
                 limit = f"--time_limit={self._spec.time_limit:g}"
-                self._note(f"{limit} seconds are over: stopping")
-                self._stop(UserError(f"{limit} seconds are over: raise it, then the same command resumes from here"))
+                self._note(f"{limit} has passed: stopping")
+                self._stop(UserError(f"{limit} has passed: raise it, then the same command resumes from here"))
         if self._kill_at is not None and self._kill_at <= now:
             self._kill_at = None
             for process in self._processes:

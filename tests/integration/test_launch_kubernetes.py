@@ -301,7 +301,7 @@ def test_the_namespace_comes_from_the_flag_or_the_context(desk):
             2,
             "cannot create Job .* you lack the permission in the namespace default",
         ),
-        ("POST jobs", Refused(401, "Unauthorized", "Unauthorized"), 2, "rejects your login .*: log in again"),
+        ("POST jobs", Refused(401, "Unauthorized", "Unauthorized"), 2, "rejects your credentials .*: log in again"),
         ("POST jobs", Refused(422, "Invalid", "spec: Invalid value"), 2, r"rejected it \(422: spec: Invalid value\)"),
         ("POST jobs", Refused(503, "ServiceUnavailable", "away"), 75, "answered 503 .*: try again"),
         ("POST jobs", Refused(429, "TooManyRequests", "slowly"), 75, "answered 429"),

@@ -365,7 +365,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_a_time_limit_stops_all_workers(desk):
     process = desk.start(desk.worker("a", "wait"), desk.worker("b", 75), time_limit=1.5, grace_period=10.0)
     _, err = finish(process, 2)
-    assert last_line(err) == "error: --time_limit=1.5 seconds are over: raise it, then the same command resumes from here"
+    assert last_line(err) == "error: --time_limit=1.5 has passed: raise it, then the same command resumes from here"
     assert desk.signals("a") == [signal.SIGTERM]
     assert len(desk.attempts("b")) > 1
     desk.run(desk.worker("c", 0), time_limit=60.0)
