@@ -147,7 +147,7 @@ class Job:
         """Checks that the job has a container image, which workers on other machines need.
 
         Raises:
-          UserError: it has none.
+          UserError: the job has no image.
         """
         if self.image is None:
             raise UserError(

@@ -16,7 +16,9 @@ _SWITCHES = ("spot", "jobset")
 
 
 def read(path: str) -> dict[str, Any]:
-    """Returns the fields that a file sets, with their types. Text is kept as written: 1.10 stays "1.10", and yes stays "yes".
+    """Returns the fields that a file sets, with their types.
+
+    Text is kept as written: 1.10 stays "1.10", and yes stays "yes".
 
     Args:
       path: the path of the YAML file.
@@ -43,7 +45,7 @@ def read(path: str) -> dict[str, Any]:
     except RecursionError:
         raise UserError(f"--job_file={path} is nested too deeply: write a mapping of a job's fields, such as workers: 2") from None
     except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"--job_file={path} is not valid YAML ({error}): correct it") from None
+        raise UserError(f"--job_file={path} is not valid YAML ({' '.join(str(error).split())}): correct it") from None
     if described is None:
         described = {}
     if not isinstance(described, dict):

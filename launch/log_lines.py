@@ -2,10 +2,10 @@
 
 import os
 
-# Bytes; a longer line is split, so that a process that never ends its line takes no more memory than this.
 MAX_LINE = 64 * 1024
+"""Bytes of a line; a longer one is split, so that a process that never ends its line takes no more memory than this."""
 
-# Limits on the bytes that wait to be written. Above the first, the processes' output is not read; above the second, it is dropped.
+# Limits on the queued bytes. Above the first, no more output is read from the processes; above the second, output is dropped.
 _HIGH_WATER, _MAX_PENDING = 1 << 20, 16 << 20
 
 # The bytes that a pipe accepts without blocking when it is ready to be written, PIPE_BUF of pipe(7).

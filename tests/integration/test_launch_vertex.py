@@ -304,7 +304,7 @@ def test_a_rejected_request_ends_in_one_line(here, method, code, message, kind, 
 
 
 def test_invalid_credentials_projects_and_regions_are_named(here):
-    with pytest.raises(UserError, match="you lack the permission in project other"):
+    with pytest.raises(UserError, match="you lack the permission in the project other"):
         Api("other", REGION).jobs()
     with pytest.raises(UserError, match="--region must be a region of Vertex AI, such as europe-west4, got 'mars'"):
         Api(None, "mars")
