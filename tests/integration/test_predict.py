@@ -2,6 +2,8 @@ import functools
 import json
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -190,6 +192,21 @@ def test_images_in_a_bucket(job_dir: Path, tmp_path: Path, cloud: Storage) -> No
     line = refusal(f"--job_dir={job_dir}", names[0], env=environment)
     cloud.clear()
     assert "lacks storage.objects." in line
+
+
+def test_arguments_are_checked_before_tensorflow_is_imported(job_dir: Path, tmp_path: Path) -> None:
+    program = """
+import sys
+sys.modules["tensorflow"] = None  # Importing it would be a crash, and no error of the user's.
+from trainer import predict
+from trainer.process import entry
+entry.run(predict.main)
+"""
+    for arguments in ((), (f"--job_dir={tmp_path}", "poster.jpg"), (f"--job_dir={job_dir}",), (f"--job_dir={job_dir}", tmp_path)):
+        command = [sys.executable, "-c", program, *map(str, arguments)]
+        done = subprocess.run(command, cwd=commands.REPOSITORY, capture_output=True, text=True, check=False)
+        assert done.returncode == 2, done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_no_job_is_an_error() -> None:
