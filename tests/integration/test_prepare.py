@@ -159,6 +159,30 @@ def test_every_film_becomes_an_example(prepared: tuple[Path, str]):
         assert np.abs(pixels - draw(film).getpixel((0, 0))).max() <= 4
 
 
+def test_what_was_chosen_is_printed_before_the_work_and_the_result_after_it(films: Path, tmp_path: Path):
+    text = (films / "films.csv").read_text() + "tt9999999,['Drama']\nñ,['Drama']\n"
+    (tmp_path / "films.csv").write_bytes(text.encode("latin-1"))
+    result = prepare(tmp_path / "films.csv", tmp_path / "dataset", images=films / "posters")
+    chosen, _, work = result.stderr.partition("decoding images")
+    assert work
+    assert f"films.csv: {FILMS + 2} rows" in chosen
+    for pattern in (
+        r"encoding +Windows-1252 \(byte 0xf1 at offset [\d,]+ is not UTF-8\)",
+        r"delimiter +','",
+        r"header +yes",
+        r"ids +column 'Id'; in row 1: 'tt0000000'",
+        r"genres +column 'Genre'; in row 1: Drama",
+        r"images +column 'Id'; in row 1: 'tt0000000'",
+        r"splits +80 % train, 10 % validation, 10 % test, by a hash of the id",
+        r"posters +resized to 48 × 32 pixels \(height × width\), stored as jpeg",
+    ):
+        assert re.search(rf"^  {pattern}$", chosen, re.MULTILINE), chosen
+    rejected = f"Rejected 2 of {FILMS + 2} rows; {tmp_path}/dataset/rejects.csv gives the reason for each. Examples:"
+    assert rejected in result.stdout
+    assert re.search(r"^  no_picture  row 61: .*'tt9999999'", result.stdout, re.MULTILINE)
+    assert result.stdout.endswith(f"The data set is in {tmp_path}/dataset: {FILMS} films, {len(GENRES)} genres.\n")
+
+
 def test_the_order_is_mixed_and_does_not_depend_on_the_csv(films: Path, prepared: tuple[Path, str], tmp_path: Path):
     output, _ = prepared
     order = [film_id for film_id, *_ in examples(output, "train")]
@@ -416,7 +440,7 @@ def test_what_the_user_must_change_is_one_line(tmp_path: Path, content: str | No
 
 def test_more_shards_than_films_or_no_frequent_genre_is_one_line(films: Path, tmp_path: Path):
     for flag, message in (
-        ("--shards=99", "--shards must be at most 45, the number of training films, got 99"),
+        ("--shards=99", "--shards must be at most 46, the number of training films, got 99"),
         ("--min_examples=99", "rejected as rare_genre_only"),
     ):
         assert message in refusal(films / "films.csv", tmp_path, flag, images=films / "posters")
