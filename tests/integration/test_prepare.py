@@ -415,7 +415,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(films: Path, tmp_path: Path)
         (
             "id,genre\ntt1,Drama\n",
             ("--images=.",),
-            r"no row of the CSV became an example, 1 of 1 were rejected as no_picture \(row 1:",
+            r"no row of the CSV became an example \(1 of 1 were rejected as no_picture, for example row 1:",
         ),
         ("id,genre\ntt1,Drama\n", ("--images=.", "--height=31"), "height"),
         ("id,genre\ntt1,Drama\n", ("--images=.", "--width=31"), "width"),

@@ -185,6 +185,6 @@ def _no_example_left(rejected: Sequence[Reject]) -> str:
     reason, count = Counter(reject.reason for reject in rejected).most_common(1)[0]
     first = min(reject for reject in rejected if reject.reason == reason)
     return (
-        f"no row of the CSV became an example, {count:,} of {len(rejected):,} were rejected as {reason.value} "
-        f"(row {first.row}: {first.detail}): check --csv, --images and --min_examples"
+        f"no row of the CSV became an example ({count:,} of {len(rejected):,} were rejected as {reason.value}, "
+        f"for example row {first.row}: {first.detail}): check --csv, --images and --min_examples"
     )
