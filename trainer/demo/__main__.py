@@ -60,7 +60,7 @@ _NOUNS = {
 
 
 @dataclass(frozen=True)
-class Film:
+class InventedFilm:
     """An invented film.
 
     Attributes:
@@ -94,7 +94,7 @@ def main(arguments: Sequence[str]) -> None:
     print(f"{folder} holds films.csv and posters/ with {_FILMS.value:,} posters")
 
 
-def invent(count: int, *, seed: int) -> list[Film]:
+def invent(count: int, *, seed: int) -> list[InventedFilm]:
     """Invents films.
 
     The same seed gives the same films, and a larger count adds films at the end.
@@ -106,7 +106,7 @@ def invent(count: int, *, seed: int) -> list[Film]:
     return [_invent_one(90_000_001 + number, random.Random(f"film {number} of {seed}")) for number in range(count)]
 
 
-def write(folder: Path, films: Sequence[Film], *, seed: int) -> None:
+def write(folder: Path, films: Sequence[InventedFilm], *, seed: int) -> None:
     """Draws the posters and writes posters/*.jpg and, last, films.csv.
 
     So a folder with a films.csv is complete. The same films and seed give the same bytes with the same version of Pillow.
@@ -136,7 +136,7 @@ def write(folder: Path, films: Sequence[Film], *, seed: int) -> None:
         ) from None
 
 
-def _csv(films: Sequence[Film]) -> bytes:
+def _csv(films: Sequence[InventedFilm]) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -144,7 +144,7 @@ def _csv(films: Sequence[Film]) -> bytes:
     return text.getvalue().encode("latin-1")
 
 
-def csv_rows(films: Sequence[Film]) -> list[dict[str, str | int | float]]:
+def csv_rows(films: Sequence[InventedFilm]) -> list[dict[str, str | int | float]]:
     """Returns the rows of films.csv: every 200th film has no genre, and the row in the middle occurs again at the end."""
     rows: list[dict[str, str | int | float]] = [
         {
@@ -160,7 +160,7 @@ def csv_rows(films: Sequence[Film]) -> list[dict[str, str | int | float]]:
     return [*rows, rows[len(rows) // 2]]
 
 
-def _invent_one(imdb_id: int, rng: random.Random) -> Film:
+def _invent_one(imdb_id: int, rng: random.Random) -> InventedFilm:
     (count,) = rng.choices(list(_WEIGHTS_OF_GENRE_COUNTS), list(_WEIGHTS_OF_GENRE_COUNTS.values()))
     drawn: list[str] = []
     while len(drawn) < count:
@@ -175,7 +175,7 @@ def _invent_one(imdb_id: int, rng: random.Random) -> Film:
     other = rng.choice([word for word in _NOUNS[drawn[-1]] if word != noun])
     title = rng.choice((f"The {adjective} {noun}", f"{adjective} {noun}", f"{noun} of the {adjective} {other}"))
     score = round(rng.uniform(3, 9), 1)
-    return Film(imdb_id, title, score, tuple(drawn), tuple(genre for genre in _WEIGHTS if genre in genres))
+    return InventedFilm(imdb_id, title, score, tuple(drawn), tuple(genre for genre in _WEIGHTS if genre in genres))
 
 
 if __name__ == "__main__":
