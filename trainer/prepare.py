@@ -92,7 +92,7 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the finished data se
 def main(arguments: Sequence[str]) -> None:
     """Prepares the data set that the flags describe."""
     if arguments:
-        raise UserError(f"argument {arguments[0]!r} is not a flag: remove it, or see --help for the flags")
+        raise UserError(f"{arguments[0]!r} is not a flag of trainer.prepare: write options as --name=value")
     signal.signal(signal.SIGTERM, _stop)
     output = files.from_flag("--output", _OUTPUT.value)
     cache_dir = _local_folder("--cache_dir", _CACHE_DIR.value) if _CACHE_DIR.value else web.default_cache_dir()

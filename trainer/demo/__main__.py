@@ -86,7 +86,7 @@ class InventedFilm:
 def main(arguments: Sequence[str]) -> None:
     """Draws the set that the flags describe."""
     if arguments:
-        raise UserError(f"argument {arguments[0]!r} is not a flag: remove it, or see --help for the flags")
+        raise UserError(f"{arguments[0]!r} is not a flag of trainer.demo: write options as --name=value")
     if "://" in _OUTPUT.value:
         raise UserError(f"--output={urls.shown(_OUTPUT.value)} is not on a local disk: name a local folder")
     folder = Path(epath.Path(_OUTPUT.value).expanduser())
