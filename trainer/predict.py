@@ -1,4 +1,4 @@
-"""Names the genres of posters: `python -m trainer.predict --job_dir=DIR POSTER|FOLDER|URL… [--json]`."""
+"""Predicts the genres of posters: `python -m trainer.predict --job_dir=DIR IMAGE|FOLDER|URL… [--json]`."""
 
 import json
 import sys
@@ -20,22 +20,29 @@ from trainer.images.decode import ImageError
 from trainer.process import entry
 from trainer.process.progress import progress
 from trainer.sources import folders, web
-from trainer.storage import files
-from trainer.storage import urls as addresses
+from trainer.storage import files, urls
 
-_JOB_DIR = flags.DEFINE_string("job_dir", None, "Directory of a finished job of trainer.task.", required=True)
-_JSON = flags.DEFINE_bool("json", False, "Print one JSON object a picture, with the scores of all genres.")
+_JOB_DIR = flags.DEFINE_string(
+    "job_dir", None, "The directory of a finished job of trainer.task: a local path or gs://….", required=True
+)
+_JSON = flags.DEFINE_bool("json", False, "Print one JSON object per image, with the scores of all genres, instead of a table.")
 
 BATCH_SIZE = 32
 _OTHERS_SHOWN = 3
 
-# Picture files -> for each of them the score of every genre, in the model's order, or why there is none.
+# Takes the content of image files; returns for each of them the scores of all genres, in the model's order, or its error.
 Scorer = Callable[[Sequence[bytes]], list[dict[str, float] | ImageError]]
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of one picture; `genres` (a part of `scores`) is in the order of `scores`, the model's."""
+    """The model's result for one image.
+
+    Attributes:
+      path: the path or URL of the image.
+      genres: the predicted genres, in the model's order.
+      scores: the score of every genre, 0 to 1, in the model's order.
+    """
 
     path: str
     genres: tuple[str, ...]
@@ -44,21 +51,30 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Failure:
-    """A picture that cannot be used."""
+    """An image that cannot be used.
+
+    Attributes:
+      path: the path or URL of the image.
+      error: the reason, and details after a colon.
+    """
 
     path: str
     error: str
 
 
 def main(arguments: list[str]) -> int:
-    """Predicts every picture that the arguments name; `EXIT_USER_ERROR` where one of them could not be used."""
+    """Predicts the genres of every image that the arguments name.
+
+    Returns:
+      `EXIT_USER_ERROR` if an image cannot be used, else `EXIT_DONE`.
+    """
     if not arguments:
-        raise UserError("no pictures: name at least one picture file, folder or URL after the flags")
+        raise UserError("no images given: name at least one image file, folder or URL after the flags")
     job_dir = files.from_flag("--job_dir", _JOB_DIR.value)
     thresholds = load_thresholds(job_dir)
     paths = [path for argument in arguments for path in _images(argument)]
     scorer = load_scorer(job_dir)
-    # A file's name may have bytes that are no text.
+    # A file's name may hold bytes that are not valid text.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     with tempfile.TemporaryDirectory() as cache:
         results = predict(paths, scorer, thresholds, cache_dir=Path(cache))
@@ -67,42 +83,40 @@ def main(arguments: list[str]) -> int:
 
 
 def load_thresholds(job_dir: epath.Path) -> dict[str, float]:
-    """The threshold of every genre that a finished job chose on its validation split.
+    """Returns the threshold of every genre, which a finished job chose on its validation split.
 
     Raises:
-      UserError: the job is not finished, or `job_dir` is no job directory at all.
+      UserError: `job_dir` is not the directory of a finished job, or its metrics.json cannot be read.
     """
     if not files.exists(job_dir / "DONE.json"):
         raise UserError(
-            f"--job_dir={job_dir} holds no finished job: it has no DONE.json "
-            "(train one, or let it finish, with python -m trainer.task --job_dir=…)"
+            f"--job_dir={job_dir} does not hold a finished job (there is no DONE.json): name another directory, "
+            f"or finish the job with python -m trainer.task --job_dir={job_dir} …"
         )
     try:
         thresholds = files.read_json(job_dir / "evaluation" / "metrics.json")["tuned"]["thresholds"]
         return {genre: float(threshold) for genre, threshold in thresholds.items()}
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{job_dir}/evaluation/metrics.json has no tuned.thresholds that can be read: restore it or train again"
+            f"{job_dir}/evaluation/metrics.json is missing or has no readable tuned.thresholds: restore it or train again"
         ) from error
 
 
 def load_scorer(job_dir: epath.Path) -> Scorer:
-    """Loads a job's SavedModel.
+    """Loads the SavedModel of a job.
 
     Raises:
-      UserError: it is not there or cannot be loaded.
+      UserError: the SavedModel is missing or cannot be loaded.
     """
-    import tensorflow as tf  # It takes seconds: who mistyped an argument has been told by now.
+    import tensorflow as tf  # The import takes seconds; errors in the arguments are reported before it.
 
     try:
         with files.copied_to_disk(job_dir / "model") as folder:
             serve = tf.saved_model.load(str(folder)).signatures["serving_default"]
     except Ended:
         raise
-    except Exception as error:  # TensorFlow checks little of what it reads: a file cut off ends in an IndexError, for one.
-        raise UserError(
-            f"{job_dir}/model is no model that can be loaded ({type(error).__name__}): restore it or train again"
-        ) from error
+    except Exception as error:  # TensorFlow checks its files poorly: a truncated one raises an IndexError, for example.
+        raise UserError(f"{job_dir}/model cannot be loaded ({type(error).__name__}): restore it or train again") from error
 
     def scorer(files: Sequence[bytes]) -> list[dict[str, float] | ImageError]:
         try:
@@ -113,7 +127,7 @@ def load_scorer(job_dir: epath.Path) -> Scorer:
             middle = len(files) // 2
             return [*scorer(files[:middle]), *scorer(files[middle:])]
         return [
-            # Nine digits tell any two float32 apart.
+            # Nine digits distinguish any two float32 values.
             {genre.decode(): float(f"{score:.9g}") for genre, score in zip(names, scores, strict=True)}
             for names, scores in zip(output["genres"].numpy(), output["scores"].numpy(), strict=True)
         ]
@@ -124,19 +138,19 @@ def load_scorer(job_dir: epath.Path) -> Scorer:
 def predict(
     paths: Sequence[str], scorer: Scorer, thresholds: Mapping[str, float], *, cache_dir: Path
 ) -> Iterator[Prediction | Failure]:
-    """Yields a result for each picture, in the order of `paths`.
+    """Yields a result for each image, in the order of `paths`.
 
     Args:
-      paths: files (local or in a bucket) and URLs.
-      scorer: see `load_scorer`.
-      thresholds: for each genre the least score at which it is predicted.
-      cache_dir: where the pictures behind URLs are put.
+      paths: the image files: local paths, gs:// URIs and http(s) URLs.
+      scorer: the model, as `load_scorer` returns it.
+      thresholds: the least score with which each genre is predicted.
+      cache_dir: the folder for images from the web.
 
     Raises:
       UserError: the model has other genres than `thresholds`.
     """
-    urls = [path for path in paths if addresses.is_web(path)]
-    fetched = web.download(urls, cache_dir=cache_dir) if urls else {}
+    web_urls = [path for path in paths if urls.is_web(path)]
+    fetched = web.download(web_urls, cache_dir=cache_dir) if web_urls else {}
     for batch, data in _read_ahead(paths, partial(_read, fetched=fetched)):
         images = {path: _checked(file) for path, file in zip(batch, data, strict=True)}
         usable = {path: file for path, file in images.items() if isinstance(file, bytes)}
@@ -149,7 +163,7 @@ def predict(
 def _read_ahead(
     paths: Sequence[str], read: Callable[[str], bytes | ImageError]
 ) -> Iterator[tuple[Sequence[str], Iterator[bytes | ImageError]]]:
-    """Yields a batch of the paths and what is in the files at a time; the next is read while one is worked on."""
+    """Yields batches of paths, each with the content of its files; the next batch is read while the caller uses one."""
     ahead: deque[tuple[Sequence[str], Iterator[bytes | ImageError]]] = deque()
     with ThreadPoolExecutor(BATCH_SIZE) as readers:
         for begin in range(0, len(paths), BATCH_SIZE):
@@ -165,31 +179,31 @@ def _result(path: str, outcome: Mapping[str, float] | ImageError, thresholds: Ma
         return Failure(path, str(outcome))
     if outcome.keys() != thresholds.keys():
         raise UserError(
-            f"the model's genres ({', '.join(outcome)}) are not those of metrics.json ({', '.join(thresholds)}): "
-            "the job directory is a mixture of two jobs"
+            f"--job_dir mixes two jobs, its model has the genres {', '.join(outcome)} but its metrics.json "
+            f"{', '.join(thresholds)}: restore it or train again"
         )
     return Prediction(path, tuple(genre for genre, score in outcome.items() if score >= thresholds[genre]), outcome)
 
 
 def _images(argument: str) -> list[str]:
-    """What an argument stands for: itself, or the pictures right in a folder, by name."""
-    if addresses.is_web(argument):
+    """Returns the image that an argument names, or the images directly in the folder that it names, sorted by name."""
+    if urls.is_web(argument):
         return [argument]
-    if addresses.is_other_service(argument):
-        raise UserError(f"{addresses.shown(argument)}: name a file or folder, local or gs://…, or an http(s) URL")
+    if urls.is_other_service(argument):
+        raise UserError(f"{urls.shown(argument)} is not supported: name a file or folder, local or gs://…, or an http(s) URL")
     folder = epath.Path(argument).expanduser()
     if not files.is_folder(folder):
         return [argument]
     found = [str(path) for path in files.children(folder) if path.suffix.lower() in formats.EXTENSIONS]
     if not found:
-        raise UserError(f"{argument} holds no pictures ({', '.join(formats.EXTENSIONS)}): name another folder")
+        raise UserError(f"{argument} holds no image file ({', '.join(formats.EXTENSIONS)}): name another folder")
     return found
 
 
 def _read(path: str, fetched: Mapping[str, Path | ImageError]) -> bytes | ImageError:
-    """The bytes of a file, or why there are none."""
+    """Returns the content of a file, or the error that occurred."""
     try:
-        source = fetched[path] if addresses.is_web(path) else path
+        source = fetched[path] if urls.is_web(path) else path
         if isinstance(source, ImageError):
             return source
         return folders.read_image(str(source))
@@ -198,7 +212,7 @@ def _read(path: str, fetched: Mapping[str, Path | ImageError]) -> bytes | ImageE
 
 
 def _checked(file: bytes | ImageError) -> bytes | ImageError:
-    """The same, if its header is that of a picture; whether the rest can be decoded, the model finds out."""
+    """Returns the file, or an error if its header is not an image's; the model finds out whether the rest can be decoded."""
     try:
         if isinstance(file, bytes):
             decode.check_header(file)
@@ -208,9 +222,9 @@ def _checked(file: bytes | ImageError) -> bytes | ImageError:
 
 
 def _why_not(file: bytes) -> ImageError:
-    """What is wrong with a file that TensorFlow cannot decode, whose errors are not for users."""
+    """Returns what is wrong with a file that TensorFlow cannot decode; TensorFlow's own messages do not help users."""
     try:
-        # At the smallest scale, because the pixels are not used.
+        # The pixels are not used, so the smallest scale will do.
         decode.decode(file, height=1, width=1)
     except ImageError as error:
         return error
@@ -218,7 +232,7 @@ def _why_not(file: bytes) -> ImageError:
 
 
 def _print_json(results: Iterator[Prediction | Failure]) -> int:
-    """Prints each result as soon as it is there; returns the number of failures."""
+    """Prints each result as soon as it is available; returns the number of failures."""
     failures = 0
     for result in results:
         if isinstance(result, Failure):
@@ -231,8 +245,8 @@ def _print_json(results: Iterator[Prediction | Failure]) -> int:
 
 
 def _print_table(results: Iterator[Prediction | Failure], total: int) -> int:
-    """Prints a table once all results are there; returns the number of failures."""
-    collected = list(progress(results, total=total, what="naming genres"))
+    """Prints a table when all results are available; returns the number of failures."""
+    collected = list(progress(results, total=total, what="predicting genres"))
     rows = [("IMAGE", "GENRES", "NEXT LIKELIEST"), *map(_row, collected)]
     first, second, _ = (max(map(len, column)) for column in zip(*rows, strict=True))
     for image, genres, others in rows:

@@ -1,15 +1,14 @@
-"""python -m trainer.prepare: a CSV of films and a folder of posters become a data set of TFRecord shards.
+"""Makes a data set of TFRecord shards from a CSV of films and their posters.
 
     python -m trainer.prepare --csv=films.csv --images=posters/ --output=dataset/
     python -m trainer.prepare --csv=gs://bucket/films.csv --images=gs://bucket/posters.zip --output=gs://bucket/dataset
 
-Every row of the CSV becomes an example or a line of rejects.csv that says why not. The same input gives the same bytes.
+Every row of the CSV becomes an example or a line of rejects.csv that gives the reason. The same input gives the same bytes.
 """
 
 import signal
 import sys
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -18,6 +17,7 @@ from absl import flags
 from etils import epath
 
 from trainer.catalog import catalog, columns
+from trainer.catalog.catalog import Catalog
 from trainer.dataset import manifest, near_duplicates, rejects
 from trainer.dataset.manifest import Dataset
 from trainer.dataset.near_duplicates import NearDuplicate
@@ -28,40 +28,75 @@ from trainer.process import entry, tables
 from trainer.sources import web
 from trainer.storage import files, urls
 
-_LEAST_SIDE = 32  # The networks halve a picture up to four times, and are to see more than a pixel in the end.
+_MIN_SIDE = 32  # The networks halve an image up to four times; at least 2 × 2 cells must be left.
 
-_CSV = flags.DEFINE_string("csv", None, "The CSV, a row a film, in any common form: local, gs://… or a URL.", required=True)
+_CSV = flags.DEFINE_string(
+    "csv",
+    None,
+    "The CSV, one row per film: a local path, gs://… or a URL. Its encoding, delimiter and columns are detected, and printed "
+    "before the work starts.",
+    required=True,
+)
 _IMAGES = flags.DEFINE_string(
-    "images", None, "The folder or zip archive of the posters: local, gs://… or a URL; not needed if the CSV has URLs."
+    "images",
+    None,
+    "The folder or zip archive of the posters: a local path, gs://… or a URL. Not needed if the CSV gives a URL for every poster.",
 )
-_OUTPUT = flags.DEFINE_string("output", None, "The folder that becomes the data set: local or gs://…", required=True)
-_HEIGHT = flags.DEFINE_integer("height", 192, "Height of the stored posters, pixels.", lower_bound=_LEAST_SIDE, upper_bound=4096)
-_WIDTH = flags.DEFINE_integer("width", 128, "Width of the stored posters, pixels.", lower_bound=_LEAST_SIDE, upper_bound=4096)
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "The folder for the data set: a local path or gs://…. It is created if it does not exist.", required=True
+)
+_HEIGHT = flags.DEFINE_integer(
+    "height", 192, "The height, in pixels, to which every poster is resized.", lower_bound=_MIN_SIDE, upper_bound=4096
+)
+_WIDTH = flags.DEFINE_integer(
+    "width", 128, "The width, in pixels, to which every poster is resized.", lower_bound=_MIN_SIDE, upper_bound=4096
+)
 _ENCODING = flags.DEFINE_enum(
-    "encoding", "jpeg", manifest.ENCODINGS, "How posters are stored; raw takes more space and needs no decoding."
+    "encoding",
+    "jpeg",
+    manifest.ENCODINGS,
+    "How posters are stored. jpeg takes less space; raw stores the pixels, which training need not decode.",
 )
-_ID_COLUMN = flags.DEFINE_string("id_column", None, "The column of the films' ids; by default found.")
-_GENRES_COLUMN = flags.DEFINE_string("genres_column", None, "The column of lists of genres; by default found.")
-_IMAGE_COLUMN = flags.DEFINE_string("image_column", None, "The column of the posters' names, paths or URLs; by default found.")
+_ID_COLUMN = flags.DEFINE_string("id_column", None, "The name of the column that holds the films' ids. Detected by default.")
+_GENRES_COLUMN = flags.DEFINE_string(
+    "genres_column", None, "The name of the column that lists the genres of each film. Detected by default."
+)
+_IMAGE_COLUMN = flags.DEFINE_string(
+    "image_column", None, "The name of the column that holds the posters' file names, paths or URLs. Detected by default."
+)
 _LABEL_COLUMNS = flags.DEFINE_list(
-    "label_columns", [], "The columns of 0 and 1, one a genre; by default found. Without a header: the genres' names."
+    "label_columns",
+    [],
+    "Instead of --genres_column: the names of the columns of 0 and 1, one column per genre, separated by commas. Detected by "
+    "default. For a CSV without a header: the genres of these columns, in their order.",
 )
 _SPLIT_COLUMN = flags.DEFINE_string(
-    "split_column", None, "The column of train, validation or test; by default 80, 10 and 10 % by a hash of the id."
+    "split_column",
+    None,
+    "The name of the column that says train, validation or test. By default, a hash of the film's id assigns 80 % of the films to "
+    "train, 10 % to validation and 10 % to test.",
 )
-_MIN_EXAMPLES = flags.DEFINE_integer("min_examples", 1, "Genres with fewer films are left out.", lower_bound=1)
+_MIN_EXAMPLES = flags.DEFINE_integer("min_examples", 1, "Leave out the genres that fewer films than this have.", lower_bound=1)
 _SHARDS = flags.DEFINE_integer(
-    "shards", None, "Training shards; by default a multiple of 16, of 100 MB each at most.", lower_bound=1
+    "shards", None, "The number of training shards. By default a multiple of 16, with at most 100 MB per shard.", lower_bound=1
 )
-_CACHE_DIR = flags.DEFINE_string("cache_dir", None, "Keeps fetched posters; by default in the user's cache folder.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a finished data set.")
+_CACHE_DIR = flags.DEFINE_string(
+    "cache_dir",
+    None,
+    "The local folder that keeps the posters fetched from the web, so that the next run does not fetch them again. By default a "
+    "folder in the user's cache ($XDG_CACHE_HOME or ~/.cache).",
+)
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the finished data set in --output, if there is one.")
 
 
 def main(arguments: Sequence[str]) -> None:
+    """Prepares the data set that the flags describe."""
     if arguments:
-        raise UserError(f"{arguments[0]!r} is not a flag: see --help")
+        raise UserError(f"{arguments[0]!r} is not a flag of trainer.prepare: write options as --name=value")
     signal.signal(signal.SIGTERM, _stop)
     output = files.from_flag("--output", _OUTPUT.value)
+    cache_dir = _local_folder("--cache_dir", _CACHE_DIR.value) if _CACHE_DIR.value else web.default_cache_dir()
+    settings = build.Settings(_HEIGHT.value, _WIDTH.value, _ENCODING.value, _MIN_EXAMPLES.value, _SHARDS.value)
     films = catalog.read(
         _CSV.value,
         columns.Columns(
@@ -72,37 +107,59 @@ def main(arguments: Sequence[str]) -> None:
             split=_SPLIT_COLUMN.value,
         ),
     )
-    print(f"{urls.shown(_CSV.value)}: {films.rows:,} rows, {films.layout}", file=sys.stderr)
-    settings = build.Settings(_HEIGHT.value, _WIDTH.value, _ENCODING.value, _MIN_EXAMPLES.value, _SHARDS.value)
-    cache_dir = _local("--cache_dir", _CACHE_DIR.value) if _CACHE_DIR.value else web.default_cache_dir()
-    with publishing.published(output, overwrite=_OVERWRITE.value) as place:
-        dataset, rejected, duplicates = build.build(films, place, settings, images=_IMAGES.value, cache_dir=cache_dir)
-        rejects.write(rejected, place.folder / staging.REJECTS_FILE)
-        near_duplicates.write(duplicates, place.folder / near_duplicates.FILE)
-        (place.folder / manifest.DATASET_FILE).write_text(manifest.to_text(dataset), encoding="utf-8")
-    print(_summary(films.rows, dataset, rejected, duplicates))
+    print(_choices(urls.shown(_CSV.value), films, settings), file=sys.stderr)
+    with publishing.published(output, overwrite=_OVERWRITE.value) as destination:
+        dataset, rejected, duplicates = build.build(films, destination, settings, images=_IMAGES.value, cache_dir=cache_dir)
+        rejects.write(rejected, destination.folder / staging.REJECTS_FILE)
+        near_duplicates.write(duplicates, destination.folder / near_duplicates.FILE)
+        (destination.folder / manifest.DATASET_FILE).write_text(manifest.to_text(dataset), encoding="utf-8")
+    print(_tables(films.rows, dataset, rejected, duplicates))
+    print(f"\n{_conclusion(output, films.rows, dataset, rejected)}")
     for name, split in dataset.splits.items():
         if not split.examples:
             print(f"warning: the split {name!r} has no example: prepare more films", file=sys.stderr)
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    raise Stopped("asked to stop by SIGTERM; nothing is half-written, and the same command begins again")
+    raise Stopped("SIGTERM received; no half-written data set is left, and the same command starts again")
 
 
-def _local(flag: str, value: str) -> Path:
+def _local_folder(flag: str, value: str) -> Path:
     if "://" in value:
-        raise UserError(f"{flag}={urls.shown(value)}: name a local folder")
-    return Path(epath.Path(value).expanduser())  # pathlib's own fails on `~` and the name of no user.
+        raise UserError(f"{flag}={urls.shown(value)} is not on a local disk: name a local folder")
+    return Path(epath.Path(value).expanduser())  # Path.expanduser fails on `~NAME` if there is no such user.
 
 
-def _summary(rows: int, dataset: Dataset, rejected: Sequence[Reject], duplicates: Sequence[NearDuplicate]) -> str:
-    """Returns the tables of rows, which add up to the CSV's, of genres, and of posters that occur in two splits."""
-    by_reason = Counter(reject.reason.value for reject in rejected)
+def _choices(csv: str, films: Catalog, settings: build.Settings) -> str:
+    """Returns what was chosen for the CSV, with the first film as evidence, and how the posters will be stored."""
+    layout = films.layout
+    if layout.genres is None:
+        genres = f"columns of 0 and 1: {', '.join(layout.labels)}"
+    else:
+        genres = f"column {layout.genres!r}" + (f", separated by {layout.separator!r}" if layout.separator else "")
+    chosen = {
+        "encoding": films.encoding,
+        "delimiter": "the first space" if films.delimiter is None else repr(films.delimiter),
+        "header": "yes" if films.has_header else "no; columns are called by their number",
+        "ids": f"column {layout.id!r}",
+        "genres": genres,
+        "images": f"column {layout.image!r}",
+        "splits": f"column {layout.split!r}" if layout.split else "80 % train, 10 % validation, 10 % test, by a hash of the id",
+    }
+    if films.films:
+        first = films.films[0]
+        shown = {"ids": repr(first.id), "genres": ", ".join(first.genres), "images": repr(urls.shown(first.image))}
+        chosen |= {name: f"{chosen[name]}; in row {first.row}: {example}" for name, example in shown.items()}
+    chosen["posters"] = f"resized to {settings.height} × {settings.width} pixels (height × width), stored as {settings.encoding}"
+    return f"{csv}: {films.rows:,} rows\n{_listing(chosen)}"
+
+
+def _tables(rows: int, dataset: Dataset, rejected: Sequence[Reject], duplicates: Sequence[NearDuplicate]) -> str:
+    """Returns the tables of rows (which add up to the CSV's rows), of genres, and of posters that occur in two splits."""
     rows_table = [
         ("rows read", f"{rows:,}"),
         *((f"  examples in {name}", f"{split.examples:,}") for name, split in dataset.splits.items()),
-        *((f"  rejected: {reason}", f"{count:,}") for reason, count in sorted(by_reason.items())),
+        *((f"  rejected: {reason}", f"{len(of_reason):,}") for reason, of_reason in _by_reason(rejected).items()),
     ]
     genres_table = [("films with genre", *dataset.splits, "all")]
     for genre in dataset.genres:
@@ -114,6 +171,32 @@ def _summary(rows: int, dataset: Dataset, rejected: Sequence[Reject], duplicates
         for split, other in (("test", "train"), ("test", "validation"), ("validation", "train"))
     ]
     return "\n\n".join(tables.aligned(table) for table in (rows_table, genres_table, duplicates_table))
+
+
+def _conclusion(output: epath.Path, rows: int, dataset: Dataset, rejected: Sequence[Reject]) -> str:
+    """Says which rows were rejected, and where the data set is."""
+    lines = []
+    if rejected:
+        lines.append(
+            f"Rejected {len(rejected):,} of {rows:,} rows; {output / staging.REJECTS_FILE} gives the reason for each. Examples:"
+        )
+        first_of = {reason: min(of_reason) for reason, of_reason in _by_reason(rejected).items()}
+        lines.append(_listing({reason: f"row {first.row}: {first.detail}" for reason, first in first_of.items()}))
+    examples = sum(split.examples for split in dataset.splits.values())
+    lines.append(f"The data set is in {output}: {examples:,} films, {len(dataset.genres):,} genres.")
+    return "\n".join(lines)
+
+
+def _by_reason(rejected: Sequence[Reject]) -> dict[str, list[Reject]]:
+    by_reason: dict[str, list[Reject]] = {}
+    for reject in sorted(rejected, key=lambda reject: reject.reason.value):
+        by_reason.setdefault(reject.reason.value, []).append(reject)
+    return by_reason
+
+
+def _listing(entries: Mapping[str, str]) -> str:
+    width = max(map(len, entries))
+    return "\n".join(f"  {name.ljust(width)}  {text}" for name, text in entries.items())
 
 
 if __name__ == "__main__":

@@ -26,12 +26,12 @@ def job_dir(tmp_path_factory, films):
 
 
 def test_the_model_learns_what_the_posters_show(job_dir):
-    figures = json.loads((job_dir / "evaluation" / "metrics.json").read_text())
-    best_constant = max(baseline["f1_micro"] for baseline in figures["baselines"].values())
-    assert figures["tuned"]["f1_micro"] > best_constant + 0.05
+    metrics = json.loads((job_dir / "evaluation" / "metrics.json").read_text())
+    best_constant = max(baseline["f1_micro"] for baseline in metrics["baselines"].values())
+    assert metrics["tuned"]["f1_micro"] > best_constant + 0.05
 
 
-def test_training_and_serving_see_the_same_picture(job_dir, films):
+def test_training_and_serving_see_the_same_image(job_dir, films):
     compared = serving_parity.compare(job_dir, films)
     assert compared["films"] >= 10
     assert compared["median_difference"] < 0.005

@@ -2,6 +2,8 @@ import functools
 import json
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -24,7 +26,7 @@ refusal = functools.partial(commands.refusal, "trainer.predict")
 
 @pytest.fixture(scope="module")
 def job_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished job whose model takes a poster's mean colours for its genres."""
+    """A finished job whose model scores a genre by the mean of a colour channel."""
 
     gain = tf.Variable([[0.05] * len(GENRES)])
 
@@ -49,8 +51,8 @@ def save(path: Path, colour: str, **options: Any) -> str:
 
 
 def predict(*arguments: object, code: int = 0, **environment: str) -> list[str]:
-    """The lines that the command prints."""
-    # The pictures' server is this machine, whatever proxy there may be.
+    """Returns the lines that the command prints."""
+    # The image server is this machine, whatever proxy the environment names.
     environment = {**commands.ENVIRONMENT, "NO_PROXY": "127.0.0.1", **environment}
     done = commands.run("trainer.predict", *arguments, code=code, env=environment)
     assert "Traceback" not in done.stderr
@@ -59,7 +61,7 @@ def predict(*arguments: object, code: int = 0, **environment: str) -> list[str]:
 
 @pytest.fixture
 def web(tmp_path: Path) -> Iterator[str]:
-    """The address of a server for the files of `tmp_path / "web"`."""
+    """The URL of a server for the files in `tmp_path / "web"`."""
     (tmp_path / "web").mkdir()
 
     class Quiet(SimpleHTTPRequestHandler):
@@ -72,17 +74,17 @@ def web(tmp_path: Path) -> Iterator[str]:
         server.shutdown()
 
 
-def test_json_has_a_line_for_every_picture_and_the_bad_ones_spoil_no_good_one(job_dir: Path, tmp_path: Path, web: str) -> None:
+def test_json_has_a_line_for_every_image_and_bad_images_do_not_affect_good_ones(job_dir: Path, tmp_path: Path, web: str) -> None:
     red = save(tmp_path / "red.jpg", "red", quality=100, subsampling=0)
     empty, cut_off = tmp_path / "empty.jpg", tmp_path / "cut_off.jpg"
     corrupt, missing = tmp_path / "corrupt.png", tmp_path / "missing.jpg"
     empty.touch()
-    cut_off.write_bytes(Path(red).read_bytes()[:-100])  # Its header is good.
-    corrupt.write_bytes(b"\x89PNG\r\n\x1a\nthis is no picture IEND")
+    cut_off.write_bytes(Path(red).read_bytes()[:-100])  # The header stays valid.
+    corrupt.write_bytes(b"\x89PNG\r\n\x1a\nthis is not an image IEND")
     folder = tmp_path / "folder"
     folder.mkdir()
     in_folder = [save(folder / "1.webp", "lime"), save(folder / "2.PNG", "red"), save(folder / "3.jpeg", "blue")]
-    (folder / "notes.txt").write_text("no picture, and passed over")
+    (folder / "notes.txt").write_text("not an image, and ignored")
     save(tmp_path / "web" / "green.png", "lime")
 
     web_images = [f"{web}/green.png", f"{web}/gone.png"]
@@ -92,7 +94,7 @@ def test_json_has_a_line_for_every_picture_and_the_bad_ones_spoil_no_good_one(jo
     bad = [str(empty), str(cut_off), str(corrupt), str(missing)]
     assert [line["path"] for line in lines] == [red, *bad, *in_folder, *web_images, red]
     assert [line.get("genres") for line in lines] == [
-        *(["Red", "Blue"], None, None, None, None),  # Blue has a threshold under what no blue at all scores.
+        *(["Red", "Blue"], None, None, None, None),  # Blue's threshold is below the score of an image without blue.
         *(["Green", "Blue"], ["Red", "Blue"], ["Blue"]),
         *(["Green", "Blue"], None, ["Red", "Blue"]),
     ]
@@ -102,24 +104,24 @@ def test_json_has_a_line_for_every_picture_and_the_bad_ones_spoil_no_good_one(jo
     assert errors == ["empty", "truncated", "corrupt", "no_picture", "not_fetched"]
 
 
-def test_a_table_of_more_pictures_than_a_batch_in_the_order_of_their_names(job_dir: Path, tmp_path: Path) -> None:
+def test_the_table_has_more_images_than_a_batch_in_the_order_of_their_names(job_dir: Path, tmp_path: Path) -> None:
     for number in range(70):
         save(tmp_path / f"{number:02}.png", ("red", "lime")[number % 2])
 
     header, *rows = predict(f"--job_dir={job_dir}", tmp_path)
 
-    assert header.split() == ["PICTURE", "GENRES", "NEXT", "LIKELIEST"]
+    assert header.split() == ["IMAGE", "GENRES", "NEXT", "LIKELIEST"]
     assert [Path(row.split()[0]).name for row in rows] == [f"{number:02}.png" for number in range(70)]
     assert rows[0].split()[1:] == ["Red", "1.00,", "Blue", "0.00", "Green", "0.00"]
     assert rows[69].split()[1:] == ["Green", "1.00,", "Blue", "0.00", "Red", "0.00"]
 
 
-def test_pictures_that_a_server_would_refuse_fail_alone(job_dir: Path, tmp_path: Path) -> None:
+def test_images_that_only_the_model_refuses_fail_alone(job_dir: Path, tmp_path: Path) -> None:
     good = save(tmp_path / "good.png", "lime")
     moving = save(tmp_path / "moving.webp", "red", save_all=True, append_images=[Image.new("RGB", (40, 60), "blue")])
     damaged = tmp_path / "damaged.png"
     content = bytearray(Path(good).read_bytes())
-    content[content.index(b"IEND") - 5] ^= 0xFF  # The checksum of the pixels, which PIL may pass over.
+    content[content.index(b"IEND") - 5] ^= 0xFF  # The checksum of the pixels, which Pillow may ignore.
     damaged.write_bytes(content)
 
     lines = [json.loads(line) for line in predict(f"--job_dir={job_dir}", moving, damaged, good, "--json", code=2)]
@@ -128,7 +130,7 @@ def test_pictures_that_a_server_would_refuse_fail_alone(job_dir: Path, tmp_path:
     assert lines[2]["genres"] == ["Green", "Blue"]
 
 
-def test_what_never_ends_or_is_too_long_is_an_error_of_its_own(job_dir: Path, tmp_path: Path) -> None:
+def test_endless_and_too_large_files_are_errors_of_their_own(job_dir: Path, tmp_path: Path) -> None:
     good, pipe, endless, long = (tmp_path / name for name in ("good.png", "pipe.png", "endless.png", "long.png"))
     save(good, "lime")
     os.mkfifo(pipe)
@@ -163,16 +165,16 @@ def test_the_tilde_is_the_home_folder(job_dir: Path, tmp_path: Path) -> None:
     ]
 
 
-def test_no_picture_is_an_error(job_dir: Path) -> None:
-    assert "no pictures" in refusal(f"--job_dir={job_dir}")
+def test_no_image_is_an_error(job_dir: Path) -> None:
+    assert "no images given" in refusal(f"--job_dir={job_dir}")
 
 
-def test_an_address_of_another_kind_is_an_error_without_its_secrets(job_dir: Path) -> None:
+def test_a_uri_of_another_kind_is_an_error_without_its_secrets(job_dir: Path) -> None:
     line = refusal(f"--job_dir={job_dir}", "s3://key:secret@bucket/poster.jpg?signature=1")
-    assert "s3://bucket/poster.jpg: name a file or folder, local or gs://" in line
+    assert "s3://bucket/poster.jpg is not supported: name a file or folder, local or gs://" in line
 
 
-def test_pictures_in_a_bucket(job_dir: Path, tmp_path: Path, cloud: Storage) -> None:
+def test_images_in_a_bucket(job_dir: Path, tmp_path: Path, cloud: Storage) -> None:
     Path(save(tmp_path / "red.png", "red"))
     bucket = cloud.bucket("predict")
     for name in ("folder/b.png", "folder/a.PNG", "folder/deep/c.png", "folder/notes.txt", "red.png"):
@@ -190,6 +192,21 @@ def test_pictures_in_a_bucket(job_dir: Path, tmp_path: Path, cloud: Storage) -> 
     line = refusal(f"--job_dir={job_dir}", names[0], env=environment)
     cloud.clear()
     assert "lacks storage.objects." in line
+
+
+def test_arguments_are_checked_before_tensorflow_is_imported(job_dir: Path, tmp_path: Path) -> None:
+    program = """
+import sys
+sys.modules["tensorflow"] = None  # Importing it would be a crash, and no error of the user's.
+from trainer import predict
+from trainer.process import entry
+entry.run(predict.main)
+"""
+    for arguments in ((), (f"--job_dir={tmp_path}", "poster.jpg"), (f"--job_dir={job_dir}",), (f"--job_dir={job_dir}", tmp_path)):
+        command = [sys.executable, "-c", program, *map(str, arguments)]
+        done = subprocess.run(command, cwd=commands.REPOSITORY, capture_output=True, text=True, check=False)
+        assert done.returncode == 2, done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_no_job_is_an_error() -> None:
@@ -218,7 +235,7 @@ def test_a_model_with_a_file_cut_off_is_an_error(job_dir: Path, tmp_path: Path, 
     (file,) = (tmp_path / "job" / "model").glob(pattern)
     os.truncate(file, file.stat().st_size // 2)
     line = refusal(f"--job_dir={tmp_path / 'job'}", save(tmp_path / "red.png", "red"))
-    assert f"{tmp_path}/job/model is no model that can be loaded" in line
+    assert f"{tmp_path}/job/model cannot be loaded" in line
     assert "train again" in line
 
 
@@ -229,7 +246,7 @@ def test_thresholds_of_another_job_are_an_error(job_dir: Path, tmp_path: Path) -
     assert "Drama" in refusal(f"--job_dir={tmp_path}", save(tmp_path / "red.png", "red"))
 
 
-def test_a_folder_without_pictures_is_an_error(job_dir: Path, tmp_path: Path) -> None:
+def test_a_folder_without_images_is_an_error(job_dir: Path, tmp_path: Path) -> None:
     line = refusal(f"--job_dir={job_dir}", tmp_path)
     assert str(tmp_path) in line
     assert ".webp" in line

@@ -1,4 +1,4 @@
-"""`python -m trainer.prepare` as a user runs it, on pictures that are drawn here and on real posters where they are at hand."""
+"""`python -m trainer.prepare` as a user runs it, on images drawn here and on real posters where they are available."""
 
 import csv
 import http.server
@@ -32,7 +32,7 @@ FILMS = 60
 
 
 def draw(film: int) -> Image.Image:
-    """A picture of one colour of its own."""
+    """Returns an image of one colour, a different one for each film."""
     return Image.new("RGB", (40, 60), (film * 3, 255 - film * 3, film * 37 % 256))
 
 
@@ -43,7 +43,7 @@ def encoded(image: Image.Image, **options) -> bytes:
 
 
 def genres_of(film: int) -> list[str]:
-    return [genre for place, genre in enumerate(GENRES) if (film >> place) & 1] or ["Drama"]
+    return [genre for bit, genre in enumerate(GENRES) if (film >> bit) & 1] or ["Drama"]
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +61,8 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(csv_path: Path | str, output: Path | str, *flags: str, images: Path | str | None = None) -> list[str]:
-    where = [f"--images={images}"] if images else []
-    return ["trainer.prepare", f"--csv={csv_path}", f"--output={output}", *where, "--height=48", "--width=32", *flags]
+    given = [f"--images={images}"] if images else []
+    return ["trainer.prepare", f"--csv={csv_path}", f"--output={output}", *given, "--height=48", "--width=32", *flags]
 
 
 def prepare(
@@ -80,7 +80,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def examples(folder: Path, split: str) -> list[tuple[str, list[int], list[str], bytes]]:
-    """Returns id, label, names of genres and picture of a split's examples, in the order in which they were dealt to the shards."""
+    """Returns id, label, genre names and image of a split's examples, in the order in which they were assigned to the shards."""
     import tensorflow as tf
 
     in_shards = []
@@ -100,7 +100,7 @@ def examples(folder: Path, split: str) -> list[tuple[str, list[int], list[str], 
             assert feature["image/width"].int64_list.value == [32]
         in_shards.append(of_shard)
     longest = max(map(len, in_shards))
-    return [of_shard[place] for place in range(longest) for of_shard in in_shards if place < len(of_shard)]
+    return [of_shard[index] for index in range(longest) for of_shard in in_shards if index < len(of_shard)]
 
 
 def rejects(folder: Path) -> list[tuple[int, str, str]]:
@@ -111,7 +111,7 @@ def rejects(folder: Path) -> list[tuple[int, str, str]]:
 
 
 def counts(table: str) -> Counter[str]:
-    """Reads the first table that the command prints."""
+    """Reads the first table that the command prints, the rows."""
     rows = re.findall(r"^ *(\S.*?)  +([\d,]+)$", table.split("\n\n")[0], re.MULTILINE)
     return Counter({name: int(count.replace(",", "")) for name, count in rows})
 
@@ -159,6 +159,30 @@ def test_every_film_becomes_an_example(prepared: tuple[Path, str]):
         assert np.abs(pixels - draw(film).getpixel((0, 0))).max() <= 4
 
 
+def test_what_was_chosen_is_printed_before_the_work_and_the_result_after_it(films: Path, tmp_path: Path):
+    text = (films / "films.csv").read_text() + "tt9999999,['Drama']\nñ,['Drama']\n"
+    (tmp_path / "films.csv").write_bytes(text.encode("latin-1"))
+    result = prepare(tmp_path / "films.csv", tmp_path / "dataset", images=films / "posters")
+    chosen, _, work = result.stderr.partition("decoding images")
+    assert work
+    assert f"films.csv: {FILMS + 2} rows" in chosen
+    for pattern in (
+        r"encoding +Windows-1252 \(byte 0xf1 at offset [\d,]+ is not UTF-8\)",
+        r"delimiter +','",
+        r"header +yes",
+        r"ids +column 'Id'; in row 1: 'tt0000000'",
+        r"genres +column 'Genre'; in row 1: Drama",
+        r"images +column 'Id'; in row 1: 'tt0000000'",
+        r"splits +80 % train, 10 % validation, 10 % test, by a hash of the id",
+        r"posters +resized to 48 × 32 pixels \(height × width\), stored as jpeg",
+    ):
+        assert re.search(rf"^  {pattern}$", chosen, re.MULTILINE), chosen
+    rejected = f"Rejected 2 of {FILMS + 2} rows; {tmp_path}/dataset/rejects.csv gives the reason for each. Examples:"
+    assert rejected in result.stdout
+    assert re.search(r"^  no_picture  row 61: .*'tt9999999'", result.stdout, re.MULTILINE)
+    assert result.stdout.endswith(f"The data set is in {tmp_path}/dataset: {FILMS} films, {len(GENRES)} genres.\n")
+
+
 def test_the_order_is_mixed_and_does_not_depend_on_the_csv(films: Path, prepared: tuple[Path, str], tmp_path: Path):
     output, _ = prepared
     order = [film_id for film_id, *_ in examples(output, "train")]
@@ -169,7 +193,7 @@ def test_the_order_is_mixed_and_does_not_depend_on_the_csv(films: Path, prepared
     assert tree(tmp_path / "dataset") == tree(output)
 
 
-def test_raw_pictures_are_pixels(films: Path, tmp_path: Path):
+def test_raw_images_are_pixels(films: Path, tmp_path: Path):
     prepare(films / "films.csv", tmp_path, "--encoding=raw", "--shards=3", images=films / "posters")
     dataset = manifest.load(tmp_path)
     assert dataset.encoding == "raw"
@@ -254,7 +278,7 @@ def test_the_tilde_is_the_home_folder(films: Path, tmp_path: Path):
     assert (home / "cache").is_dir()
 
 
-def test_an_unfinished_run_of_another_kind_is_explained_and_removes_nothing(films: Path, tmp_path: Path):
+def test_files_that_no_unfinished_run_left_are_reported_and_not_removed(films: Path, tmp_path: Path):
     output = tmp_path / "dataset"
     (output / ".incomplete").mkdir(parents=True)
     (output / ".incomplete" / "publishing.json").write_text('["../victim.txt"]')
@@ -277,7 +301,7 @@ class PosterServer(http.server.BaseHTTPRequestHandler):
             self.wfile.write(encoded(draw(int(found[1]))))
 
     def log_message(self, *_: object) -> None:
-        """Says nothing."""
+        """Logs nothing."""
 
 
 @pytest.fixture
@@ -286,7 +310,7 @@ def poster_server() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_port}"
 
 
-def test_pictures_are_fetched_once_and_kept(poster_server: str, tmp_path: Path):
+def test_images_are_fetched_once_and_kept(poster_server: str, tmp_path: Path):
     PosterServer.asked.clear()
     lines = [f'{film},"{poster_server}/{film}_CR0,0,182,268_.jpg",{"|".join(genres_of(film))}' for film in range(20)]
     lines.append(f"99,{poster_server}/gone.jpg,Drama")
@@ -328,7 +352,7 @@ def test_killed_at_any_moment_a_rerun_ends_with_the_same_bytes(
     assert not stage.exists()
 
 
-def test_the_processes_that_decode_do_not_outlive_the_one_they_work_for(films: Path, tmp_path: Path):
+def test_decoding_processes_do_not_outlive_their_parent(films: Path, tmp_path: Path):
     spool, image = tmp_path / "spool", films / "posters" / "tt0000001.jpg"
     spool.touch()
     program = f"""
@@ -354,7 +378,7 @@ with open({str(spool)!r}, "wb") as spool:
 
 
 def is_there(group: int) -> bool:
-    """Whether any process of a group is."""
+    """Returns whether a process group has any process."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:
@@ -367,9 +391,9 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(films: Path, tmp_path: Path)
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", disk], capture_output=True, check=False)
     if mounted.returncode:
-        pytest.skip("only root may mount the small disk that is to be filled")
+        pytest.skip("only root can mount the small disk that the test fills")
     try:
-        # The spool of raw pictures does not fit; that of JPEGs does, and the shards beside it do not.
+        # The spool of raw images does not fit. The spool of JPEGs fits, but not the shards beside it.
         for encoding in ("raw", "jpeg"):
             line = refusal(films / "films.csv", disk / "dataset", f"--encoding={encoding}", images=films / "posters")
             assert str(disk) in line
@@ -387,11 +411,11 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(films: Path, tmp_path: Path)
         ("id,genre\n", (), "no row"),
         ("id,title\ntt1,Alien\n", (), "no column holds genres among 'id', 'title'"),
         ("id,genre\ntt1,Drama\n", ("--images=nowhere",), "--images=nowhere does not exist"),
-        ("id,genre\ntt1,Drama\n", (), "--images is not given, and row 1 names the picture 'tt1'"),
+        ("id,genre\ntt1,Drama\n", (), "--images is missing, but row 1 names the image 'tt1': name the folder or archive"),
         (
             "id,genre\ntt1,Drama\n",
             ("--images=.",),
-            r"no row of the CSV became an example: 1 of 1 are rejected as no_picture \(row 1:",
+            r"no row of the CSV became an example \(1 of 1 were rejected as no_picture, for example row 1:",
         ),
         ("id,genre\ntt1,Drama\n", ("--images=.", "--height=31"), "height"),
         ("id,genre\ntt1,Drama\n", ("--images=.", "--width=31"), "width"),
@@ -401,7 +425,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(films: Path, tmp_path: Path)
         (
             "id,genre\ntt1,Drama\n",
             ("--images=.", "--cache_dir=gs://bucket/cache"),
-            "--cache_dir=gs://bucket/cache: name a local folder",
+            "--cache_dir=gs://bucket/cache is not on a local disk: name a local folder",
         ),
     ],
 )
@@ -415,14 +439,17 @@ def test_what_the_user_must_change_is_one_line(tmp_path: Path, content: str | No
 
 
 def test_more_shards_than_films_or_no_frequent_genre_is_one_line(films: Path, tmp_path: Path):
-    for flag, message in (("--shards=99", "--shards=99 is more than the"), ("--min_examples=99", "rejected as rare_genre_only")):
+    for flag, message in (
+        ("--shards=99", "--shards must be at most 46, the number of training films, got 99"),
+        ("--min_examples=99", "rejected as rare_genre_only"),
+    ):
         assert message in refusal(films / "films.csv", tmp_path, flag, images=films / "posters")
     assert not tree(tmp_path)
 
 
 def test_real_posters_are_all_accounted_for(tmp_path: Path):
     if not REAL_POSTERS.exists():
-        pytest.skip("the real posters, which are not part of the repository, are not beside it")
+        pytest.skip("the real posters are not part of the repository, and not beside it")
     result = prepare(REAL_POSTERS / "train.csv", tmp_path, images=REAL_POSTERS / "Images")
     assert counts(result.stdout)["rows read"] == 500
     assert_adds_up(result.stdout, tmp_path)

@@ -26,7 +26,7 @@ LOCK = ".preparing.json"
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with films.csv, Posters/ with subfolders, and the same as an archive that macOS has made."""
+    """A folder with films.csv, Posters/ with subfolders, and archive.zip with the same files as macOS packs them."""
     folder = tmp_path_factory.mktemp("films")
     good = {film: f"{'older' if film % 2 else 'newer'}/tt{film:07d}.jpg" for film in range(FILMS)}
     bad = {"empty.jpg": b"", "cut.jpg": encoded(draw(5))[:400], "page.png": b"<html>"}
@@ -65,7 +65,7 @@ def stored(cloud: Storage, films: Path) -> str:
 
 @pytest.fixture
 def output(cloud: Storage) -> str:
-    """An empty folder of a bucket in which something else lies."""
+    """An empty folder for a data set, in a bucket that also holds other files."""
     cloud.clear()
     bucket = cloud.bucket(f"prepare-{time.monotonic_ns()}")
     cloud.put(f"{bucket}/other/notes.txt", b"mine")
@@ -85,7 +85,7 @@ def command(csv_path: Path | str, images: Path | str, output: Path | str, *flags
 
 
 def made(cloud: Storage, output: str) -> dict[str, bytes]:
-    """What is in the folder, at any depth, without what was there before."""
+    """Returns the files that the folder gained, at any depth; the earlier ones must be unchanged."""
     found = cloud.objects(output)
     assert found.pop("notes.txt") == b"mine"
     assert cloud.get(f"{output.removesuffix('data')}other/notes.txt") == b"mine"
@@ -93,7 +93,7 @@ def made(cloud: Storage, output: str) -> dict[str, bytes]:
 
 
 def on_disk(folder: Path) -> list[str]:
-    """What a run has left in the folder for temporary files, but for the file that keeps runs apart."""
+    """Returns what a run left in the folder for temporary files, except the lock file."""
     return [name for name in tree(folder) if not name.endswith(".lock")]
 
 
@@ -135,9 +135,9 @@ def test_killed_while_it_uploads_the_rerun_ends_with_the_same_objects(
     assert "dataset.json" not in left
     kept = [name for name, data in left.items() if expected.get(name) == data]
     assert kept
-    # What a run with other flags would have left.
-    cloud.put(f"{output}/train-00031-of-00032.tfrecord", b"of other pictures")
-    cloud.put(f"{output}/train-00000-of-00099.tfrecord", b"of other pictures")
+    # Files that a run with other flags might have left.
+    cloud.put(f"{output}/train-00031-of-00032.tfrecord", b"other images")
+    cloud.put(f"{output}/train-00000-of-00099.tfrecord", b"other images")
     cloud.clear()
     commands.run(*arguments, env=environment)
     assert made(cloud, output) == expected
@@ -145,7 +145,7 @@ def test_killed_while_it_uploads_the_rerun_ends_with_the_same_objects(
     assert "train-00031-of-00032" in uploaded
     assert not [name for name in kept if name in uploaded]
     assert not on_disk(tmp_path / "scratch")
-    # It is finished now, and replaced only when that is asked for.
+    # A finished data set is replaced only with --overwrite.
     before = cloud.objects(output)
     assert "holds a finished data set: add --overwrite" in commands.refusal(*arguments, env=environment)
     assert cloud.objects(output) == before
@@ -156,15 +156,15 @@ def test_killed_while_it_uploads_the_rerun_ends_with_the_same_objects(
     assert set(after) == {*listed, "rejects.csv", "near_duplicates.csv", "dataset.json"}
 
 
-def test_a_run_that_is_refused_leaves_nothing_and_one_that_is_stopped_what_the_next_goes_on_from(
+def test_a_refused_run_leaves_nothing_and_a_stopped_one_what_the_next_continues_from(
     cloud: Storage, films: Path, output: str, environment: dict[str, str], expected: dict[str, bytes], tmp_path: Path
 ):
     arguments = command(films / "films.csv", films / "Posters", output)
-    # Neither may it be written nor removed.
+    # This shard can be neither written nor removed.
     cloud.inject(Plan(("403",), match=r"train-00009-"))
     result = commands.run(*arguments, code=2, env=environment)
     assert re.search(r"error: .*data/train-00009-of-00032\.tfrecord: .* lacks storage\.objects\.create", result.stderr)
-    assert "unfinished files are left there, for the next run" in result.stderr
+    assert "holds unfinished files, which the next run removes" in result.stderr
     assert list(made(cloud, output)) == [LOCK]
     assert not on_disk(tmp_path / "scratch")
     cloud.put(f"{output}/train-00009-of-00032.tfrecord", b"left")
@@ -187,7 +187,7 @@ def test_a_run_that_is_refused_leaves_nothing_and_one_that_is_stopped_what_the_n
     assert not [name for name in left if name in uploaded]
 
 
-def test_a_run_that_cloud_storage_leaves_alone_keeps_what_it_has_uploaded(
+def test_a_run_that_loses_cloud_storage_keeps_its_uploads(
     cloud: Storage, films: Path, output: str, environment: dict[str, str], expected: dict[str, bytes]
 ):
     arguments = command(films / "films.csv", films / "Posters", output)
@@ -220,7 +220,7 @@ def test_a_folder_that_is_not_free_is_left_as_it_is(cloud: Storage, films: Path,
     foreign = f"{output}/train-00000-of-00032.tfrecord"
     cloud.put(foreign, b"mine")
     line = commands.refusal(*arguments, env=environment)
-    assert "holds train-00000-of-00032.tfrecord, which belongs to no data set there" in line
+    assert "holds train-00000-of-00032.tfrecord, which no dataset.json there lists" in line
     assert made(cloud, output) == {foreign.rpartition("/")[2]: b"mine"}
     cloud.delete(foreign)
     owner = {"job_id": "prepare-other", "attempt": 1, "host": "other", "pid": 7, "heartbeat": time.time()}
@@ -238,13 +238,13 @@ def test_two_runs_of_one_host_keep_apart(cloud: Storage, films: Path, output: st
         while LOCK not in cloud.names(output):
             assert process.poll() is None
             time.sleep(0.05)
-        assert "another process prepares a data set there" in commands.refusal(*arguments, env=environment)
+        assert "is in use by another process" in commands.refusal(*arguments, env=environment)
         assert LOCK in cloud.names(output)
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
     assert process.returncode == 143
-    # What it had uploaded by then, and at least the mark of whose that is.
+    # The shards uploaded by then stay, and the lock that says whose they are.
     assert LOCK in made(cloud, output)
 
 
@@ -264,7 +264,7 @@ def test_the_web_gives_the_bytes_of_a_disk(
 
 
 @pytest.mark.parametrize(
-    ("csv_path", "images", "place", "message"),
+    ("csv_path", "images", "output", "message"),
     [
         ("gs://nowhere-at-all/films.csv", "BUCKET/Posters", "BUCKET/new", "does not exist|no bucket gs://nowhere-at-all"),
         ("BUCKET/none.csv", "BUCKET/Posters", "BUCKET/new", r"--csv=gs://prepare-films/none\.csv does not exist"),
@@ -281,9 +281,9 @@ def test_the_web_gives_the_bytes_of_a_disk(
     ],
 )
 def test_what_does_not_exist_is_one_line(
-    cloud: Storage, stored: str, environment: dict[str, str], csv_path: str, images: str, place: str, message: str
+    cloud: Storage, stored: str, environment: dict[str, str], csv_path: str, images: str, output: str, message: str
 ):
     cloud.clear()
-    line = commands.refusal(*command(*(value.replace("BUCKET", stored) for value in (csv_path, images, place))), env=environment)
+    line = commands.refusal(*command(*(value.replace("BUCKET", stored) for value in (csv_path, images, output))), env=environment)
     assert re.search(message, line), line
     assert not cloud.names(f"{stored}/new")

@@ -37,12 +37,18 @@ class Catalog:
       films: The rows that name a film, in the CSV's order.
       rejects: The other rows.
       layout: Which column was used for what.
+      encoding: The file's encoding, as `Table.encoding` describes it.
+      delimiter: The file's delimiter, as `Table.delimiter` describes it.
+      has_header: Whether the file has a header.
     """
 
     rows: int
     films: tuple[Film, ...]
     rejects: tuple[Reject, ...]
     layout: columns.Layout
+    encoding: str
+    delimiter: str | None
+    has_header: bool
 
 
 def read(csv_path: epath.PathLike, requested: columns.Columns) -> Catalog:
@@ -82,7 +88,15 @@ def read(csv_path: epath.PathLike, requested: columns.Columns) -> Catalog:
                 films.append(film)
             else:
                 rejects.append(film)
-    return Catalog(len(films) + len(rejects), tuple(films), tuple(rejects), layout)
+    return Catalog(
+        rows=len(films) + len(rejects),
+        films=tuple(films),
+        rejects=tuple(rejects),
+        layout=layout,
+        encoding=content.encoding,
+        delimiter=content.delimiter,
+        has_header=content.has_header,
+    )
 
 
 def _parse_row(row_number: int, film_id: str, row: Mapping[str, str], layout: columns.Layout) -> Film | Reject:

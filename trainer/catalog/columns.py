@@ -59,10 +59,6 @@ class Layout:
     image: str
     split: str | None
 
-    def __str__(self) -> str:
-        genres = f"genres in {self.genres!r}" if self.genres else f"{len(self.labels)} genres in columns of 0 and 1"
-        return f"ids in {self.id!r}, {genres}, images named in {self.image!r}"
-
 
 def find(table: Table, requested: Columns) -> Layout:
     """Finds the columns that the user did not name, first by their names and then by their content.

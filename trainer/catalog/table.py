@@ -32,12 +32,16 @@ class Table:
     Attributes:
       columns: Names of the columns: from the header, or "1", "2", … in a file without one.
       has_header: Whether the file has a header.
+      encoding: Name of the file's encoding, with the byte that is not UTF-8 if UTF-8 was ruled out.
+      delimiter: Character between the cells of a row; None if each line is an id, a space and then the genres.
       rows: Number and cells of each well-formed row. The first row of data is 1; a row has as many cells as there are columns.
       rejects: The malformed rows.
     """
 
     columns: tuple[str, ...]
     has_header: bool
+    encoding: str
+    delimiter: str | None
     rows: tuple[tuple[int, tuple[str, ...]], ...]
     rejects: tuple[Reject, ...]
 
@@ -76,9 +80,9 @@ def read(csv_path: epath.PathLike) -> Table:
         raise UserError(f"--csv={path} does not exist: check the path") from None
     except IsADirectoryError:
         raise UserError(f"--csv={path} is a folder: name the CSV in it") from None
-    text = _decode(data, path)
+    text, encoding = _decode(data, path)
     try:
-        lines = _split_lines(text)
+        lines, delimiter = _split_lines(text)
     except csv.Error:
         raise UserError(f"--csv={path} has a quotation mark that is never closed: close it") from None
     first = next((fields for fields in lines if isinstance(fields, list)), None)
@@ -86,14 +90,26 @@ def read(csv_path: epath.PathLike) -> Table:
         raise UserError(f"--csv={path} is empty: give a CSV with one row per film")
     has_header = not _is_data(first, [fields for fields in lines[1:_SAMPLE_ROWS] if isinstance(fields, list)])
     columns = tuple(name.strip() for name in first) if has_header else tuple(str(n + 1) for n in range(len(first)))
-    table = _make_table(columns, has_header, lines[1:] if has_header else lines)
-    if not table.rows and not table.rejects:
+    rows, rejects = _check_rows(columns, lines[1:] if has_header else lines)
+    if not rows and not rejects:
         raise UserError(f"--csv={path} has a header but no rows: add one row per film")
-    return table
+    return Table(columns, has_header, encoding, delimiter, rows, rejects)
 
 
-def _decode(data: bytes, path: str) -> str:
+_ENCODING_NAMES = {
+    "utf-8-sig": "UTF-8",
+    "cp1252": "Windows-1252",
+    "latin-1": "Latin-1",
+    "utf-16": "UTF-16",
+    "utf-16-le": "UTF-16",
+    "utf-16-be": "UTF-16",
+}
+
+
+def _decode(data: bytes, path: str) -> tuple[str, str]:
+    """Returns the text, and the name of its encoding with the byte that is not UTF-8 if UTF-8 was ruled out."""
     encodings = ["utf-8-sig", "cp1252", "latin-1"]
+    evidence = ""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encodings = ["utf-16"]
     elif b"\0" in data[:4096]:
@@ -102,15 +118,17 @@ def _decode(data: bytes, path: str) -> str:
     for encoding in encodings:
         try:
             text = data.decode(encoding)
-        except UnicodeDecodeError:
+        except UnicodeDecodeError as error:
+            if encoding == "utf-8-sig":
+                evidence = f" (byte 0x{data[error.start]:02x} at offset {error.start:,} is not UTF-8)"
             continue
         if "\0" not in text:
-            return text
+            return text, f"{_ENCODING_NAMES[encoding]}{evidence}"
     raise UserError(f"--csv={path} is not a text file: save it as CSV in UTF-8")
 
 
-def _split_lines(text: str) -> list[list[str] | csv.Error]:
-    """Returns the fields of every line that is not blank, or the error that its quotation marks cause.
+def _split_lines(text: str) -> tuple[list[list[str] | csv.Error], str | None]:
+    """Returns the fields of every line that is not blank (or the error that its quotation marks cause), and the delimiter.
 
     Raises:
       csv.Error: The file ends inside a quoted field.
@@ -120,14 +138,14 @@ def _split_lines(text: str) -> list[list[str] | csv.Error]:
         sample = sample[: sample.rfind("\n") + 1]
     delimiter = _find_delimiter(sample)
     if delimiter is None:
-        return [_first_word_and_rest(line) for line in text.splitlines() if line.strip()]
+        return [_first_word_and_rest(line) for line in text.splitlines() if line.strip()], None
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     lines: list[list[str] | csv.Error] = []
     while True:
         try:
             fields = next(reader)
         except StopIteration:
-            return lines
+            return lines, delimiter
         except csv.Error as error:
             if str(error) == "unexpected end of data":
                 raise
@@ -185,7 +203,10 @@ def _is_data(first: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
     )
 
 
-def _make_table(columns: tuple[str, ...], has_header: bool, lines: Sequence[list[str] | csv.Error]) -> Table:
+def _check_rows(
+    columns: tuple[str, ...], lines: Sequence[list[str] | csv.Error]
+) -> tuple[tuple[tuple[int, tuple[str, ...]], ...], tuple[Reject, ...]]:
+    """Returns the well-formed rows, each with its number, and the malformed ones as rejects."""
     rows, rejects = [], []
     for number, fields in enumerate(lines, start=1):
         if isinstance(fields, csv.Error):
@@ -201,4 +222,4 @@ def _make_table(columns: tuple[str, ...], has_header: bool, lines: Sequence[list
     repeated = [name for name, count in Counter(columns).items() if count > 1 and name]
     if repeated:
         raise UserError(f"--csv has two columns named {repeated[0]!r}: rename one")
-    return Table(columns, has_header, tuple(rows), tuple(rejects))
+    return tuple(rows), tuple(rejects)

@@ -1,4 +1,4 @@
-"""Film posters drawn with PIL: each genre has its colours, its scene and its lettering, and a film with several mixes them."""
+"""Draws film posters with Pillow. Each genre has its own colours, scene and lettering; several genres are mixed."""
 
 import functools
 import math
@@ -11,7 +11,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
 WIDTH, HEIGHT = 200, 300
 
-# Drawn at twice the size, so that reducing it smooths the edges.
+# Posters are drawn at twice their size, so that reducing them smooths the edges.
 _W, _H = 2 * WIDTH, 2 * HEIGHT
 
 _Colour = tuple[int, int, int]
@@ -20,7 +20,18 @@ _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 
 @dataclass(frozen=True)
 class Lettering:
-    """How a title is set. `tilt` in degrees, `top` as a share of the height, `jumble` in pixels that letters jump by."""
+    """How the title is written.
+
+    Attributes:
+      colours: the colours of the letters, in turn.
+      size: the font size in pixels, at twice the poster's size.
+      top: the distance from the top, as a share of the poster's height.
+      tilt: the rotation in degrees, counterclockwise.
+      jumble: the largest random vertical shift of a letter, in pixels at twice the poster's size.
+      outline: the colour of the letters' outline; None for a thin one in the colour of the letter.
+      glow: the colour around the letters that keeps them legible.
+      capitals: whether the title is in capitals.
+    """
 
     colours: tuple[_Colour, ...]
     size: int
@@ -34,7 +45,14 @@ class Lettering:
 
 @dataclass(frozen=True)
 class Style:
-    """The cues of a genre."""
+    """What the posters of a genre have in common.
+
+    Attributes:
+      sky: the background colour at the top.
+      ground: the background colour at the bottom.
+      lettering: how the title is written.
+      scene: draws the scene on the image that it is given.
+    """
 
     sky: _Colour
     ground: _Colour
@@ -46,12 +64,12 @@ def draw(title: str, genres: Sequence[str], rng: random.Random) -> Image.Image:
     """Draws a poster.
 
     Args:
-      title: what it says.
-      genres: keys of `STYLES`; the first one colours the poster most and stands in front.
-      rng: decides all that the genres leave open.
+      title: the title on the poster.
+      genres: keys of `STYLES`; the first one decides most of the colour, and its scene is in front.
+      rng: the random numbers for everything that the genres do not decide.
 
     Returns:
-      An RGB picture, `WIDTH` x `HEIGHT` pixels.
+      An RGB image of `WIDTH` × `HEIGHT` pixels.
     """
     styles = [STYLES[genre] for genre in genres]
     image = _gradient(_mixed([style.sky for style in styles], rng), _mixed([style.ground for style in styles], rng))
@@ -188,8 +206,8 @@ def _animation(image: Image.Image, rng: random.Random) -> None:
     pen = ImageDraw.Draw(image, "RGBA")
     colours = [(255, 60, 170), (40, 220, 90), (255, 150, 20), (30, 170, 255), (160, 70, 255)]
     rng.shuffle(colours)
-    for place, colour in enumerate(colours[: rng.randint(3, 4)]):
-        x, y = 70 + 88 * place + rng.randint(-14, 14), rng.randint(300, 430)
+    for index, colour in enumerate(colours[: rng.randint(3, 4)]):
+        x, y = 70 + 88 * index + rng.randint(-14, 14), rng.randint(300, 430)
         radius = rng.randint(48, 72)
         pen.rounded_rectangle((x - radius, y - radius, x + radius, y + 1.5 * radius), radius, colour, _BLACK, 8)
         for eye in (-1, 1):
@@ -227,7 +245,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _mixed(colours: Sequence[_Colour], rng: random.Random) -> _Colour:
-    """The first colour and the mean of the others, two parts to one each, and a little chance."""
+    """Returns the weighted mean of the colours, the first with twice the weight of each other, plus a little noise."""
     weights = [2] + [1] * (len(colours) - 1)
     red, green, blue = (
         sum(weight * level for weight, level in zip(weights, levels, strict=True)) // sum(weights) + rng.randint(-12, 12)
@@ -242,7 +260,7 @@ def _gradient(top: _Colour, bottom: _Colour) -> Image.Image:
 
 
 def _set_title(image: Image.Image, title: str, lettering: Lettering, rng: random.Random) -> None:
-    # The font that PIL brings along has no accented letters.
+    # Pillow's built-in font has no accented letters.
     plain = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode()
     words = (plain.upper() if lettering.capitals else plain).split()
     middle = (len(words) + 1) // 2
@@ -253,9 +271,9 @@ def _set_title(image: Image.Image, title: str, lettering: Lettering, rng: random
     pen = ImageDraw.Draw(layer)
     for row, line in enumerate(lines):
         x = (_W - font.getlength(line)) / 2
-        for place, letter in enumerate(line):
+        for index, letter in enumerate(line):
             y = _H * lettering.top + row * size * 1.1 + rng.randint(-lettering.jumble, lettering.jumble)
-            colour = lettering.colours[place % len(lettering.colours)]
+            colour = lettering.colours[index % len(lettering.colours)]
             pen.text(
                 (x, y),
                 letter,
@@ -267,13 +285,13 @@ def _set_title(image: Image.Image, title: str, lettering: Lettering, rng: random
             x += font.getlength(letter)
     if lettering.tilt:
         layer = layer.rotate(lettering.tilt, Image.Resampling.BILINEAR, center=(_W / 2, _H * lettering.top + size))
-    # The glow keeps a title legible on the colours of another genre.
+    # The glow keeps the title legible on the colours of another genre.
     image.paste(lettering.glow, mask=layer.getchannel("A").filter(ImageFilter.BoxBlur(7)).point(lambda level: level // 2))
     image.paste(layer, mask=layer)
 
 
 def _set_credits(image: Image.Image, rng: random.Random) -> None:
-    """The small print that posters end with."""
+    """Draws the small print at the bottom."""
     pen = ImageDraw.Draw(image, "RGBA")
     for row in range(3):
         half = rng.randint(110, 165)

@@ -1,4 +1,4 @@
-"""From the films of a CSV to the shards of a data set."""
+"""Builds a data set from the films of a CSV: finds and decodes the images, assigns the splits and writes the shards."""
 
 import dataclasses
 from collections import Counter
@@ -26,20 +26,20 @@ from trainer.sources.lookup import ImageFile
 
 _T = TypeVar("_T")
 
-# The trainer opens so many training shards at a time; the other splits are read by a few readers at once.
+# The trainer opens 16 training shards at a time; validation and test have a few parallel readers.
 _SHARDS_MULTIPLE = {"train": 16, "validation": 4, "test": 4}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a data set is to be.
+    """The settings of a data set.
 
     Attributes:
-      height: of the stored pictures, in pixels.
-      width: of the stored pictures, in pixels.
+      height: the height of the stored images in pixels.
+      width: the width of the stored images in pixels.
       encoding: one of `manifest.ENCODINGS`.
-      min_examples: genres with fewer films, over all splits, are left out; at least 1.
-      train_shards: how many shards the training split gets; None for a multiple of 16, of 100 MB each at most.
+      min_examples: the least number of films, over all splits, with which a genre is kept; at least 1.
+      train_shards: the number of training shards; None for a multiple of 16 with at most 100 MB per shard.
     """
 
     height: int
@@ -52,24 +52,25 @@ class Settings:
 def build(
     catalog: Catalog, output: Output, settings: Settings, *, images: str | None, cache_dir: Path
 ) -> tuple[Dataset, list[Reject], list[NearDuplicate]]:
-    """Finds, decodes and resizes the pictures of films and writes the shards.
+    """Finds, decodes and resizes the films' images and writes the shards.
 
-    The encoded pictures pass through a file in the output's folder: which shard a film belongs to is known only when all of them
-    are decoded. So the folder takes the space of the data set once more than what the output leaves there.
+    The encoded images first go to a spool file in the output's folder, because a film's shard is known only when all images are
+    decoded. So, while it works, the folder needs additional space of the size of the data set.
 
     Args:
-      catalog: the films.
-      output: where to; its folder is empty.
-      settings: what the data set is to be.
-      images: the folder or archive of the pictures, as `folders.open_images` takes it; None if all are on the web.
-      cache_dir: keeps the pictures from the web.
+      catalog: the films of the CSV.
+      output: the destination of the shards; its folder is empty.
+      settings: the settings of the data set.
+      images: the folder or archive of the images, as `folders.open_images` takes it; None if the CSV gives a URL for every image.
+      cache_dir: the folder that keeps images from the web.
 
     Returns:
-      What dataset.json is to say, all rows that are no example, and the examples whose poster also occurs in another split.
+      The content of dataset.json, every rejected row, and the examples whose poster also occurs in another split.
 
     Raises:
-      UserError: no film is left, or fewer than the shards that were asked for; or a folder of pictures is needed and there is none.
-      LostService: what holds the pictures or takes the data set does not answer.
+      UserError: no film is left, there are fewer training films than `settings.train_shards`, or `images` is missing or
+        unreadable.
+      LostService: the storage of the images or of the data set does not answer.
     """
     rejected = list(catalog.rejects)
     found = _good(catalog.films, _find(catalog.films, images, cache_dir), rejected)
@@ -89,10 +90,12 @@ def build(
 
 
 def _find(films: Sequence[Film], images: str | None, cache_dir: Path) -> list[ImageFile | ImageError]:
-    """Returns where each film's picture is."""
+    """Returns each film's image file, or the error that says why it has none."""
     local = next((film for film in films if not cells.is_url(film.image)), None)
     if local is not None and images is None:
-        raise UserError(f"--images is not given, and row {local.row} names the image {local.image!r}: give its folder")
+        raise UserError(
+            f"--images is missing, but row {local.row} names the image {local.image!r}: name the folder or archive that holds it"
+        )
     folder = folders.open_images(images) if images is not None else None
     fetched = web.download([film.image for film in films if cells.is_url(film.image)], cache_dir=cache_dir)
     found: list[ImageFile | ImageError] = []
@@ -109,7 +112,7 @@ def _find(films: Sequence[Film], images: str | None, cache_dir: Path) -> list[Im
 
 
 def _good(films: Iterable[Film], results: Iterable[_T | ImageError], rejected: list[Reject]) -> list[tuple[Film, _T]]:
-    """Returns the films that have a result, and adds the others to the rejects."""
+    """Returns the films that have a result, with it, and adds the other films to `rejected`."""
     good = []
     for film, result in zip(films, results, strict=True):
         if isinstance(result, ImageError):
@@ -120,7 +123,7 @@ def _good(films: Iterable[Film], results: Iterable[_T | ImageError], rejected: l
 
 
 def _frequent_genres(films: Iterable[Film], min_examples: int) -> tuple[str, ...]:
-    """Returns the genres that enough films have, in the order of their code points, which is that of their bytes in UTF-8."""
+    """Returns the genres that enough films have, sorted by code points (the same order as by their bytes in UTF-8)."""
     counts = Counter(genre for film in films for genre in film.genres)
     return tuple(sorted(genre for genre, count in counts.items() if count >= min_examples))
 
@@ -136,7 +139,7 @@ def _write(
     assigned = [film for film, _ in images if film.id in split_of]
     genres = _frequent_genres(assigned, settings.min_examples)
     members: dict[str, list[Film]] = {name: [] for name in manifest.SPLITS}
-    # The order of the hashes shuffles: a CSV is often sorted, and a shard must not be all of one kind.
+    # Sorting by hash shuffles the films: a CSV is often sorted, and each shard should be a mixture.
     for film in sorted(assigned, key=lambda film: splits.film_hash(film.id)):
         if set(film.genres) & set(genres):
             members[split_of[film.id]].append(film)
@@ -144,7 +147,7 @@ def _write(
             detail = f"fewer than {settings.min_examples} films have {'|'.join(film.genres)}"
             rejected.append(Reject(film.row, film.id, Reason.RARE_GENRE_ONLY, detail))
     if not genres:
-        raise UserError(_no_film_is_left(rejected))
+        raise UserError(_no_example_left(rejected))
     duplicates = _near_duplicates(members, image_of, spool)
     dataset = Dataset(epath.Path(output.folder), "", genres, settings.height, settings.width, settings.encoding, {})
     for name, films in members.items():
@@ -174,14 +177,14 @@ def _shard_count(split: str, examples: Sequence[writing.Example], settings: Sett
     if split != "train" or settings.train_shards is None:
         return writing.shard_count(examples, multiple_of=_SHARDS_MULTIPLE[split])
     if settings.train_shards > len(examples):
-        raise UserError(f"--shards={settings.train_shards} is more than the {len(examples)} films for training: ask for fewer")
+        raise UserError(f"--shards must be at most {len(examples)}, the number of training films, got {settings.train_shards}")
     return settings.train_shards
 
 
-def _no_film_is_left(rejected: Sequence[Reject]) -> str:
+def _no_example_left(rejected: Sequence[Reject]) -> str:
     reason, count = Counter(reject.reason for reject in rejected).most_common(1)[0]
     first = min(reject for reject in rejected if reject.reason == reason)
     return (
-        f"no row of the CSV became an example: {count:,} of {len(rejected):,} are rejected as {reason.value} "
-        f"(row {first.row}: {first.detail}); check --csv, --images and --min_examples"
+        f"no row of the CSV became an example ({count:,} of {len(rejected):,} were rejected as {reason.value}, "
+        f"for example row {first.row}: {first.detail}): check --csv, --images and --min_examples"
     )

@@ -1,4 +1,4 @@
-"""Decoding, resizing and encoding the pictures of a data set, on all cores."""
+"""Decodes, resizes and encodes the images of a data set, on all cores."""
 
 import hashlib
 import multiprocessing
@@ -20,21 +20,21 @@ from trainer.process import cores
 from trainer.process.progress import progress
 from trainer.sources.lookup import ImageFile
 
-_BATCH = 16  # Pictures that travel between the processes at once, and are read side by side.
-_BATCHES_IN_FLIGHT = 4  # For each core: enough to keep it busy while the parent writes, and all that is held in memory.
-_WAITING_PROCESSES = 2  # For each core, where pictures come over a network: one decodes while the other waits.
-_LARGE_BYTES = 8 << 20  # Larger pictures are read one by one, so that a batch of them does not fill the memory.
+_BATCH = 16  # Images that go to a process at once and are read in parallel there.
+_BATCHES_IN_FLIGHT = 4  # Per core: enough to keep it busy while the parent writes, and a limit on the memory used.
+_PROCESSES_PER_WAITING_CORE = 2  # Where images come over a network: one process decodes while the other waits.
+_LARGE_BYTES = 8 << 20  # Larger images are read one by one, so that a batch of them does not fill the memory.
 
 
 @dataclass(frozen=True)
 class Stored:
-    """Where an encoded picture lies in the spool, in bytes, and two hashes.
+    """Where the spool holds an encoded image, and its two hashes.
 
     Attributes:
-      source_hash: the SHA-256 of the file that the picture was made of, in hexadecimal.
-      picture_hash: `perceptual_hash.picture_hash` of the picture.
-      offset: where it begins; `perceptual_hash.thumbnail` of it follows it.
-      size: of the picture alone.
+      source_hash: the SHA-256 of the original image file, in hexadecimal.
+      perceptual_hash: the image's perceptual hash (`perceptual_hash.compute`).
+      offset: the position of the image in the spool, in bytes. Its thumbnail (`perceptual_hash.thumbnail`) follows it.
+      size: the size of the image in bytes, without the thumbnail.
     """
 
     source_hash: str
@@ -52,26 +52,28 @@ class _Encoded:
 
 
 def store(images: Sequence[ImageFile], spool: BinaryIO, *, height: int, width: int, encoding: str) -> list[Stored | ImageError]:
-    """Decodes pictures, resizes and encodes them and appends them to a spool: which ones are good decides the shards' sizes.
+    """Decodes, resizes and encodes images and writes them to a spool file.
+
+    The shards cannot be written directly: their number and sizes depend on how many images can be decoded.
 
     Args:
-      pictures: where the picture files are; the decoding processes read them.
-      spool: a file, at its beginning.
-      height: the pictures' new height in pixels.
-      width: the pictures' new width in pixels.
+      images: the image files; the decoding processes read them.
+      spool: the spool, an empty file open for writing.
+      height: the new height of the images in pixels.
+      width: the new width of the images in pixels.
       encoding: one of `manifest.ENCODINGS`.
 
     Returns:
-      For each file, in their order, where its picture is, or why there is none.
+      For each image, in the given order, its position in the spool or the error that makes it unusable.
 
     Raises:
-      UserError: the system ended one of the decoding processes, or nothing can be read where the pictures are.
-      LostService: what holds the pictures does not answer.
+      UserError: a decoding process was killed, or the storage of the images refuses access.
+      LostService: the storage of the images does not answer.
     """
     work = partial(_encode_batch, height=height, width=width, encoding=encoding)
     stored: list[Stored | ImageError] = []
     offset = 0
-    for result in progress(_parallel(work, images), total=len(images), what="decoding pictures"):
+    for result in progress(_parallel(work, images), total=len(images), what="decoding images"):
         if isinstance(result, ImageError):
             stored.append(result)
             continue
@@ -86,11 +88,11 @@ def store(images: Sequence[ImageFile], spool: BinaryIO, *, height: int, width: i
 def _parallel(
     work: Callable[[Sequence[ImageFile]], list[_Encoded | ImageError]], images: Sequence[ImageFile]
 ) -> Iterator[_Encoded | ImageError]:
-    """Maps `work` over batches of the pictures, on all cores, in order, with a bounded number of them in flight."""
+    """Maps `work` over batches of the images on all cores, and yields the results in order; limits the batches in flight."""
     count = cores.available()
-    processes = count * _WAITING_PROCESSES if any(image.is_remote for image in images) else count
+    processes = count * _PROCESSES_PER_WAITING_CORE if any(image.is_remote for image in images) else count
     in_flight: deque[Future[list[_Encoded | ImageError]]] = deque()
-    # A fork would copy the threads' locks; a fresh interpreter is ready in a third of a second.
+    # Forking copies locks that other threads hold; a fresh interpreter is ready in a third of a second.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker) as pool:
         try:
@@ -102,7 +104,7 @@ def _parallel(
                 yield from in_flight.popleft().result()
         except BrokenProcessPool:
             raise UserError(
-                "a process that decodes pictures was ended from outside, most often for want of memory: give it more"
+                "a process that decodes images was killed, most often because the memory was full: free or add memory and try again"
             ) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -110,7 +112,7 @@ def _parallel(
 
 
 def _encode_batch(images: Sequence[ImageFile], *, height: int, width: int, encoding: str) -> list[_Encoded | ImageError]:
-    # While one is decoded, those after it are read.
+    # The next images are read while one is decoded.
     readers = _readers()
     read = deque(readers.submit(_read_ahead, image) for image in images)
     encoded: list[_Encoded | ImageError] = []
@@ -137,18 +139,18 @@ def _encode(data: bytes, *, height: int, width: int, encoding: str) -> _Encoded:
 
 
 def _read_ahead(image: ImageFile) -> bytes | None:
-    """Reads a picture, unless it is a large one."""
+    """Reads an image; returns None if it is a large one."""
     return image.read_small(_LARGE_BYTES)
 
 
 @cache
 def _readers() -> ThreadPoolExecutor:
-    """Returns the threads of this process, which keep their connections from batch to batch."""
+    """Returns the reading threads of this process, which keep their connections from batch to batch."""
     return ThreadPoolExecutor(_BATCH)
 
 
 def _start_worker() -> None:
-    """Lets the parent alone answer Ctrl-C, and ends the worker when the parent was killed: it would wait for work for ever."""
+    """Leaves Ctrl-C to the parent, and ends this process when the parent is killed; otherwise it would wait for work forever."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -1,4 +1,4 @@
-"""What building a data set needs to know of the place where it goes."""
+"""What building a data set needs to know about its destination: a folder on a disk or in a bucket."""
 
 from pathlib import Path
 from typing import Protocol
@@ -7,11 +7,11 @@ from trainer.dataset.manifest import Shard
 
 
 class Output(Protocol):
-    """A place that takes a data set, file by file.
+    """A destination that takes a data set, file by file.
 
     Attributes:
-      folder: on a disk, to write into.
-      verb: what becomes of a shard, for the user who waits.
+      folder: the folder on a disk into which the files are written.
+      verb: what happens to a shard, as the progress line names it, such as "writing".
     """
 
     @property
@@ -21,4 +21,4 @@ class Output(Protocol):
     def verb(self) -> str: ...
 
     def add(self, shard: Shard) -> None:
-        """Takes a shard that is written in `folder`, and will not be changed there any more."""
+        """Takes a shard that is complete in `folder` and will not change any more."""

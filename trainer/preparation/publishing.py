@@ -1,7 +1,8 @@
-"""A data set's way to Cloud Storage: shards leave the disk as soon as they are written, and dataset.json, the last, makes it whole.
+"""Publishes a data set to a folder on a disk or on Cloud Storage.
 
-While a run is at work, and after it was killed or is to be started again, an object `.preparing.json` is in the folder: what else
-is there without a dataset.json is the run's own, and the next run goes on from it.
+On Cloud Storage each shard is uploaded as soon as it is written; dataset.json, written last, completes the data set. An object
+`.preparing.json` marks the folder while a run works, and after a run was killed or failed in a way that the next run can repair.
+A marked folder without a dataset.json holds only that run's files, and the next run continues with them.
 """
 
 import contextlib
@@ -31,25 +32,25 @@ from trainer.storage.objects import Object
 
 LOCK_FILE = ".preparing.json"
 
-_UPLOADS = 8  # At a time; so many shards wait on the disk.
+_UPLOADS_AT_A_TIME = 8  # At most so many shards wait on the disk.
 
 _log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
 def published(output: epath.Path, *, overwrite: bool) -> Iterator[Output]:
-    """Lends a place to build a data set in, and makes what is in it the data set of `output` when the block ends well.
+    """Provides a destination for a new data set, and publishes it in `output` when the block ends without an error.
 
     Args:
-      output: the data set's folder, local or on Cloud Storage; made if need be.
-      overwrite: whether a finished data set there may be replaced.
+      output: the data set's folder, local or on Cloud Storage; it is created if it does not exist.
+      overwrite: whether a finished data set in `output` may be replaced.
 
     Yields:
-      Where to put the shards, and then `staging.TABLES` and dataset.json.
+      The destination of the shards, and then of the `staging.TABLES` and dataset.json.
 
     Raises:
-      UserError: there is a finished data set, another process is writing to the folder, or it cannot be one.
-      LostPeer: the folder has gone to another run.
+      UserError: `output` holds a finished data set or other files, is not a folder, or is in use by another process.
+      LostPeer: another run has taken over the folder.
       LostService: Cloud Storage does not answer.
     """
     if files.in_cloud_storage(output):
@@ -62,7 +63,7 @@ def published(output: epath.Path, *, overwrite: bool) -> Iterator[Output]:
 
 @dataclass(frozen=True)
 class _Disk:
-    """The stage of a local folder, where files stay as they are."""
+    """The stage of a local folder; `staging` moves its files at the end."""
 
     folder: Path
     verb = "writing"
@@ -75,7 +76,7 @@ class _Disk:
 def _uploaded(uri: str, *, overwrite: bool) -> Iterator["_Bucket"]:
     mark = epath.Path(f"{uri}/{LOCK_FILE}")
     with _only_one_of_this_host(uri):
-        # A run that is refused leaves no trace, and a lock that it left would make foreign files its own.
+        # Checked before the lock is taken: a lock left by a refused run would mark other files in the folder as that run's.
         was_killed = lock.read(mark) is not None
         if not was_killed:
             _refuse(uri, _Contents.of(uri), overwrite=overwrite)
@@ -94,11 +95,11 @@ def _uploaded(uri: str, *, overwrite: bool) -> Iterator["_Bucket"]:
 
 
 class _Contents:
-    """What of a data set is in a folder of a bucket.
+    """The files of a data set that a folder of a bucket holds.
 
     Attributes:
-      files: the shards and `staging.TABLES`, by their names.
-      listed: those of them that a dataset.json lists, None where there is none.
+      files: the shards and the `staging.TABLES`, by name.
+      listed: the names of the files that belong to the dataset.json in the folder; None if it holds no dataset.json.
     """
 
     def __init__(self, files: Mapping[str, Object], listed: frozenset[str] | None) -> None:
@@ -106,6 +107,7 @@ class _Contents:
 
     @classmethod
     def of(cls, uri: str) -> "_Contents":
+        """Lists the folder with a URI."""
         found = {item.uri.removeprefix(f"{uri}/"): item for item in objects.below(uri, deep=False)}
         files = {name: item for name, item in found.items() if manifest.is_shard(name) or name in staging.TABLES}
         if DATASET_FILE not in found:
@@ -119,14 +121,14 @@ def _refuse(uri: str, contents: _Contents, *, overwrite: bool, was_killed: bool 
         raise UserError(f"--output={uri} holds a finished data set: add --overwrite to replace it, or choose another folder")
     foreign = sorted(contents.files.keys() - (contents.listed or ()))
     if foreign and not was_killed:
-        raise UserError(f"--output={uri} holds {foreign[0]}, which belongs to no data set there: choose another folder")
+        raise UserError(f"--output={uri} holds {foreign[0]}, which no dataset.json there lists: choose another folder")
 
 
 class _Bucket:
     """A folder of a bucket that becomes a data set.
 
     Attributes:
-      folder: on a disk, from which the shards disappear one by one.
+      folder: the folder on a disk into which the shards are written; each one is removed once it is uploaded.
     """
 
     verb = "writing and uploading"
@@ -134,27 +136,27 @@ class _Bucket:
     def __init__(self, uri: str, folder: Path, held: lock.Lock, contents: _Contents) -> None:
         self.folder = folder
         self._uri, self._lock, self._there = uri, held, dict(contents.files)
-        self._is_whole = contents.listed is not None  # Whether a dataset.json is there.
+        self._is_complete = contents.listed is not None  # Whether the bucket's folder holds a dataset.json.
         self._shards: dict[str, Shard] = {}
-        self._pool = ThreadPoolExecutor(_UPLOADS)
-        self._under_way: deque[Future[None]] = deque()
+        self._pool = ThreadPoolExecutor(_UPLOADS_AT_A_TIME)
+        self._uploads: deque[Future[None]] = deque()
 
     def add(self, shard: Shard) -> None:
-        """Uploads a shard in the background, unless it is there already."""
+        """Uploads a shard in the background, unless the bucket already holds the same one."""
         self._shards[shard.name] = shard
         if _is_same(self._there.get(shard.name), shard):
             (self.folder / shard.name).unlink()
             return
         self._make_incomplete()
-        if len(self._under_way) >= _UPLOADS:
-            self._under_way.popleft().result()
-        self._under_way.append(self._pool.submit(self._upload, shard))
+        if len(self._uploads) >= _UPLOADS_AT_A_TIME:
+            self._uploads.popleft().result()
+        self._uploads.append(self._pool.submit(self._upload, shard))
 
     def finish(self) -> None:
-        """Waits for the shards, removes what is left of others and writes the tables and dataset.json."""
+        """Waits for the uploads, writes the tables, removes the files of earlier data sets and writes dataset.json."""
         self._make_incomplete()
-        while self._under_way:
-            self._under_way.popleft().result()
+        while self._uploads:
+            self._uploads.popleft().result()
         self._lock.check()
         for name in sorted(staging.TABLES):
             objects.write(f"{self._uri}/{name}", (self.folder / name).read_bytes())
@@ -162,18 +164,21 @@ class _Bucket:
         arrived = _Contents.of(self._uri).files
         for shard in self._shards.values():
             if not _is_same(arrived.get(shard.name), shard):
-                raise LostService(f"{self._uri}/{shard.name} did not arrive as it was written: run the same command again")
+                raise LostService(f"{self._uri}/{shard.name} was lost or damaged in the upload: run the same command again")
         self._lock.check()
         objects.write(f"{self._uri}/{DATASET_FILE}", (self.folder / DATASET_FILE).read_bytes())
-        self._is_whole = True
+        self._is_complete = True
 
     def abandon(self, error: BaseException) -> None:
-        """Ends a run that has failed.
+        """Ends a run that failed.
 
-        What it and those before it have uploaded is left to the next run where the exit code asks for one, and removed otherwise. A
-        data set that it has not touched stays.
+        If the exit code asks for another run, the files that this run and earlier ones uploaded stay, and the next run continues
+        with them. Otherwise they are removed. A finished data set that this run did not change yet stays.
+
+        Args:
+          error: the error that ends the run.
         """
-        if self._is_whole:
+        if self._is_complete:
             return
         try:
             self._pool.shutdown(cancel_futures=True)
@@ -181,25 +186,25 @@ class _Bucket:
                 self._lock.leave()
                 return
             self._lock.check()
-            # First, so that there is no moment with a dataset.json and too few shards.
+            # dataset.json goes first, so that it never stands beside too few shards.
             objects.remove(f"{self._uri}/{DATASET_FILE}")
             self._remove({*self._there, *self._shards, *staging.TABLES})
         except LostPeer:
-            return  # Another run goes on from here.
+            return  # Another run has taken over the folder.
         except BaseException as failure:
             self._lock.leave()
             if not isinstance(failure, Ended):
                 raise
-            _log.warning("%s: unfinished files are left there, for the next run to remove: %s", self._uri, failure)
+            _log.warning("%s holds unfinished files, which the next run removes: %s", self._uri, failure)
 
     def close(self) -> None:
         """Ends the threads."""
         self._pool.shutdown(cancel_futures=True)
 
     def _make_incomplete(self) -> None:
-        if self._is_whole:
+        if self._is_complete:
             self._lock.check()
-            self._is_whole = False
+            self._is_complete = False
             objects.remove(f"{self._uri}/{DATASET_FILE}")
 
     def _upload(self, shard: Shard) -> None:
@@ -207,17 +212,17 @@ class _Bucket:
         file = self.folder / shard.name
         arrived = objects.upload(file, f"{self._uri}/{shard.name}")
         if not _is_same(arrived, shard):
-            raise LostService(f"{arrived.uri} did not arrive as it was written: run the same command again")
+            raise LostService(f"{arrived.uri} was damaged in the upload: run the same command again")
         file.unlink()
 
     def _remove(self, names: Iterable[str]) -> None:
-        with ThreadPoolExecutor(_UPLOADS) as pool:
+        with ThreadPoolExecutor(_UPLOADS_AT_A_TIME) as pool:
             for removed in [pool.submit(objects.remove, f"{self._uri}/{name}") for name in sorted(names)]:
                 removed.result()
 
 
 def _asks_for_another_try(error: BaseException) -> bool:
-    """Whether the command ends with an exit code after which it is started again."""
+    """Returns whether the error's exit code asks for another run of the command."""
     if isinstance(error, OSError):
         return error.errno in TRANSIENT_ERRNOS
     return isinstance(error, LostPeer | LostService | Stopped | KeyboardInterrupt)
@@ -237,15 +242,18 @@ def _key(uri: str) -> str:
 
 @contextlib.contextmanager
 def _only_one_of_this_host(uri: str) -> Iterator[None]:
-    """Keeps two runs of one user of this host apart, which are one to `.preparing.json`; ends with the process."""
-    # Not in the home folder: a container may have none that can be written. Others may have put a link in this one.
+    """Holds a lock that keeps two runs by one user on this host apart; it ends with the process.
+
+    `.preparing.json` cannot do this: it takes both runs for the same one.
+    """
+    # A container may have no writable home folder. In the temporary folder other users may have placed a link: O_NOFOLLOW.
     path = Path(tempfile.gettempdir()) / f"poster-trainer-{os.getuid()}-{_key(uri)}.lock"
     handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"--output={uri}: another process prepares a data set there: wait for it or end it") from None
+            raise UserError(f"--output={uri} is in use by another process of trainer.prepare: wait for it or end it") from None
         yield
     finally:
         os.close(handle)
@@ -253,7 +261,7 @@ def _only_one_of_this_host(uri: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _scratch(uri: str) -> Iterator[Path]:
-    """Lends a folder on a disk, and removes that of a run that was killed."""
+    """Provides a temporary folder on a disk, and removes the folder that a killed run left."""
     prefix = f"poster-trainer-{_key(f'{_this_user()} {uri}')}-"
     for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
         shutil.rmtree(left, ignore_errors=True)

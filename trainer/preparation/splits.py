@@ -1,4 +1,4 @@
-"""Which split a film belongs to."""
+"""Assigns each film to the training, validation or test split."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -11,23 +11,23 @@ _TENTHS = (*("train",) * 8, "validation", "test")
 
 
 def film_hash(film_id: str) -> bytes:
-    """Returns what a film's split, and its place within the split, depend on: neither other films nor their order."""
+    """Returns the hash that alone decides a film's split and its position there, whatever other films the CSV has."""
     return hashlib.sha256(film_id.encode()).digest()
 
 
 def assign(films: Sequence[Film], source_hashes: Mapping[str, str]) -> tuple[dict[str, str], list[Reject]]:
     """Assigns each film a split.
 
-    A film goes by the hash of its id, so that no rerun and no larger CSV moves it. Films with the same picture would tell training
-    what the test shows: they go with the first of them. Where the CSV assigns the splits they cannot, and those are rejected that
-    are in another split than the first.
+    The hash of a film's id decides, so that no rerun and no larger CSV moves a film. Films that share an image file all go into
+    the split of the first of them; otherwise the test split would contain images seen in training. Where the CSV assigns the
+    splits, a film that shares its image with an earlier film of another split is rejected.
 
     Args:
-      films: in the order of the CSV.
-      picture_hashes: the hash of each film's picture file by the film's id.
+      films: the films in the order of the CSV.
+      source_hashes: for each film's id, the hash of its image file.
 
     Returns:
-      The split by the film's id, and the films that got none.
+      The split for each film's id, and the rejected films.
     """
     splits: dict[str, str] = {}
     rejects = []
@@ -35,7 +35,7 @@ def assign(films: Sequence[Film], source_hashes: Mapping[str, str]) -> tuple[dic
     for film in films:
         first = first_with_image.setdefault(source_hashes[film.id], film)
         if film.split is not None and film.split != splits.get(first.id, film.split):
-            detail = f"the same picture as row {first.row}, which is in {splits[first.id]}"
+            detail = f"the same image as row {first.row}, which is in {splits[first.id]}"
             rejects.append(Reject(film.row, film.id, Reason.SHARED_PICTURE, detail))
         elif film.split is not None:
             splits[film.id] = film.split

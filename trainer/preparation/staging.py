@@ -1,4 +1,4 @@
-"""Replacing a data set as a whole: whatever happens on the way, a folder with a dataset.json is a whole data set."""
+"""Replaces a data set on a disk as a whole: a folder that holds a dataset.json is complete, wherever a run was interrupted."""
 
 import contextlib
 import errno
@@ -15,32 +15,32 @@ from trainer.dataset.manifest import DATASET_FILE
 from trainer.errors import UserError
 
 REJECTS_FILE = "rejects.csv"
-TABLES = frozenset({REJECTS_FILE, near_duplicates.FILE})  # What a data set has beside its shards and dataset.json.
+TABLES = frozenset({REJECTS_FILE, near_duplicates.FILE})  # The files of a data set besides its shards and dataset.json.
 
 _STAGE = ".incomplete"
 _PLAN = "publishing.json"
 
-# What the file systems of some mounted buckets say to flock.
+# The errors of flock on file systems without locks, such as some mounted buckets.
 _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 
 
 @contextlib.contextmanager
 def staged(output: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Lends a folder to build a data set in, and makes what is in it the data set of `output` when the block ends well.
+    """Provides an empty folder for a new data set, and moves its content to `output` when the block ends without an error.
 
-    The folder lies in `output`, so that nothing is copied. When the block fails it is removed; when the process is killed the next
-    run removes it, and what of it had been published. Other files in `output` are left alone.
+    The folder lies in `output`, so that its files are moved and not copied. If the block fails, the folder is removed. If the
+    process is killed, the next run removes the folder and the files already moved. Other files in `output` stay as they are.
 
     Args:
-      output: the data set's folder; made if need be.
-      overwrite: whether a finished data set there may be replaced.
+      output: the data set's folder; it is created if it does not exist.
+      overwrite: whether a finished data set in `output` may be replaced.
 
     Yields:
-      An empty folder, for the shards, the `TABLES` and dataset.json.
+      The empty folder, for the shards, the `TABLES` and dataset.json.
 
     Raises:
-      UserError: there is a finished data set, another process is writing to the folder, the folder cannot be one, or other files
-        there have the names of the new ones; or what an unfinished run has left there is not what this program leaves.
+      UserError: `output` holds a finished data set, is not a folder, is in use by another process, or holds other files with the
+        names of the new ones; or an unfinished run left something there that this program does not write.
     """
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -57,24 +57,27 @@ def staged(output: Path, *, overwrite: bool) -> Iterator[Path]:
             _publish(output, stage)
         except BaseException as error:
             if isinstance(error, OSError) and error.filename is None:
-                error.filename = str(output)  # For the line that the user reads; writes to open files do not know their names.
+                error.filename = str(output)  # For the user's error message: a failed write carries no file name.
             _clear(output)
             raise
 
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Holds a lock that ends with the process and leaves no file."""
+    """Holds a lock on a folder; the lock ends with the process and leaves no file."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"--output={folder}: another process prepares a data set there: wait for it or end it") from None
+            raise UserError(f"--output={folder} is in use by another process of trainer.prepare: wait for it or end it") from None
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
-            print(f"warning: --output={folder} has no locks: see that no other process prepares a data set there", file=sys.stderr)
+            print(
+                f"warning: --output={folder} is on a file system without locks: make sure that no other process writes there",
+                file=sys.stderr,
+            )
         yield
     finally:
         os.close(handle)
@@ -90,7 +93,7 @@ def _publish(output: Path, stage: Path) -> None:
     )
     foreign = [name for name in new if name not in old and (output / name).exists()]
     if foreign:
-        raise UserError(f"--output={output} holds {foreign[0]}, which belongs to no data set there: choose another folder")
+        raise UserError(f"--output={output} holds {foreign[0]}, which no dataset.json there lists: choose another folder")
     partial = stage / f"{_PLAN}.partial"
     partial.write_text(json.dumps(sorted({*old, *new})))
     partial.replace(stage / _PLAN)
@@ -104,7 +107,7 @@ def _publish(output: Path, stage: Path) -> None:
 
 
 def _clear(output: Path) -> None:
-    """Removes what an unfinished run has left: its stage and, if it had begun to publish, the files that were to change."""
+    """Removes the stage that an unfinished run left and, if that run had begun to publish, the files that it was changing."""
     stage = output / _STAGE
     if stage.is_symlink() or (stage.exists() and not stage.is_dir()):
         raise UserError(f"{stage} is not the folder of an unfinished run: remove it or choose another --output")
@@ -116,7 +119,7 @@ def _clear(output: Path) -> None:
 
 
 def _planned(plan: Path) -> list[str]:
-    """Reads the names of the files that were to change; what is no name of ours, a path out of the folder say, is not acted on."""
+    """Reads the names of the files that a run was changing; refuses other names, such as a path that leads out of the folder."""
     try:
         names = json.loads(plan.read_text())
     except (ValueError, RecursionError):

@@ -19,7 +19,7 @@ _SHARD_BYTES = 100_000_000
 
 @dataclass(frozen=True)
 class Example:
-    """A film as it is written; `picture` says where the spool holds it."""
+    """A film as it is written to a shard; `image` says where in the spool its image is."""
 
     id: str
     genres: frozenset[str]
@@ -27,9 +27,12 @@ class Example:
 
 
 def shard_count(examples: Sequence[Example], *, multiple_of: int) -> int:
-    """Returns how many shards a split gets: enough for 100 MB each at most, and a multiple if there are examples enough.
+    """Returns how many shards a split gets, so that a shard has at most 100 MB.
 
-    The multiple is what the reader opens at a time. Fewer examples than that are spread over at most four shards.
+    Args:
+      examples: the examples of the split.
+      multiple_of: the number of shards that the reader opens at a time. The result is a multiple of it where there are enough
+        examples; fewer examples than `multiple_of` are spread over at most four shards.
     """
     if len(examples) < multiple_of:
         return min(len(examples), 4)
@@ -43,12 +46,15 @@ def write_shards(
     """Writes the shards of a split; example i goes to shard i mod `count`.
 
     Args:
-      output: where to.
+      output: the destination of the shards.
       split: one of `manifest.SPLITS`.
-      examples: in their order.
-      dataset: says the genres and the form of the pictures.
-      count: how many shards; at most as many as examples.
-      spool: the file in which `decoding.store` has put the pictures, open for reading.
+      examples: the examples of the split, in their order.
+      dataset: the data set's genres and the size and encoding of its images; its splits are not used.
+      count: the number of shards, at most the number of examples.
+      spool: the file into which `decoding.store` wrote the images, open for reading.
+
+    Returns:
+      The shards, in the order of their numbers.
 
     Raises:
       OSError: a file cannot be written.
@@ -64,7 +70,7 @@ def write_shards(
                     spool.seek(example.image.offset)
                     writer.write(_serialize(example, spool.read(example.image.size), dataset))
         except OSError as error:
-            error.filename = error.filename or str(path)  # For the line that the user reads: a write does not know its file's name.
+            error.filename = error.filename or str(path)  # For the user's error message: a failed write carries no file name.
             raise
         shards.append(Shard(path.name, len(members), path.stat().st_size, files.checksum(epath.Path(path))))
         output.add(shards[-1])

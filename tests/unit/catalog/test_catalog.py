@@ -195,3 +195,17 @@ def test_hostile_lists_are_rejected_and_not_evaluated(read):
     nested = "[" * 5000 + "]" * 5000
     found = read(f'id,genre\ntt1,"[__import__(\'os\').getcwd()]"\ntt2,{nested}\ntt3,"[1, 2]"\ntt4,["\\ud800"]\ntt5,War\n')
     assert reasons(found) == [(row, Reason.BAD_GENRES) for row in (1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding", "delimiter", "has_header"),
+    [
+        ("id,genre\ntt1,Drama\n".encode("utf-8-sig"), "UTF-8", ",", True),
+        ("id;genre\ntt1;Café\n".encode("utf-16"), "UTF-16", ";", True),
+        ("id\tgenre\ntt1\tCafé\n".encode("latin-1"), "Windows-1252 (byte 0xe9 at offset 16 is not UTF-8)", "\t", True),
+        (b"tt1 Horror Sci-Fi\ntt2 Drama\n", "UTF-8", None, False),
+    ],
+)
+def test_encoding_and_delimiter_are_reported(read, content: bytes, encoding: str, delimiter: str | None, has_header: bool):
+    found = read(content)
+    assert (found.encoding, found.delimiter, found.has_header) == (encoding, delimiter, has_header)

@@ -2,12 +2,14 @@ import csv
 import random
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from trainer.demo import __main__, posters
+from trainer.errors import Stopped
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
@@ -35,6 +37,28 @@ def test_the_same_seed_writes_the_same_bytes(folder: Path, tmp_path: Path) -> No
     assert all((folder / name).read_bytes() == (tmp_path / name).read_bytes() for name in names)
 
 
+def test_an_interrupted_run_says_what_is_left_and_the_same_command_completes_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    films = __main__.invent(24, seed=1)
+    (tmp_path / "films.csv").write_text("of other films")
+    draw = posters.draw
+
+    def interrupted(title: str, *arguments: Any) -> Image.Image:
+        if title == films[5].title:
+            raise KeyboardInterrupt
+        return draw(title, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(posters, "draw", interrupted)
+        with pytest.raises(Stopped, match=rf"after 5 of 24 posters, which stay in {tmp_path}/posters; films.csv is not written"):
+            __main__.write(tmp_path, films, seed=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["posters"]
+    assert len(list((tmp_path / "posters").iterdir())) == 5
+    __main__.write(tmp_path, films, seed=1)
+    assert (tmp_path / "films.csv").read_bytes() == (folder / "films.csv").read_bytes()
+
+
 def test_another_seed_invents_other_films() -> None:
     assert __main__.invent(10, seed=1) != __main__.invent(10, seed=2)
 
@@ -43,7 +67,7 @@ def test_more_films_begin_with_the_same_ones() -> None:
     assert __main__.invent(30, seed=1)[:10] == __main__.invent(10, seed=1)
 
 
-def test_films_have_one_to_three_genres_and_a_tenth_of_them_a_wrong_one() -> None:
+def test_films_have_one_to_three_genres_and_a_tenth_has_a_wrong_one() -> None:
     films = __main__.invent(2000, seed=1)
     assert set(Counter(len(film.drawn) for film in films)) == {1, 2, 3}
     assert all(film.genres for film in films)

@@ -46,7 +46,7 @@ def with_another_bar(image: Image.Image) -> Image.Image:
 
 
 def found(images: dict[str, tuple[str, Image.Image]]) -> list[NearDuplicate]:
-    """Finds the near-duplicates among pictures, given by the films' ids with their splits."""
+    """Finds the near-duplicates among images, given by the films' ids with their splits."""
     thumbnails = {
         film_id: perceptual_hash.thumbnail(np.asarray(image.resize((96, 144), Image.Resampling.BICUBIC)))
         for film_id, (_, image) in images.items()
@@ -76,7 +76,7 @@ def test_a_changed_poster_is_found_in_another_split_and_no_other_is():
 
 
 def test_of_several_in_a_split_the_nearest_is_named_and_the_order_of_films_does_not_matter(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(duplicate_search, "_LOOKS", 1)
+    monkeypatch.setattr(duplicate_search, "_PAIRS_AT_A_TIME", 1)
     images = {
         "far": ("train", cropped(poster(1))),
         "near": ("train", poster(1)),
@@ -95,13 +95,13 @@ def test_of_several_in_a_split_the_nearest_is_named_and_the_order_of_films_does_
     assert found(dict(shuffled)) == rows
 
 
-def test_pictures_of_one_colour_are_nobodys_poster():
+def test_images_of_one_colour_are_not_near_duplicates():
     flat = [Image.new("RGB", (90, 135), colour) for colour in ("black", "white", (70, 80, 200))]
     flat += [as_jpeg(ImageEnhance.Contrast(poster(1)).enhance(0.02), 40)]
     assert not found({f"{split} {n}": (split, image) for split in ("train", "test") for n, image in enumerate(flat)})
 
 
-def test_hashes_that_are_near_by_chance_are_no_near_duplicates():
+def test_images_whose_hashes_are_near_by_chance_are_not_near_duplicates():
     # Both get lighter to the right and downwards, but one mostly to the right and the other mostly downwards.
     ramps = [np.add.outer(np.linspace(0, down, 144), np.linspace(0, 240 - down, 96)) for down in (30, 210)]
     one, other = (Image.fromarray(ramp.astype(np.uint8)).convert("RGB") for ramp in ramps)
@@ -117,7 +117,7 @@ def test_no_film_and_films_of_one_split_have_no_near_duplicates():
 
 @pytest.mark.parametrize("ones", [0.5, 0.05], ids=["even", "mostly dark"])
 def test_the_tables_find_what_comparing_each_with_each_finds(monkeypatch: pytest.MonkeyPatch, ones: float):
-    monkeypatch.setattr(hamming, "_CANDIDATES", 100)
+    monkeypatch.setattr(hamming, "_CANDIDATES_AT_A_TIME", 100)
     rng = np.random.default_rng(1)
     bits = rng.random((400, 128)) < ones
     bits[200:] = bits[:200] ^ (rng.random((200, 128)) < rng.uniform(0, 0.2, (200, 1)))

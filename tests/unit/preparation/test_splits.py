@@ -12,7 +12,7 @@ def film(number: int, split: str | None = None) -> Film:
 
 
 def own_images(films: list[Film]) -> dict[str, str]:
-    return {film.id: f"picture of {film.id}" for film in films}
+    return {film.id: f"image of {film.id}" for film in films}
 
 
 def test_eight_films_of_ten_are_for_training():
@@ -40,7 +40,7 @@ def test_more_films_in_another_order_move_none():
     assert before == {film.id: after[film.id] for film in few}
 
 
-def test_films_with_one_picture_go_with_the_first():
+def test_films_that_share_an_image_go_with_the_first():
     films = [film(number) for number in range(1, 101)]
     alone, _ = splits.assign(films, own_images(films))
     first = next(film for film in films if alone[film.id] == "test")
@@ -50,11 +50,11 @@ def test_films_with_one_picture_go_with_the_first():
     assert not rejected
 
 
-def test_a_column_of_splits_is_kept_and_parts_no_picture():
+def test_a_split_column_is_kept_and_films_that_share_an_image_across_splits_are_rejected():
     films = [film(1, "test"), film(2, "test"), film(3, "train"), film(4, "train")]
     images = {**own_images(films), films[1].id: "shared", films[2].id: "shared"}
     assigned, rejected = splits.assign(films, images)
     assert assigned == {films[0].id: "test", films[1].id: "test", films[3].id: "train"}
     assert [(reject.row, reject.reason, reject.detail) for reject in rejected] == [
-        (3, Reason.SHARED_PICTURE, "the same picture as row 2, which is in test")
+        (3, Reason.SHARED_PICTURE, "the same image as row 2, which is in test")
     ]

@@ -80,7 +80,7 @@ def test_a_failure_leaves_the_folder_as_it_was(tmp_path: Path):
 def test_foreign_files_with_the_names_of_shards_are_not_replaced(tmp_path: Path):
     foreign = tmp_path / manifest.shard_name("train", 1, 2)
     foreign.write_text("mine")
-    with pytest.raises(UserError, match=r"holds train-00001-of-00002\.tfrecord, which belongs to no data set there"):
+    with pytest.raises(UserError, match=r"holds train-00001-of-00002\.tfrecord, which no dataset.json there lists"):
         publish(tmp_path, "one", 2)
     assert files(tmp_path) == {foreign.name: "mine"}
 
@@ -173,7 +173,7 @@ def test_a_mounted_bucket_without_locks_is_used_all_the_same(
         else:
             publish(output, "one", 1)
             assert set(files(output)) == names(1)
-            assert f"warning: --output={output} has no locks" in capsys.readouterr().err
+            assert f"warning: --output={output} is on a file system without locks" in capsys.readouterr().err
 
 
 def _die_after(calls: int, output: Path) -> None:
