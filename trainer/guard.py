@@ -24,11 +24,11 @@ from trainer.cluster import discovery
 from trainer.config import TrainConfig
 from trainer.errors import EXIT_DONE, EXIT_LOST_PEER, EXIT_STOPPED, EXIT_USER_ERROR, UserError
 from trainer.process import entry, guarded, heartbeat, log
+from trainer.process.signals import SAME_REQUEST_SECONDS
 
 # Seconds.
 REJOIN_PAUSE = 1.0
 STACKS_TIME = 1.0  # To print the stacks of all threads in.
-ONE_REQUEST = 0.25  # A repetition is no second request sooner: timeout(1) and wrappers send to a process and to its group.
 TICK = 5.0  # The longest sleep, so that an oversleep shows.
 # That TensorFlow may take to connect workers that were all there a moment ago. One whose host is cut off then it would wait an hour
 # for, which no option shortens; a worker has to leave within a minute.
@@ -159,7 +159,7 @@ class _Signals:
             if number in (signal.SIGTERM, signal.SIGINT):
                 if not self.stop:
                     self.stop, self.since = number, now
-                elif now - self.since > ONE_REQUEST:
+                elif now - self.since > SAME_REQUEST_SECONDS:
                     self.urgent = True
 
     def ignore(self) -> None:

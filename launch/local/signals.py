@@ -1,21 +1,17 @@
 """Signals of a process that looks after others: they arrive in a pipe, and the others end with it."""
 
 import contextlib
-import ctypes
 import os
 import signal
 from collections.abc import Iterator
 
 from trainer.errors import EXIT_STOPPED
-
-_PR_SET_PDEATHSIG = 1
-
-_libc = ctypes.CDLL(None, use_errno=True)
+from trainer.process import parent_death
 
 
 def end_with(parent: int) -> None:
     """Has the calling process, which is to become a worker, asked to stop when the supervisor ends, be it by SIGKILL."""
-    _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+    parent_death.request_signal(signal.SIGTERM)
     if os.getppid() != parent:  # It has ended already.
         os._exit(EXIT_STOPPED)
 

@@ -21,15 +21,13 @@ from launch.local import signals
 from launch.local.processes import Spec, Watcher, Worker, WorkerState
 from launch.log_lines import Lines, Output
 from trainer.errors import EXIT_DONE, EXIT_LOST_PEER, EXIT_STOPPED, EXIT_USER_ERROR, Ended, Stopped, UserError
+from trainer.process.signals import SAME_REQUEST_SECONDS
 
 # Delays before a restart, in seconds: the first, doubled up to the longest, and first again after a run of this length.
 _FIRST_DELAY, _LONGEST_DELAY, _LONG_RUN = 1.0, 30.0, 60.0
 
 # A guard ends its worker after the grace period; it has this many seconds more to end itself.
 _SLACK = 5.0
-
-# One press of Ctrl-C may come twice, from the terminal and through a parent such as make: that is no second wish.
-_SAME_SIGNAL = 0.25
 
 # Seconds that the last output has to be taken after a second signal.
 _LAST_OUTPUT = 1.0
@@ -334,7 +332,7 @@ class _Supervisor:
             self._asked_at = now
             self._note(f"stopping; the workers have {self._patience:g} s to save their state, a second signal ends them at once")
             self._stop(Stopped("as asked; the same command goes on from here"))
-        elif now - self._asked_at >= _SAME_SIGNAL:
+        elif now - self._asked_at > SAME_REQUEST_SECONDS:
             self._kill()
             self._drain_until = now + _LAST_OUTPUT
 

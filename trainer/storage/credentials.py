@@ -5,7 +5,7 @@ import logging
 import os
 from typing import Any
 
-from trainer.errors import LostService, UserError
+from trainer.errors import LostService, UserError, brief
 
 _log = logging.getLogger(__name__)
 
@@ -72,13 +72,6 @@ def may_come(error: BaseException) -> bool:
 def identity() -> str:
     """Names who this process is to Google Cloud, as far as the credentials tell."""
     return getattr(load(), "service_account_email", None) or "the account of the application default credentials"
-
-
-def brief(error: BaseException) -> str:
-    """The beginning of what an error says, without what a server may have sent along."""
-    # Some have the answer's body as an argument, which may hold anything.
-    text = " ".join(str(part) for part in error.args if isinstance(part, str | int | Exception))
-    return " ".join(text.split())[:200] or type(error).__name__
 
 
 def _has_metadata_server() -> bool:

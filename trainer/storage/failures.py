@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from trainer.errors import Ended, LostService, UserError
+from trainer.errors import Ended, LostService, UserError, brief
 from trainer.storage import credentials
 from trainer.storage.patience import patience
 
@@ -162,8 +162,8 @@ def _bucket(uri: str) -> str:
 
 def _no_token(uri: str, error: Any) -> Ended:
     if credentials.may_come(error):
-        return LostService(f"{uri}: no token for Cloud Storage ({credentials.brief(error)}): run the same command again")
-    return UserError(f"{uri}: the credentials for Cloud Storage are refused ({credentials.brief(error)}): give others")
+        return LostService(f"{uri}: no token for Cloud Storage ({brief(error)}): run the same command again")
+    return UserError(f"{uri}: the credentials for Cloud Storage are refused ({brief(error)}): give others")
 
 
 def _lost(uri: str, error: BaseException) -> LostService:
