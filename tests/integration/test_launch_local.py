@@ -19,8 +19,8 @@ from tests.support.commands import ENVIRONMENT, REPOSITORY, end_all, refusal, ru
 # Runs a spec as `python -m launch` does; a test may shorten the supervisor's times.
 _DRIVER = """
 import json, signal, sys
-from launch import processes, supervisor
-from trainer import app
+from launch.local import processes, supervisor
+from trainer.process import entry
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell's & has it ignored.
 spec = json.loads(sys.argv[1])
@@ -28,7 +28,7 @@ for name, seconds in spec.pop("times").items():
     assert hasattr(supervisor, name)
     setattr(supervisor, name, seconds)
 workers = tuple(processes.Worker(**worker) for worker in spec.pop("workers"))
-app.run(lambda _: supervisor.supervise(processes.Spec(job_id="test-1", workers=workers, **spec)))
+entry.run(lambda _: supervisor.supervise(processes.Spec(job_id="test-1", workers=workers, **spec)))
 """
 
 # A worker whose attempts end one after the other as its arguments say: by an exit code, by the signal of a negative one, by

@@ -53,7 +53,7 @@ def noted(environment, *words):
         ("--workers=2 -- --run_eagerly", "--run_eagerly is for one worker"),
         ("-- --strategy=multi_worker", "--strategy=multi_worker needs --workers=2 or more"),
         ("-- --flagfile=/nowhere", "/nowhere"),
-        ("-- --model=gru", "flag --model=gru: value should be one of"),
+        ("-- --model=gru", "--model must be one of cnn, resnet, "),
     ],
 )
 def test_an_error_in_the_description_is_reported_in_a_dry_run_too(target, words, says):
