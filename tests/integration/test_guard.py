@@ -124,7 +124,7 @@ def test_the_command_takes_the_flags_of_the_training_task_and_runs_it() -> None:
     line = commands.refusal("trainer.guard", "--data_dir=/nowhere", "--job_dir=/nowhere", "--seed=-1")
     assert line == "error: --seed must be from 0 to 4294967295, got -1"
     assert commands.refusal("trainer.guard", "--epochs=many").startswith("error: --epochs must be a whole number, got 'many'")
-    assert "'extra' is no flag of trainer.guard" in commands.refusal("trainer.guard", "--data_dir=d", "--job_dir=j", "extra")
+    assert "'extra' is not a flag of trainer.guard" in commands.refusal("trainer.guard", "--data_dir=d", "--job_dir=j", "extra")
     assert "/nowhere/data" in commands.refusal("trainer.guard", "--data_dir=/nowhere/data", "--job_dir=/nowhere/job")
 
 
@@ -320,7 +320,7 @@ def test_a_second_request_kills_at_once(start: Start) -> None:
     guard.send_signal(signal.SIGINT)
     code, out, err = ended(guard)
     assert (code, out) == (143, "")
-    assert "as the request to stop was repeated" in err
+    assert "because the request to stop was repeated" in err
 
 
 def test_a_request_between_two_attempts_starts_no_other(start: Start, tmp_path: Path) -> None:

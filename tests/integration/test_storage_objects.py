@@ -86,7 +86,7 @@ def test_of_two_that_write_the_same_generation_one_does(folder):
 
 
 @pytest.mark.parametrize("kind", ["429", "500", "503", "reset", "lost_answer", "truncated", "slow", "401"])
-def test_what_may_pass_is_tried_again(folder, cloud, kind):
+def test_transient_errors_are_retried(folder, cloud, kind):
     cloud.put(f"{folder}/x", b"content")
     cloud.inject(Plan(kinds=(kind,), count=1 if kind == "401" else 2))
     assert objects.read(f"{folder}/x") == b"content"
@@ -144,7 +144,7 @@ def test_a_bucket_that_is_not_there_is_named(folder):
     objects.check_bucket("gs://posters/x")
     with pytest.raises(UserError, match=r"'No_Bucket!' cannot be a bucket's name"):
         objects.read("gs://No_Bucket!/x")
-    with pytest.raises(UserError, match=r"gs://posters is a bucket: name something in it"):
+    with pytest.raises(UserError, match=r"gs://posters is a bucket: name a path in it"):
         objects.read("gs://posters")
 
 
@@ -216,7 +216,7 @@ def test_what_an_object_is_called_leads_out_of_no_folder(folder, cloud, tmp_path
 
 
 def test_where_there_is_no_data_set_or_not_all_of_it_the_place_is_named(folder, cloud, tmp_path):
-    with pytest.raises(UserError, match=rf"{folder}/data is no data set: it has no dataset.json"):
+    with pytest.raises(UserError, match=rf"{folder}/data is not a data set, it has no dataset.json"):
         manifest.load(f"{folder}/data")
     drawn.dataset(tmp_path, train=4, validation=2, test=2, shard_count=2)
     cloud.upload_folder(tmp_path, f"{folder}/data")
@@ -224,7 +224,7 @@ def test_where_there_is_no_data_set_or_not_all_of_it_the_place_is_named(folder, 
     name = f"{folder}/data/train-00001-of-00002.tfrecord"
     content = cloud.get(name)
     cloud.put(name, content[:-1] + bytes([content[-1] ^ 1]))
-    with pytest.raises(UserError, match=rf"{name} is another file than dataset.json says, by its CRC32C"):
+    with pytest.raises(UserError, match=rf"{name} has another CRC32C than dataset.json says"):
         manifest.load(f"{folder}/data")
     cloud.delete(name)
     with pytest.raises(UserError, match=rf"{name} is missing"):
@@ -247,7 +247,7 @@ def test_without_credentials_the_user_is_told_at_once(cloud, monkeypatch):
     environment = {**cloud.environment, "GOOGLE_APPLICATION_CREDENTIALS": ""}
     with reached(environment, monkeypatch):
         began = time.monotonic()
-        with pytest.raises(UserError, match=r"there are no credentials .* gcloud auth application-default login"):
+        with pytest.raises(UserError, match=r"no credentials for Cloud Storage .* gcloud auth application-default login"):
             objects.read("gs://posters/x")
         assert time.monotonic() - began < 5
 
@@ -272,7 +272,7 @@ def test_one_job_at_a_time_has_the_lock(folder, monkeypatch):
             pass
         with lock.held(path, "first") as later:
             later.check()
-            with pytest.raises(LostPeer, match="has gone to another attempt"):
+            with pytest.raises(LostPeer, match="was taken by another attempt"):
                 owned.check()
         assert lock.read(path) is None
     old = {**json.loads(json.dumps(later._owner)), "heartbeat": time.time() - 61}

@@ -1,4 +1,4 @@
-"""What dataset.json says, and what is refused."""
+"""dataset.json, and what is refused."""
 
 import base64
 import dataclasses
@@ -71,15 +71,17 @@ def test_the_fingerprint_depends_on_content_and_not_on_the_place(dataset: Datase
 
 
 def test_a_split_that_is_empty_or_absent_is_explained(dataset: Dataset):
-    with pytest.raises(UserError, match=r"films has no example in its split 'test': choose among train, validation"):
+    with pytest.raises(
+        UserError, match=r"films has no examples in the split 'test': choose one of train, validation, or prepare more films"
+    ):
         dataset.split("test")
-    with pytest.raises(UserError, match=r"films has no split 'dev': choose among train, validation"):
+    with pytest.raises(UserError, match=r"films has no split 'dev': choose one of train, validation, or prepare more films"):
         dataset.shard_paths("dev")
 
 
 def test_a_folder_without_dataset_json_is_no_data_set(tmp_path: Path):
     for path in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(UserError, match=r"is no data set: it has no dataset\.json.*trainer\.prepare"):
+        with pytest.raises(UserError, match=r"is not a data set, it has no dataset\.json.*trainer\.prepare"):
             manifest.load(path)
 
 
@@ -94,16 +96,16 @@ def test_a_folder_without_dataset_json_is_no_data_set(tmp_path: Path):
         (lambda content: content["splits"].update(dev={}), "is damaged.*dev"),
         (lambda content: content["splits"].update(train=[]), "is damaged"),
         (lambda content: content.update(genres=[]), "is damaged.*no genres"),
-        (lambda content: content.update(genres=["Drama", "Drama"]), "is damaged.*one of them twice"),
-        (lambda content: content["splits"]["test"]["genre_counts"].pop("Drama"), "is damaged.*counts other genres"),
-        (lambda content: content["splits"]["test"]["genre_counts"].update(War=0), "is damaged.*counts other genres"),
+        (lambda content: content.update(genres=["Drama", "Drama"]), "is damaged.*a genre twice"),
+        (lambda content: content["splits"]["test"]["genre_counts"].pop("Drama"), "is damaged.*genre_counts has other genres"),
+        (lambda content: content["splits"]["test"]["genre_counts"].update(War=0), "is damaged.*genre_counts has other genres"),
         (lambda content: content["splits"]["test"].update(genre_counts=["Drama", "Élan"]), "is damaged"),
-        (lambda content: content["splits"]["train"].update(examples=7), "is damaged.*not as many examples as its shards"),
-        (lambda content: content["splits"]["train"]["shards"][0].update(examples=4), "is damaged.*not as many examples"),
-        (lambda content: content["splits"]["train"]["genre_counts"].update(Drama=1), "is damaged.*its fingerprint"),
-        (lambda content: content["splits"]["train"]["shards"][0].update(crc32c="AAAAAA=="), "is damaged.*its fingerprint"),
-        (lambda content: content["genres"].reverse(), "is damaged.*its fingerprint"),
-        (lambda content: content.update(fingerprint=""), "is damaged.*its fingerprint"),
+        (lambda content: content["splits"]["train"].update(examples=7), "is damaged.*not the sum over its shards"),
+        (lambda content: content["splits"]["train"]["shards"][0].update(examples=4), "is damaged.*not the sum over its shards"),
+        (lambda content: content["splits"]["train"]["genre_counts"].update(Drama=1), "is damaged.*the fingerprint"),
+        (lambda content: content["splits"]["train"]["shards"][0].update(crc32c="AAAAAA=="), "is damaged.*the fingerprint"),
+        (lambda content: content["genres"].reverse(), "is damaged.*the fingerprint"),
+        (lambda content: content.update(fingerprint=""), "is damaged.*the fingerprint"),
         (lambda content: content["splits"]["train"]["shards"][0].update(name="../../etc/passwd"), "is damaged.*passwd"),
         (lambda content: content["splits"]["train"]["shards"][0].update(name=None), "is damaged"),
     ],
@@ -124,7 +126,7 @@ def test_what_is_not_json_is_explained(dataset: Dataset, content: bytes):
 def test_a_shard_that_is_missing_or_cut_off_is_named(dataset: Dataset):
     shard = dataset.path / "train-00001-of-00002.tfrecord"
     shard.write_bytes(shard.read_bytes()[:-1])
-    with pytest.raises(UserError, match=r"train-00001-of-00002\.tfrecord has 6999 bytes and dataset.json says 7000"):
+    with pytest.raises(UserError, match=r"train-00001-of-00002\.tfrecord has 6999 bytes, but dataset.json says 7000"):
         manifest.load(dataset.path)
     shard.unlink()
     with pytest.raises(UserError, match=r"train-00001-of-00002\.tfrecord is missing"):

@@ -155,7 +155,7 @@ def test_an_evaluation_does_not_replace_the_jobs_own(tmp_path, monkeypatch):
     job = epath.Path(tmp_path / "job")
     monkeypatch.chdir(tmp_path)
     for output in ("job/evaluation", f"{job}/evaluation/", f"{job}/model/../evaluation"):
-        with pytest.raises(UserError, match=r"--output=.*/evaluation.* holds the job's own figures and thresholds: name another"):
+        with pytest.raises(UserError, match=r"--output=.*/evaluation.* holds the job's own metrics and thresholds: name another"):
             job_dir.evaluation_folder(job, "test", other_data=None, output=output)
     with pytest.raises(UserError, match="holds the job's own"):
         job_dir.evaluation_folder(epath.Path("gs://posters/job"), "test", other_data=None, output="gs://posters/job/evaluation")
@@ -263,7 +263,7 @@ def test_of_two_that_find_the_same_old_lock_one_has_it(tmp_path):
 
 
 def test_a_name_that_tensorflow_takes_for_a_pattern_is_refused(tmp_path, dataset):
-    with pytest.raises(UserError, match=r"--job_dir=.*job\[1\] has one of"):
+    with pytest.raises(UserError, match=r"--job_dir=.*job\[1\] contains one of"):
         job_dir.describe(TrainConfig(data_dir="d", job_dir=str(tmp_path / "job[1]")), dataset)
 
 
