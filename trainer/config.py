@@ -191,7 +191,7 @@ class TrainConfig:
     )
     log_steps: int = _option(
         0,
-        "Training steps between two lines of the log within an epoch; 0: about ten lines an epoch, at least 30 seconds apart.",
+        "Number of training steps between two log lines within an epoch; 0: about ten lines per epoch, at least 30 seconds apart.",
         minimum=0,
         free=True,
     )

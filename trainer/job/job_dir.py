@@ -74,7 +74,7 @@ class JobDir:
         """Refuses a restart by the launcher of a job that failed; a person may try again.
 
         Raises:
-          UserError: the job failed before in the same launch and configuration; the text is that of the first failure.
+          UserError: the job failed before in the same launch and configuration; its text is the first failure's.
         """
         failed, launch = _read(self.path / "FAILED.json"), launched_as()
         if failed and launch and (failed["config"], failed["launched_as"]) == (self._fingerprint, launch):

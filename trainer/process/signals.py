@@ -26,7 +26,7 @@ class StopRequest:
         self.listen()
 
     def listen(self) -> None:
-        """Installs the handlers, again if need be: TensorFlow replaces that of SIGTERM when it joins a cluster, and ignores it."""
+        """Installs the handlers. Call it again after TensorFlow joins a cluster, which makes the process ignore SIGTERM."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._receive)
 

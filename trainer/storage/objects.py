@@ -1,7 +1,7 @@
 """Reads, writes, lists and removes whole objects of Cloud Storage, named gs://bucket/path.
 
 When a write returns, the object has arrived: Cloud Storage compares the CRC32C before it makes an object visible, and makes it
-visible as a whole. Every request is retried until a deadline (see `patience`). Errors are those of `failures.explained`.
+visible as a whole. Every request is retried until a deadline (see `patience`), and raises the errors of `failures.explained`.
 """
 
 import base64

@@ -40,7 +40,7 @@ def edit(dataset: Dataset, change) -> None:
     (dataset.path / "dataset.json").write_text(json.dumps(content))
 
 
-def test_what_was_written_is_read(dataset: Dataset):
+def test_a_written_data_set_can_be_loaded(dataset: Dataset):
     assert manifest.load(dataset.path) == dataset
     assert dataset.shard_paths("train") == [
         f"{dataset.path}/train-00000-of-00002.tfrecord",
@@ -57,13 +57,13 @@ def test_the_file_has_the_keys_that_other_programs_read(dataset: Dataset):
     assert list(content["splits"]["train"]["shards"][0]) == ["name", "examples", "bytes", "crc32c"]
 
 
-def test_the_checksum_is_that_of_cloud_storage(tmp_path: Path):
+def test_the_checksum_has_the_form_of_cloud_storage(tmp_path: Path):
     # RFC 3720, B.4: the CRC32C of 32 bytes of zeros is 8a9136aa.
     (tmp_path / "zeros").write_bytes(bytes(32))
     assert base64.b64decode(files.checksum(epath.Path(tmp_path / "zeros"))).hex() == "8a9136aa"
 
 
-def test_the_fingerprint_depends_on_content_and_not_on_the_place(dataset: Dataset):
+def test_the_fingerprint_depends_on_the_content_and_not_on_the_path(dataset: Dataset):
     moved = dataclasses.replace(dataset, path=epath.Path("elsewhere"))
     taller = dataclasses.replace(dataset, height=49)
     assert manifest.fingerprint(moved) == dataset.fingerprint
@@ -79,7 +79,7 @@ def test_a_split_that_is_empty_or_absent_is_explained(dataset: Dataset):
         dataset.shard_paths("dev")
 
 
-def test_a_folder_without_dataset_json_is_no_data_set(tmp_path: Path):
+def test_a_folder_without_dataset_json_is_not_a_data_set(tmp_path: Path):
     for path in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(UserError, match=r"is not a data set, it has no dataset\.json.*trainer\.prepare"):
             manifest.load(path)
@@ -117,7 +117,7 @@ def test_a_damaged_dataset_json_is_explained(dataset: Dataset, change, message: 
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'"text"', b"\xff\xfe\xfd"])
-def test_what_is_not_json_is_explained(dataset: Dataset, content: bytes):
+def test_invalid_json_is_explained(dataset: Dataset, content: bytes):
     (dataset.path / "dataset.json").write_bytes(content)
     with pytest.raises(UserError, match="is damaged"):
         manifest.load(dataset.path)
@@ -134,7 +134,7 @@ def test_a_shard_that_is_missing_or_cut_off_is_named(dataset: Dataset):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_the_owner_of_the_shards_need_not_have_a_name(dataset: Dataset):
+def test_the_owner_of_the_shards_may_be_unknown(dataset: Dataset):
     os.chown(dataset.path / "train-00000-of-00002.tfrecord", 54_321, 54_321)
     assert manifest.load(dataset.path) == dataset
 

@@ -66,7 +66,7 @@ def test_an_error_that_is_about_cloud_storage_is_named(kind, message, end, said)
     assert re.search(said, str(told)), told
 
 
-def test_an_absent_object_is_an_absent_file():
+def test_a_missing_object_is_a_missing_file():
     error = tf.errors.NotFoundError(None, None, f"{FAILED}HTTP response code 404 with body ''\n\t when reading gs://posters/x")
     told = failures.of_tensorflow(error)
     assert isinstance(told, FileNotFoundError)
@@ -89,7 +89,7 @@ def test_other_errors_are_left_to_others(error):
     "uri",
     ["gs://", "gs:///x", "gs://a..b/x", "gs://192.168.0.1/x", "gs://UPPER/x", "gs://a/x", "gs://-posters/x", "gs://post ers/x"],
 )
-def test_what_cannot_be_a_bucket_is_refused(uri):
+def test_an_impossible_bucket_name_is_refused(uri):
     with pytest.raises(UserError, match=r"cannot be a bucket's name: write gs://BUCKET/PATH"):
         objects.parse(uri)
 
@@ -100,7 +100,7 @@ def test_the_body_of_an_answer_is_not_repeated():
 
 
 @pytest.mark.parametrize("is_on_google_cloud", [True, False])
-def test_a_metadata_server_may_answer_yet(monkeypatch, is_on_google_cloud):
+def test_a_metadata_server_may_answer_later(monkeypatch, is_on_google_cloud):
     """The metadata server marks no failure as transient."""
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
     monkeypatch.setenv("GCE_METADATA_HOST", "127.0.0.1:1")
