@@ -194,9 +194,7 @@ def _file_system(url: str) -> tuple[Any, str]:
     except ImportError as error:
         raise _missing_package(url, error) from None
     except ValueError as error:
-        raise UserError(
-            f"{urls.shown(url)}: {brief(error)}: give a path, gs://…, or a URL that fsspec supports"
-        ) from None
+        raise UserError(f"{urls.shown(url)}: {brief(error)}: give a path, gs://…, or a URL that fsspec supports") from None
 
 
 def _read_up_to(system: Any, path: str, max_bytes: int) -> bytes:
