@@ -145,7 +145,7 @@ def test_a_worker_that_lost_its_peers_is_restarted_rejoin_times(start: Start, tm
         "the worker rejoins the others: attempt 1 of 2",
         "the worker rejoins the others: attempt 2 of 2",
     ]
-    assert "not started again" in err.splitlines()[2]
+    assert "is not restarted" in err.splitlines()[2]
 
 
 def test_a_training_step_resets_the_count_of_restarts(start: Start, tmp_path: Path) -> None:
