@@ -1,10 +1,11 @@
-"""The errors and exit codes that whatever restarts a worker acts on.
+"""Errors, exit codes, and text for error messages.
 
-The codes are a contract: a supervisor, a Kubernetes podFailurePolicy or Vertex AI decides by them alone whether to
-start the worker again.
+The exit codes are a contract: by them alone a supervisor, a Kubernetes podFailurePolicy or Vertex AI decides whether to start the
+worker again.
 """
 
 import errno
+import re
 
 EXIT_DONE = 0
 EXIT_USER_ERROR = 2  # The user must change something: a restart would end the same way.
@@ -12,26 +13,30 @@ EXIT_LOST_PEER = 75  # EX_TEMPFAIL of sysexits.h: lost a peer or a service; rest
 EXIT_STOPPED = 143  # 128 + SIGTERM: asked to stop, state saved; restart me elsewhere.
 
 TRANSIENT_ERRNOS = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT})
-"""What a mounted bucket or a network's file system says while it is away: nothing about the file itself."""
+"""Error numbers of a mounted bucket or a network file system that is temporarily away; they do not concern the file itself."""
+
+URL_USERINFO = re.compile(r"(?<=://)[^/\s]*@")
+_QUERY = re.compile(r"\?\S*")
+_BRIEF_LENGTH = 200
 
 
 class Ended(Exception):
-    """An end that its cause explains: one line on stderr, no traceback, and an exit code of the contract."""
+    """The program ends for a known reason: one line on stderr, no traceback, and an exit code of the contract."""
 
     exit_code: int
 
 
 class UserError(Ended):
-    """What only the user can mend: a flag, a path, a CSV, a picture, a data set.
+    """Something that only the user can change: a flag, a path, a CSV, an image, a data set.
 
-    Its text is one line that names the thing, the value and the remedy.
+    Its text is one line: the thing and its value, what is wrong, and the remedy.
     """
 
     exit_code = EXIT_USER_ERROR
 
 
 class LostPeer(Ended):
-    """Another process that this one needs, or that has taken its place, decides; a restart finds out."""
+    """A process that this one depends on is gone, or another process has taken over the job; a restart finds out which."""
 
     exit_code = EXIT_LOST_PEER
 
@@ -43,10 +48,29 @@ class LostService(Ended):
 
 
 class Stopped(BaseException):
-    """Someone asked the process to stop, and it did in good order.
+    """Somebody asked the process to stop, and it stopped cleanly.
 
-    Like KeyboardInterrupt it is no `Exception`: a signal handler raises it anywhere, and TensorFlow goes on after an `Exception` in
-    some places.
+    Like KeyboardInterrupt, not an `Exception`: a signal handler may raise it anywhere, and in some places TensorFlow swallows an
+    `Exception`.
     """
 
     exit_code = EXIT_STOPPED
+
+
+def brief(reason: object) -> str:
+    """Returns another program's error as one line of at most 200 characters, without what must not be logged.
+
+    Args:
+      reason: an exception, or a text. User, password and query of every URL in it are left out. Of an exception with several
+        arguments only the texts, numbers and exceptions are kept: another argument may be the body of a server's response.
+    """
+    if isinstance(reason, BaseException) and type(reason).__str__ is BaseException.__str__:
+        text = " ".join(str(part) for part in reason.args if isinstance(part, str | int | Exception))
+    else:
+        text = str(reason)
+    return without_secrets(" ".join(text.split()))[:_BRIEF_LENGTH] or type(reason).__name__
+
+
+def without_secrets(text: str) -> str:
+    """Returns a text without the user, password and query of the URLs in it."""
+    return _QUERY.sub("", URL_USERINFO.sub("", text))

@@ -1,8 +1,8 @@
-"""The parent process of a worker, and what a container, Vertex AI or a desk starts: `python -m trainer.guard FLAGS`.
+"""Runs `trainer.task` as a child process and watches it: `python -m trainer.guard FLAGS`, with the flags of `trainer.task`.
 
-The flags are those of `trainer.task`, which it runs as its child: it forwards a request to stop, ends a worker that does not stop
-or makes no progress, starts one again that lost its peers, and ends with the exit code that the worker's end comes to. TensorFlow
-holds the interpreter's lock while it waits for peers, so nothing inside the worker could do this. Imports no TensorFlow.
+This is the command for containers, Vertex AI and a local cluster. It forwards a request to stop, kills a worker that does not stop
+or makes no progress, restarts a worker that lost its peers, and exits with a code that says whether to restart the command.
+TensorFlow holds the interpreter's lock while it waits for peers, so no code inside the worker can do this. Imports no TensorFlow.
 """
 
 import contextlib
@@ -24,41 +24,41 @@ from trainer.cluster import discovery
 from trainer.config import TrainConfig
 from trainer.errors import EXIT_DONE, EXIT_LOST_PEER, EXIT_STOPPED, EXIT_USER_ERROR, UserError
 from trainer.process import entry, guarded, heartbeat, log
+from trainer.process.signals import SAME_REQUEST_SECONDS
 
-# Seconds.
-REJOIN_PAUSE = 1.0
-STACKS_TIME = 1.0  # To print the stacks of all threads in.
-ONE_REQUEST = 0.25  # A repetition is no second request sooner: timeout(1) and wrappers send to a process and to its group.
-TICK = 5.0  # The longest sleep, so that an oversleep shows.
-# That TensorFlow may take to connect workers that were all there a moment ago. One whose host is cut off then it would wait an hour
-# for, which no option shortens; a worker has to leave within a minute.
+# All times are in seconds.
+REJOIN_PAUSE = 1.0  # Before a restart.
+STACKS_TIME = 1.0  # For a stalled worker to print the stacks of all threads.
+TICK = 5.0  # The longest wait: a wait that takes longer shows that this process was frozen.
+# For TensorFlow to connect workers that were all present a moment before. If a worker's host is cut off then, TensorFlow waits an
+# hour, which no option shortens; but the others have to leave within a minute.
 CONNECT_TIME = 50.0
-FROZEN = 0.5  # An oversleep that is no mere delay.
+FROZEN = 0.5  # A wait that takes this much too long was not merely delayed.
 
 _log = logging.getLogger("trainer.guard")
 
 
 def main(arguments: list[str]) -> int:
-    """Runs `trainer.task` with the flags that this process was given."""
+    """Runs `trainer.task` with the flags of this process; returns the exit code."""
     job = config.from_flags()
     if arguments:
-        raise UserError(f"{arguments[0]!r} is no flag of trainer.guard: options are written --name=value")
+        raise UserError(f"{arguments[0]!r} is not a flag of trainer.guard: write options as --name=value")
     log.configure(job.log_format, worker=discovery.discover().index)
     return run([sys.executable, "-m", "trainer.task", *sys.argv[1:]], job)
 
 
 def run(command: Sequence[str], job: TrainConfig) -> int:
-    """Runs a worker to its end, again and again where it lost its peers.
+    """Runs a worker to its end, and restarts it each time it loses its peers.
 
-    Must be called in the main thread: the kernel ends the worker with the thread that started it. It takes SIGTERM, SIGINT and
-    SIGCHLD for the rest of this process's life: once the exit code is known, a signal no longer changes it.
+    Call it in the main thread: the kernel kills the worker when the thread that started it ends. The handlers for SIGTERM, SIGINT
+    and SIGCHLD stay installed for the rest of the process: once the exit code is known, a signal no longer changes it.
 
     Args:
-      command: the worker.
-      job: says how long a worker may stall or take to stop, and how often it is started again.
+      command: the command line of the worker.
+      job: the job, whose options limit how long a worker may stall or take to stop, and how often it is restarted.
 
     Returns:
-      The exit code of this process.
+      The exit code for this process.
     """
     signals = _Signals()
     try:
@@ -83,7 +83,9 @@ def _run(command: Sequence[str], job: TrainConfig, signals: "_Signals") -> int:
                 _say("stopped", f"{_death(end, signals, job)}; the same command goes on from the last backup")
             return EXIT_STOPPED
         if end.stalled:
-            _log.error("the worker made no progress for %.3g seconds and was killed; its stacks are above", end.stalled)
+            _log.error(
+                "the worker made no progress for %.3g seconds and was killed; the stacks of its threads are above", end.stalled
+            )
         elif end.code < 0:
             hint = ": out of memory?" if end.code == -signal.SIGKILL else ""
             _say("error", f"the worker was killed by {_name(-end.code)}{hint}")
@@ -93,7 +95,7 @@ def _run(command: Sequence[str], job: TrainConfig, signals: "_Signals") -> int:
         rejoins = 1 if end.stepped else rejoins + 1
         if rejoins > job.rejoin:
             if job.rejoin:
-                _log.error("the worker is not started again: %d attempts in a row made no training step", rejoins)
+                _log.error("the worker is not restarted: %d attempts in a row ended without a training step", rejoins)
             return EXIT_LOST_PEER
         _log.warning("the worker rejoins the others: attempt %d of %d", rejoins, job.rejoin)
         again = time.monotonic() + REJOIN_PAUSE
@@ -104,22 +106,29 @@ def _run(command: Sequence[str], job: TrainConfig, signals: "_Signals") -> int:
 
 @dataclasses.dataclass(frozen=True)
 class _End:
-    """How a worker ended: its exit code, or minus the signal that killed it."""
+    """How a worker ended.
+
+    Attributes:
+      code: the exit code, or minus the number of the signal that killed it.
+      stepped: whether it made a training step.
+      stalled: the seconds without a heartbeat, if it was killed for that; otherwise 0.
+      killed: whether the guard killed it.
+    """
 
     code: int
-    stepped: bool  # Whether it made a training step.
-    stalled: float  # For how many seconds it had shown no sign of life, where that is why it was killed; else 0.
-    killed: bool  # Whether the guard killed it.
+    stepped: bool
+    stalled: float
+    killed: bool
 
 
 class _Signals:
-    """What this process has been sent, through a pipe: a signal that comes just before a wait ends the wait, so none is lost.
+    """The signals that this process receives. They arrive in a pipe, so that a signal just before a wait ends it and none is lost.
 
     Attributes:
-      stop: the first request to stop, or 0.
-      since: when it was seen.
+      stop: the number of the first signal that asked to stop, or 0.
+      since: the monotonic time at which that signal was seen.
       urgent: whether it was repeated.
-      woke: when the latest wait was over.
+      woke: the monotonic time at which the latest wait ended.
     """
 
     def __init__(self) -> None:
@@ -131,16 +140,19 @@ class _Signals:
         for end in (self._reader, writer):
             os.set_blocking(end, False)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        # Handlers that do nothing: the interpreter writes the number into the pipe. Process 1 is sent no signal without a handler.
+        # The handlers do nothing: the interpreter writes the number into the pipe. Without a handler, process 1 receives no signal.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
             signal.signal(number, lambda *_: None)
 
     def wait(self, until: float, *pipes: int) -> float:
-        """Waits until a signal comes, a pipe holds something or is closed, or the time is `until`, at most TICK seconds.
+        """Waits for a signal, for data in a pipe or its end, or until a time; at most TICK seconds.
+
+        Args:
+          until: the monotonic time at which to stop waiting.
+          *pipes: file descriptors to wait for.
 
         Returns:
-          For how many seconds since the wait before this process did not run when it should have: it, the container or the machine
-          was frozen.
+          The seconds since the previous wait during which this process was frozen, with its container or its machine; otherwise 0.
         """
         poller = select.poll()
         for pipe in (self._reader, *pipes):
@@ -153,24 +165,24 @@ class _Signals:
         return lost if lost > FROZEN else 0.0
 
     def look(self) -> None:
-        """Takes note of what has come."""
+        """Reads the signals that have arrived."""
         now = time.monotonic()
         for number in _drain(self._reader) or b"":
             if number in (signal.SIGTERM, signal.SIGINT):
                 if not self.stop:
                     self.stop, self.since = number, now
-                elif now - self.since > ONE_REQUEST:
+                elif now - self.since > SAME_REQUEST_SECONDS:
                     self.urgent = True
 
     def ignore(self) -> None:
-        """From here on nothing that is sent to this process ends it or changes its exit code, save for SIGKILL."""
+        """Ignores all requests to stop from now on, so that the exit code stays; only SIGKILL ends the process."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
         signal.set_wakeup_fd(-1)
 
 
 def _attempt(command: Sequence[str], job: TrainConfig, signals: _Signals) -> _End:
-    """Runs a worker once."""
+    """Runs a worker once, and returns how it ended."""
     progress, theirs = os.pipe()
     try:
         try:
@@ -178,7 +190,7 @@ def _attempt(command: Sequence[str], job: TrainConfig, signals: _Signals) -> _En
             for pipe in (progress, theirs):
                 os.set_blocking(pipe, False)
             environment = {**os.environ, heartbeat.VARIABLE: str(theirs), guarded.VARIABLE: str(os.getpid())}
-            # In a session of its own a worker gets the terminal's Ctrl-C from its guard alone, and may still read the terminal.
+            # In its own session a worker receives the terminal's Ctrl-C only from its guard, and may still read the terminal.
             worker = subprocess.Popen(command, env=environment, pass_fds=[theirs], start_new_session=True)
         finally:
             os.close(theirs)
@@ -193,18 +205,18 @@ def _attempt(command: Sequence[str], job: TrainConfig, signals: _Signals) -> _En
 
 
 def _attend(worker: subprocess.Popen[bytes], progress: int, job: TrainConfig, signals: _Signals) -> _End:
-    """Stays with a worker until it has ended."""
+    """Watches a worker until it ends, and kills it where it has to."""
     pipes = [progress]
     stepped = connecting = forwarded = killed = False
     stalled = 0.0
     kill_at = math.inf
     last_sign = time.monotonic()
     while worker.returncode is None:
-        # Before the first step come the wait for peers and the compilation of the graph.
+        # The time before the first step includes the wait for peers and the compilation of the graph.
         patience = CONNECT_TIME if connecting else job.stall_timeout * (1 if stepped else 3) or math.inf
         can_stall = not (stalled or signals.stop)
         last_sign += signals.wait(min(kill_at, last_sign + patience if can_stall else math.inf), *pipes)
-        # What the worker said before it ended is in the pipe by the time that it can be reaped.
+        # When a worker can be reaped, the pipe already contains all that it wrote.
         _reap(worker)
         said = _drain(progress) if pipes else b""
         now = signals.woke
@@ -231,15 +243,15 @@ def _attend(worker: subprocess.Popen[bytes], progress: int, job: TrainConfig, si
 
 
 def _drain(pipe: int) -> bytes | None:
-    """What a pipe holds, or None where nobody can write to it any more."""
+    """Returns the content of a pipe, or None if no process can write to it any more."""
     try:
-        return os.read(pipe, 65536) or None  # As much as Linux lets a pipe hold.
+        return os.read(pipe, 65536) or None  # The capacity of a pipe on Linux.
     except BlockingIOError:
         return b""
 
 
 def _reap(worker: subprocess.Popen[bytes] | None = None) -> None:
-    """Takes in the exit codes of all children that have ended: as process 1 of a container, those of orphans too."""
+    """Collects the exit codes of all children that have ended: process 1 of a container also inherits orphans."""
     with contextlib.suppress(ChildProcessError):
         while True:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -250,19 +262,19 @@ def _reap(worker: subprocess.Popen[bytes] | None = None) -> None:
 
 
 def _kill(worker: subprocess.Popen[bytes]) -> None:
-    """Kills a worker that was not reaped yet, with the processes that it started."""
+    """Kills a worker that was not reaped yet, and the processes that it started."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(worker.pid, signal.SIGKILL)
 
 
 def _death(end: _End, signals: _Signals, job: TrainConfig) -> str:
-    """Says how a worker died that was asked to stop."""
+    """Returns a sentence about the death of a worker that was asked to stop."""
     if not end.killed:
         return f"the worker was ended by {_name(-end.code)}"
     if end.stalled:
         return f"the worker had made no progress for {end.stalled:.3g} seconds and was killed"
     if signals.urgent:
-        return "the worker was killed, as the request to stop was repeated"
+        return "the worker was killed, because the request to stop was repeated"
     return f"the worker did not stop within --grace_period={job.grace_period:g} seconds of {_name(signals.stop)} and was killed"
 
 
@@ -274,7 +286,7 @@ def _name(number: int) -> str:
 
 
 def _say(kind: str, message: str) -> None:
-    # Nobody reads along any more, which changes no exit code.
+    # An error here means that nobody reads stderr any more; the exit code stays the same.
     with contextlib.suppress(OSError):
         log.last_line(kind, message)
 

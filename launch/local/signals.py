@@ -1,16 +1,12 @@
 """Signals of a supervising process: it reads them from a pipe, and its children receive SIGTERM when it ends."""
 
 import contextlib
-import ctypes
 import os
 import signal
 from collections.abc import Iterator
 
 from trainer.errors import EXIT_STOPPED
-
-_PR_SET_PDEATHSIG = 1
-
-_libc = ctypes.CDLL(None, use_errno=True)
+from trainer.process import parent_death
 
 
 def end_with(parent: int) -> None:
@@ -19,7 +15,7 @@ def end_with(parent: int) -> None:
     Args:
       parent: the supervisor's process id.
     """
-    _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+    parent_death.request_signal(signal.SIGTERM)
     if os.getppid() != parent:  # The supervisor has ended already.
         os._exit(EXIT_STOPPED)
 

@@ -21,12 +21,10 @@ from launch.local.processes import Spec, Watcher, Worker, WorkerState
 from launch.log_lines import Lines, NonBlockingWriter
 from launch.outcome import JobFailed
 from trainer.errors import EXIT_DONE, EXIT_LOST_PEER, EXIT_STOPPED, EXIT_USER_ERROR, Ended, Stopped, UserError
+from trainer.process.signals import SAME_REQUEST_SECONDS
 
 # Seconds before a restart: the first delay, doubled up to the longest; a run of at least _LONG_RUN resets it to the first.
 _FIRST_DELAY, _LONGEST_DELAY, _LONG_RUN = 1.0, 30.0, 60.0
-
-# One press of Ctrl-C may come twice, from the terminal and through a parent such as make: that is no second wish.
-_SAME_SIGNAL = 0.25
 
 # Seconds after a second signal in which the reader can still take the last output.
 _LAST_OUTPUT = 1.0
@@ -335,7 +333,7 @@ class _Supervisor:
             self._asked_at = now
             self._note(f"stopping: the workers have {self._seconds_to_end:g} s to save their state; a second signal kills them")
             self._stop(Stopped("as requested; the same command resumes from here"))
-        elif now - self._asked_at >= _SAME_SIGNAL:
+        elif now - self._asked_at > SAME_REQUEST_SECONDS:
             self._kill()
             self._drain_until = now + _LAST_OUTPUT
 

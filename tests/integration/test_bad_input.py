@@ -26,7 +26,7 @@ def test_an_empty_split_is_noticed_before_training(tmp_path):
 
 
 def test_no_data_set(tmp_path):
-    assert f"{tmp_path} is no data set" in refusal(*train(tmp_path, tmp_path / "job"))
+    assert f"{tmp_path} is not a data set" in refusal(*train(tmp_path, tmp_path / "job"))
     assert not (tmp_path / "job").exists()
 
 

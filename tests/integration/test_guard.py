@@ -43,7 +43,7 @@ Start = Callable[..., subprocess.Popen[str]]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts a guard in a process group of its own; what still runs when the test is over is killed, with its worker."""
+    """Starts a guard in a separate process group; one that still runs after the test is killed, with its worker."""
     started: list[subprocess.Popen[str]] = []
 
     def start(script: str, *, prefix: tuple[str, ...] = (), **fields: object) -> subprocess.Popen[str]:
@@ -68,19 +68,19 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 def ended(guard: subprocess.Popen[str]) -> tuple[int, str, str]:
-    """The exit code, stdout and stderr of a guard that ends."""
+    """Waits for a guard to end; returns the exit code, stdout and stderr."""
     out, err = guard.communicate(timeout=20)
     return guard.returncode, out, err
 
 
 def said(guard: subprocess.Popen[str]) -> str:
-    """The next line of a worker."""
+    """Returns the next line that a worker prints."""
     assert guard.stdout
     return guard.stdout.readline().strip()
 
 
 def state(pid: int) -> str:
-    """R for a process that runs, S for one that sleeps, and so on; Z, a zombie, for one that is gone."""
+    """Returns the state of a process as in /proc: R if it runs, S if it sleeps …; Z, a zombie, if it is gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
@@ -116,19 +116,19 @@ def test_the_workers_exit_code_is_the_guards(start: Start, code: int) -> None:
         (signal.SIGTERM, "error: the worker was killed by SIGTERM"),  # Someone signalled the worker itself.
     ],
 )
-def test_a_worker_that_a_signal_killed_ends_as_a_shell_reports_it(start: Start, number: signal.Signals, line: str) -> None:
+def test_a_killed_worker_gives_the_exit_code_of_a_shell(start: Start, number: signal.Signals, line: str) -> None:
     assert ended(start(f"os.kill(os.getpid(), {int(number)})")) == (128 + number, "", line + "\n")
 
 
 def test_the_command_takes_the_flags_of_the_training_task_and_runs_it() -> None:
     line = commands.refusal("trainer.guard", "--data_dir=/nowhere", "--job_dir=/nowhere", "--seed=-1")
-    assert line == "error: --seed=-1 must be a number from 0 to 4.29497e+09"
-    assert commands.refusal("trainer.guard", "--epochs=many").startswith("error: flag --epochs=many")
-    assert "'extra' is no flag of trainer.guard" in commands.refusal("trainer.guard", "--data_dir=d", "--job_dir=j", "extra")
+    assert line == "error: --seed must be from 0 to 4294967295, got -1"
+    assert commands.refusal("trainer.guard", "--epochs=many").startswith("error: --epochs must be a whole number, got 'many'")
+    assert "'extra' is not a flag of trainer.guard" in commands.refusal("trainer.guard", "--data_dir=d", "--job_dir=j", "extra")
     assert "/nowhere/data" in commands.refusal("trainer.guard", "--data_dir=/nowhere/data", "--job_dir=/nowhere/job")
 
 
-def test_it_does_without_tensorflow() -> None:
+def test_it_imports_no_tensorflow() -> None:
     heavy = "{'tensorflow', 'tf_keras', 'numpy', 'pandas'}"
     program = f"import sys, trainer.guard, trainer.process.guarded; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", program], cwd=commands.REPOSITORY).returncode == 0
@@ -137,7 +137,7 @@ def test_it_does_without_tensorflow() -> None:
 # Lost peers.
 
 
-def test_a_worker_that_lost_its_peers_is_started_again_so_many_times(start: Start, tmp_path: Path) -> None:
+def test_a_worker_that_lost_its_peers_is_restarted_rejoin_times(start: Start, tmp_path: Path) -> None:
     code, out, err = ended(start("attempt(); os._exit(75)", rejoin=2))
     assert (code, out) == (75, "")
     assert (tmp_path / "attempts").read_text() == "..."
@@ -145,10 +145,10 @@ def test_a_worker_that_lost_its_peers_is_started_again_so_many_times(start: Star
         "the worker rejoins the others: attempt 1 of 2",
         "the worker rejoins the others: attempt 2 of 2",
     ]
-    assert "not started again" in err.splitlines()[2]
+    assert "is not restarted" in err.splitlines()[2]
 
 
-def test_a_training_step_makes_the_count_start_anew(start: Start, tmp_path: Path) -> None:
+def test_a_training_step_resets_the_count_of_restarts(start: Start, tmp_path: Path) -> None:
     # The step comes just before the end, when the guard may look at both at once.
     script = "attempt() in (2, 3) and heartbeat.beat(heartbeat.STEP); heartbeat.beat(); os._exit(75)"
     code, _, err = ended(start(script, rejoin=1))
@@ -157,7 +157,7 @@ def test_a_training_step_makes_the_count_start_anew(start: Start, tmp_path: Path
     assert err.count("attempt 1 of 1") == 3
 
 
-def test_no_rejoining_is_no_rejoining(start: Start, tmp_path: Path) -> None:
+def test_without_rejoin_a_worker_is_not_restarted(start: Start, tmp_path: Path) -> None:
     assert ended(start("attempt(); heartbeat.beat(heartbeat.STEP); os._exit(75)", rejoin=0)) == (75, "", "")
     assert (tmp_path / "attempts").read_text() == "."
 
@@ -193,13 +193,13 @@ def test_until_its_first_step_a_worker_has_three_times_as_long(start: Start) -> 
     assert 0.5 <= silences[1] < 1.5 <= silences[0]
 
 
-def test_signs_of_life_keep_a_worker_alive(start: Start) -> None:
+def test_heartbeats_keep_a_worker_alive(start: Start) -> None:
     signs = "heartbeat.beat(heartbeat.STEP)\nfor _ in range(12):\n    time.sleep(0.1)\n    heartbeat.beat()\nos._exit(5)"
     assert ended(start(signs, stall_timeout=0.6))[0] == 5
     assert ended(start("heartbeat.beat(heartbeat.STEP); time.sleep(0.5); os._exit(5)", stall_timeout=0))[0] == 5
 
 
-def test_the_time_in_which_all_was_frozen_is_no_stall(start: Start) -> None:
+def test_the_time_in_which_all_was_frozen_is_not_a_stall(start: Start) -> None:
     script = "heartbeat.beat(heartbeat.STEP)\nsay(os.getpid())\ntime.sleep(0.8)\nos._exit(5)"
     guard = start(script, stall_timeout=2, rejoin=0)
     worker = int(said(guard))
@@ -320,10 +320,10 @@ def test_a_second_request_kills_at_once(start: Start) -> None:
     guard.send_signal(signal.SIGINT)
     code, out, err = ended(guard)
     assert (code, out) == (143, "")
-    assert "as the request to stop was repeated" in err
+    assert "because the request to stop was repeated" in err
 
 
-def test_a_request_between_two_attempts_starts_no_other(start: Start, tmp_path: Path) -> None:
+def test_no_attempt_follows_a_request_between_two_attempts(start: Start, tmp_path: Path) -> None:
     guard = start("attempt(); os._exit(75)", pause=100)
     assert guard.stderr
     assert "attempt 1 of 10" in guard.stderr.readline()
@@ -334,10 +334,10 @@ def test_a_request_between_two_attempts_starts_no_other(start: Start, tmp_path: 
     assert (tmp_path / "attempts").read_text() == "."
 
 
-def test_a_request_before_the_first_attempt_starts_none() -> None:
+def test_no_attempt_follows_a_request_before_the_first() -> None:
     program = """
 import os, signal, sys
-from trainer import guard, reporting
+from trainer import guard
 from trainer.config import TrainConfig
 listen = guard._Signals.__init__
 def asked(self):
@@ -376,7 +376,7 @@ def test_a_worker_whose_guard_died_before_it_could_look_ends() -> None:
     assert alone("say('goes on')", **{guarded.VARIABLE: "0"}) == (-signal.SIGKILL, b"")
 
 
-def test_without_a_guard_a_worker_runs_as_it_is() -> None:
+def test_without_a_guard_a_worker_is_not_affected() -> None:
     assert alone("import faulthandler; say(faulthandler.unregister(signal.SIGQUIT)); heartbeat.beat()") == (0, b"False\n")
 
 

@@ -132,7 +132,7 @@ def test_a_data_set_that_is_missing_fails_the_job_at_once(tmp_path):
         node.wait(lambda: node.controller.end, 120)
         assert node.controller.end == ("Failed", "PodFailurePolicy"), node.logs()
         assert node.story() == [(0, 2, False)]
-        assert "error: /gcs/films/dataset is no data set" in node.containers[0].text()
+        assert "error: --data_dir=/gcs/films/dataset is not a data set" in node.containers[0].text()
 
 
 def test_a_worker_that_crashes_too_often_fails_the_job_and_the_other_is_asked_to_stop(data_dir, tmp_path):

@@ -53,7 +53,7 @@ def noted(environment, *words):
         ("--workers=2 -- --run_eagerly", "--run_eagerly supports one worker, not --workers=2"),
         ("-- --strategy=multi_worker", "--strategy=multi_worker needs at least two workers: use --workers=2 or more"),
         ("-- --flagfile=/nowhere", "/nowhere"),
-        ("-- --model=gru", "flag --model=gru: value should be one of"),
+        ("-- --model=gru", "--model must be one of cnn, resnet, "),
     ],
 )
 def test_an_error_in_the_description_is_reported_in_a_dry_run_too(target, words, says):
@@ -78,7 +78,7 @@ def test_a_batch_must_divide_among_the_devices_of_all_workers(words, batch, coun
 
 def test_a_data_set_that_does_not_fit_is_refused_before_anything_starts(tmp_path, data_dir):
     line = refusal("launch", "--target=local", "--", f"--data_dir={tmp_path}", f"--job_dir={tmp_path}/job")
-    assert f"{tmp_path} is no data set: it has no dataset.json" in line
+    assert f"{tmp_path} is not a data set, it has no dataset.json" in line
     cut = tmp_path / "cut"
     shutil.copytree(data_dir, cut)
     next(cut.glob("train-*")).unlink()
@@ -119,7 +119,7 @@ def test_buckets_are_checked_before_a_job_is_submitted(stored, environment):
     words = ("--target=kubernetes", "--image=i")
     for address in ("gs://posters/nothing", "/gcs/posters/nothing"):
         line = refusal("launch", *words, "--", f"--data_dir={address}", "--job_dir=gs://posters/new", env=environment)
-        assert "gs://posters/nothing is no data set" in line
+        assert "gs://posters/nothing is not a data set" in line
     line = refusal(
         "launch", *words, "--", f"--data_dir={DATA}", "--job_dir=/gcs/posters/done", *OPTIONS, "--seed=9", env=environment
     )

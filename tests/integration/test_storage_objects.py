@@ -24,7 +24,7 @@ from trainer.storage import credentials, failures, files, objects
 
 @contextlib.contextmanager
 def reached(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Lets this process begin anew with Cloud Storage, in another environment."""
+    """Resets the clients of Cloud Storage in this process, with another environment for the time of a block."""
     made = (credentials.load, objects.client, failures.retry)
     with monkeypatch.context() as patch:
         patch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
@@ -39,13 +39,13 @@ def reached(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Ite
 
 @pytest.fixture
 def folder(cloud: Storage, monkeypatch, request) -> Iterator[str]:
-    """A folder of its own for a test."""
+    """A separate folder for each test."""
     with reached(cloud.environment, monkeypatch):
         yield f"gs://posters/{request.node.name}"
     cloud.clear()
 
 
-def test_what_is_written_is_there(folder):
+def test_a_written_object_can_be_read(folder):
     content = bytes(range(256)) * 1000
     generation = objects.write(f"{folder}/a b?#.bin", content)
     assert objects.read_generation(f"{folder}/a b?#.bin") == (content, generation)
@@ -60,7 +60,7 @@ def test_what_is_written_is_there(folder):
         objects.read(f"{folder}/deep/er")
 
 
-def test_a_large_file_goes_up_in_pieces_and_is_read_at_any_place(folder, cloud, tmp_path):
+def test_a_large_file_is_uploaded_in_pieces_and_read_at_any_position(folder, cloud, tmp_path):
     path = tmp_path / "large"
     content = b"".join(number.to_bytes(4, "big") for number in range(6 << 20))
     path.write_bytes(content)
@@ -70,12 +70,12 @@ def test_a_large_file_goes_up_in_pieces_and_is_read_at_any_place(folder, cloud, 
     assert sent.size == len(content)
     assert cloud.get(f"{folder}/large") == content
     with objects.reader(f"{folder}/large") as file:
-        for place, size in ((10 << 20, 300_000), (7, 5), (len(content) - 3, 10)):
-            file.seek(place)
-            assert file.read(size) == content[place : place + size]
+        for offset, size in ((10 << 20, 300_000), (7, 5), (len(content) - 3, 10)):
+            file.seek(offset)
+            assert file.read(size) == content[offset : offset + size]
 
 
-def test_of_two_that_write_the_same_generation_one_does(folder):
+def test_only_one_of_two_writes_for_the_same_generation_succeeds(folder):
     first = objects.write(f"{folder}/x", b"1", generation=0)
     with pytest.raises(failures.Changed):
         objects.write(f"{folder}/x", b"2", generation=0)
@@ -86,7 +86,7 @@ def test_of_two_that_write_the_same_generation_one_does(folder):
 
 
 @pytest.mark.parametrize("kind", ["429", "500", "503", "reset", "lost_answer", "truncated", "slow", "401"])
-def test_what_may_pass_is_tried_again(folder, cloud, kind):
+def test_transient_errors_are_retried(folder, cloud, kind):
     cloud.put(f"{folder}/x", b"content")
     cloud.inject(Plan(kinds=(kind,), count=1 if kind == "401" else 2))
     assert objects.read(f"{folder}/x") == b"content"
@@ -95,14 +95,14 @@ def test_what_may_pass_is_tried_again(folder, cloud, kind):
     assert cloud.counts()[kind] >= 1
 
 
-def test_a_refusal_that_is_cut_off_is_asked_for_again(folder, cloud):
+def test_a_request_whose_refusal_is_cut_off_is_retried(folder, cloud):
     cloud.inject(Plan(kinds=("truncated",), count=1))
     with pytest.raises(FileNotFoundError):
         objects.read(f"{folder}/x")
     assert cloud.counts() == {"truncated": 1}
 
 
-def test_what_does_not_pass_is_reported_by_its_name(folder, cloud, monkeypatch):
+def test_an_outage_is_reported_with_the_uri(folder, cloud, monkeypatch):
     monkeypatch.setenv("GCS_RETRY_CONFIG_MAX_RETRIES", "2")
     monkeypatch.setenv("GCS_REQUEST_IDLE_TIMEOUT_SECS", "0.5")
     failures.retry.cache_clear()
@@ -116,7 +116,7 @@ def test_what_does_not_pass_is_reported_by_its_name(folder, cloud, monkeypatch):
         assert time.monotonic() - began < 5
 
 
-def test_who_may_not_is_told_what_is_missing_where(folder, cloud):
+def test_a_missing_permission_is_named_with_its_bucket(folder, cloud):
     cloud.inject(Plan(kinds=("403",)))
     said = r"x: trainer@.* lacks storage.objects.get on gs://posters: grant it, .* roles storage.objectUser and"
     with pytest.raises(UserError, match=said):
@@ -130,7 +130,7 @@ def test_who_may_not_is_told_what_is_missing_where(folder, cloud):
     assert len([entry for entry in cloud.requests() if entry["status"] == 403 and "/o" in entry["target"]]) == 3, "tried once each"
 
 
-def test_a_bucket_that_is_not_there_is_named(folder):
+def test_a_bucket_that_does_not_exist_is_named(folder):
     for attempt in (
         lambda: objects.read("gs://nowhere/x"),
         lambda: objects.write("gs://nowhere/x", b""),
@@ -144,11 +144,11 @@ def test_a_bucket_that_is_not_there_is_named(folder):
     objects.check_bucket("gs://posters/x")
     with pytest.raises(UserError, match=r"'No_Bucket!' cannot be a bucket's name"):
         objects.read("gs://No_Bucket!/x")
-    with pytest.raises(UserError, match=r"gs://posters is a bucket: name something in it"):
+    with pytest.raises(UserError, match=r"gs://posters is a bucket: name a path in it"):
         objects.read("gs://posters")
 
 
-def test_a_token_that_was_revoked_is_renewed_and_one_that_is_always_refused_is_the_users_matter(folder, cloud):
+def test_a_revoked_token_is_renewed_and_a_token_that_is_always_refused_is_a_user_error(folder, cloud):
     objects.write(f"{folder}/x", b"1")
     cloud.revoke()
     assert objects.read(f"{folder}/x") == b"1"
@@ -169,14 +169,14 @@ def test_a_metadata_server_is_waited_for(cloud, monkeypatch, caplog):
 
 
 @pytest.mark.skipif("POSTER_LONG" not in os.environ, reason="part of make test-cloud")
-def test_a_token_that_replaces_another_is_waited_for_too(cloud, monkeypatch):
+def test_the_replacement_of_a_token_is_waited_for_too(cloud, monkeypatch):
     with reached(cloud.metadata_environment, monkeypatch):
         objects.write("gs://posters/renewed", b"1")
         cloud.revoke()
         # google-auth itself asks for a few seconds.
         cloud.refuse_metadata(seconds=20)
         assert objects.read("gs://posters/renewed") == b"1"
-        # An outage that outlasts the deadline is nothing that the user can mend.
+        # An outage that outlasts the deadline is not the user's to fix.
         monkeypatch.setenv("GCS_RETRY_CONFIG_MAX_RETRIES", "0")
         failures.retry.cache_clear()
         cloud.revoke()
@@ -203,7 +203,7 @@ def test_content_that_arrives_damaged_is_read_again(folder, monkeypatch):
     assert damaged[0] == -1
 
 
-def test_what_an_object_is_called_leads_out_of_no_folder(folder, cloud, tmp_path):
+def test_no_name_of_an_object_leads_out_of_its_folder(folder, cloud, tmp_path):
     cloud.put(f"{folder}/model/saved_model.pb", b"1")
     with files.copied_to_disk(epath.Path(folder) / "model") as copy:
         assert (copy / "saved_model.pb").read_bytes() == b"1"
@@ -215,8 +215,8 @@ def test_what_an_object_is_called_leads_out_of_no_folder(folder, cloud, tmp_path
     assert not list(tmp_path.iterdir())
 
 
-def test_where_there_is_no_data_set_or_not_all_of_it_the_place_is_named(folder, cloud, tmp_path):
-    with pytest.raises(UserError, match=rf"{folder}/data is no data set: it has no dataset.json"):
+def test_a_missing_or_incomplete_data_set_is_named_by_its_path(folder, cloud, tmp_path):
+    with pytest.raises(UserError, match=rf"{folder}/data is not a data set, it has no dataset.json"):
         manifest.load(f"{folder}/data")
     drawn.dataset(tmp_path, train=4, validation=2, test=2, shard_count=2)
     cloud.upload_folder(tmp_path, f"{folder}/data")
@@ -224,30 +224,62 @@ def test_where_there_is_no_data_set_or_not_all_of_it_the_place_is_named(folder, 
     name = f"{folder}/data/train-00001-of-00002.tfrecord"
     content = cloud.get(name)
     cloud.put(name, content[:-1] + bytes([content[-1] ^ 1]))
-    with pytest.raises(UserError, match=rf"{name} is another file than dataset.json says, by its CRC32C"):
+    with pytest.raises(UserError, match=rf"{name} has another CRC32C than dataset.json says"):
         manifest.load(f"{folder}/data")
     cloud.delete(name)
     with pytest.raises(UserError, match=rf"{name} is missing"):
         manifest.load(f"{folder}/data")
 
 
-def test_what_is_in_a_folder_is_listed_moved_and_removed(folder, cloud):
+def test_the_contents_of_a_folder_are_listed_moved_and_removed(folder, cloud):
     for name in ("a", "deep/b", "deep/er/c", "other/d"):
         cloud.put(f"{folder}/{name}", name.encode())
-    place = epath.Path(folder)
-    assert [path.name for path in files.children(place)] == ["a", "deep", "other"]
+    path = epath.Path(folder)
+    assert [child.name for child in files.children(path)] == ["a", "deep", "other"]
     assert [item.uri for item in objects.below(folder, deep=False)] == [f"{folder}/a"]
-    files.move(place / "deep", place / "old" / "deep")
-    files.move(place / "a", place / "old" / "a")
-    files.remove_folder(place / "other")
+    files.move(path / "deep", path / "old" / "deep")
+    files.move(path / "a", path / "old" / "a")
+    files.remove_folder(path / "other")
     assert cloud.objects(folder) == {"old/a": b"a", "old/deep/b": b"deep/b", "old/deep/er/c": b"deep/er/c"}
 
 
-def test_without_credentials_the_user_is_told_at_once(cloud, monkeypatch):
+def test_a_bucket_and_a_disk_behave_alike(folder, tmp_path):
+    for root in (epath.Path(folder), epath.Path(tmp_path / "root")):
+        files.make_folder(root)
+        file = root / "deep" / "a.bin"
+        files.make_folder(file.parent)
+        files.write(file, b"0123456789")
+        assert files.read(file) == b"0123456789"
+        assert files.stat(file).size == 10
+        assert files.checksum(file) == objects.crc32c([b"0123456789"])
+        with files.open_seekable(file) as opened:
+            opened.seek(7)
+            assert opened.read(2) == b"78"
+        assert [path.name for path in files.children(root)] == ["deep"]
+        assert (files.exists(file), files.is_folder(file), files.is_folder(file.parent)) == (True, False, True)
+        with files.copied_to_disk(root) as copy:
+            assert (copy / "deep" / "a.bin").read_bytes() == b"0123456789"
+        with files.built_on_disk(root / "built") as built:
+            (built / "x").mkdir(parents=True)
+            (built / "x" / "b").write_bytes(b"b")
+        assert files.read(root / "built" / "x" / "b") == b"b"
+        files.move(root / "deep", root / "old")
+        files.remove(root / "old" / "a.bin")
+        files.remove(root / "old" / "a.bin")
+        files.remove_folder(root / "built")
+        assert not files.exists(root / "built" / "x" / "b")
+        assert files.children(root / "nowhere") == []
+        assert not files.is_folder(root / "nowhere")
+        for operation in (files.read, files.stat, files.checksum, files.open_seekable):
+            with pytest.raises(FileNotFoundError):
+                operation(file)
+
+
+def test_missing_credentials_are_reported_at_once(cloud, monkeypatch):
     environment = {**cloud.environment, "GOOGLE_APPLICATION_CREDENTIALS": ""}
     with reached(environment, monkeypatch):
         began = time.monotonic()
-        with pytest.raises(UserError, match=r"there are no credentials .* gcloud auth application-default login"):
+        with pytest.raises(UserError, match=r"no credentials for Cloud Storage .* gcloud auth application-default login"):
             objects.read("gs://posters/x")
         assert time.monotonic() - began < 5
 
@@ -272,7 +304,7 @@ def test_one_job_at_a_time_has_the_lock(folder, monkeypatch):
             pass
         with lock.held(path, "first") as later:
             later.check()
-            with pytest.raises(LostPeer, match="has gone to another attempt"):
+            with pytest.raises(LostPeer, match="was taken by another attempt"):
                 owned.check()
         assert lock.read(path) is None
     old = {**json.loads(json.dumps(later._owner)), "heartbeat": time.time() - 61}
@@ -293,7 +325,7 @@ def test_the_lock_is_renewed(folder, monkeypatch):
         owned.check()
 
 
-def test_of_many_that_take_the_lock_at_once_one_has_it(folder):
+def test_only_one_of_many_takers_gets_the_lock(folder):
     locks = [lock_file.at(epath.Path(folder) / "LOCK.json") for _ in range(8)]
     for file in locks:
         assert file.read() is None
@@ -310,7 +342,7 @@ def test_of_many_that_take_the_lock_at_once_one_has_it(folder):
     assert locks[0].read() == str(taken[0]).encode()
 
 
-def test_a_lock_whose_answer_was_lost_is_taken_all_the_same(folder, cloud):
+def test_a_lock_is_taken_even_if_the_answer_was_lost(folder, cloud):
     cloud.inject(Plan(kinds=("lost_answer",), match="POST .*upload", count=1))
     file = lock_file.at(epath.Path(folder) / "LOCK.json")
     assert file.read() is None

@@ -13,7 +13,7 @@ from trainer.process import log
 
 PRELUDE = """
 import atexit, ctypes, os, pathlib, signal, subprocess, sys, threading, time
-from trainer import guarded, heartbeat
+from trainer.process import guarded, heartbeat
 guarded.under_guard()
 
 def say(*words):

@@ -1,4 +1,4 @@
-"""The rows of a CSV that become no example, and why."""
+"""rejects.csv: the rows of a CSV that do not become an example, and the reasons."""
 
 import csv
 import enum
@@ -8,32 +8,39 @@ from pathlib import Path
 
 
 class Reason(enum.StrEnum):
-    """Why a row is no example: the closed list that the column `reason` of rejects.csv is drawn from.
+    """Why a row does not become an example: the possible values of the column `reason` in rejects.csv.
 
-    A row has one reason, the first of this list that applies.
+    A row has one reason, the first in this list that applies.
     """
 
-    BAD_ROW = "bad_row"  # It has not as many fields as the header, or its quotation marks are misplaced.
-    NO_ID = "no_id"  # It names no film.
+    BAD_ROW = "bad_row"  # It has more or fewer fields than the header, or its quotation marks are misplaced.
+    NO_ID = "no_id"  # Its id is empty.
     REPEATED = "repeated"  # An earlier row has the same id; the first one counts.
-    BAD_GENRES = "bad_genres"  # Its genres cannot be read: a list without an end, a "2" in a column of 0 and 1.
-    NO_GENRE = "no_genre"  # It names no genre; N/A and its like are none.
+    BAD_GENRES = "bad_genres"  # Its genres cannot be read, such as a list without an end, or a "2" in a column of 0 and 1.
+    NO_GENRE = "no_genre"  # It names no genre; N/A and the like do not count as one.
     BAD_SPLIT = "bad_split"  # Its split (--split_column) is neither train, validation nor test.
-    NO_PICTURE = "no_picture"  # The folder holds no such picture, or it cannot be read.
-    OUTSIDE_FOLDER = "outside_folder"  # Its path leaves the folder of the pictures; the file is not opened.
-    NOT_FETCHED = "not_fetched"  # Its URL gave no picture.
-    EMPTY = "empty"  # The picture has 0 bytes.
-    TOO_LARGE = "too_large"  # The picture has more bytes or more pixels than a poster can have.
-    UNSUPPORTED_FORMAT = "unsupported_format"  # The picture is neither JPEG, PNG nor WebP.
-    TRUNCATED = "truncated"  # The picture's end is missing.
-    CORRUPT = "corrupt"  # The picture cannot be decoded.
-    SHARED_PICTURE = "shared_picture"  # An earlier film has the same picture, and --split_column parts them.
-    RARE_GENRE_ONLY = "rare_genre_only"  # All its genres have fewer films than --min_examples.
+    NO_PICTURE = "no_picture"  # The folder does not contain its image, or the file cannot be read.
+    OUTSIDE_FOLDER = "outside_folder"  # The path of its image leads out of the folder; the file is not opened.
+    NOT_FETCHED = "not_fetched"  # Its URL returned no image.
+    EMPTY = "empty"  # The image has 0 bytes.
+    TOO_LARGE = "too_large"  # The image has more bytes or more pixels than is allowed.
+    UNSUPPORTED_FORMAT = "unsupported_format"  # The image is neither JPEG, PNG nor WebP.
+    TRUNCATED = "truncated"  # The end of the image file is missing.
+    CORRUPT = "corrupt"  # The image cannot be decoded.
+    SHARED_PICTURE = "shared_picture"  # An earlier film has the same image, and --split_column puts the two into different splits.
+    RARE_GENRE_ONLY = "rare_genre_only"  # Each of its genres has fewer films than --min_examples.
 
 
 @dataclass(frozen=True, order=True)
 class Reject:
-    """A row that becomes no example. `row` is 1 for the first row of data; `id` is empty where the row has none."""
+    """A row that does not become an example.
+
+    Attributes:
+      row: the number of the row, 1 for the first row of data.
+      id: the film's id; empty if the row has none.
+      reason: why the row is rejected.
+      detail: the reason in words, with the value.
+    """
 
     row: int
     id: str
@@ -42,7 +49,7 @@ class Reject:
 
 
 def write(rejects: Iterable[Reject], path: Path) -> None:
-    """Writes rejects.csv (UTF-8; columns row, id, reason, detail), in the order of the rows."""
+    """Writes rejects.csv: UTF-8, with the columns row, id, reason and detail, sorted by row."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("row", "id", "reason", "detail"))

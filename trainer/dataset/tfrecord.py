@@ -1,7 +1,7 @@
 """TFRecord files of tf.train.Example, written without TensorFlow, whose import takes seconds and half a gigabyte.
 
-Sources of the formats: the TFRecord format as TensorFlow documents it (tensorflow.org, "TFRecord and tf.train.Example"), and
-tensorflow/core/example/example.proto and feature.proto, of which this module has the parts that it writes.
+Sources of the formats: TensorFlow's documentation of TFRecord (tensorflow.org, "TFRecord and tf.train.Example"), and
+tensorflow/core/example/example.proto and feature.proto; this module contains the parts of them that it writes.
 """
 
 import struct
@@ -41,7 +41,7 @@ message_type {
 
 
 def _example_class() -> Any:
-    # A pool of its own: the default one may hold TensorFlow's messages of the same names.
+    # A separate pool: the default one may contain TensorFlow's messages with the same names.
     pool = descriptor_pool.DescriptorPool()
     pool.Add(text_format.Parse(_EXAMPLE_PROTO, descriptor_pb2.FileDescriptorProto()))
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorflow.Example"))
@@ -62,7 +62,7 @@ def serialize(features: Mapping[str, Sequence[bytes] | Sequence[int]]) -> bytes:
         kind = feature.int64_list if values and isinstance(values[0], int) else feature.bytes_list
         kind.SetInParent()
         kind.value.extend(values)
-    # The order of a map's entries is unspecified otherwise.
+    # Without this the order of a map's entries is unspecified.
     return example.SerializeToString(deterministic=True)
 
 
@@ -76,7 +76,11 @@ class Writer:
         self._file = path.open("wb")
 
     def write(self, record: bytes) -> None:
-        """Appends a record; raises OSError where the file cannot be written."""
+        """Appends a record.
+
+        Raises:
+          OSError: the file cannot be written.
+        """
         length = struct.pack("<Q", len(record))
         self._file.write(b"".join((length, _masked_crc32c(length), record, _masked_crc32c(record))))
 
@@ -89,5 +93,5 @@ class Writer:
 
 def _masked_crc32c(data: bytes) -> bytes:
     crc = google_crc32c.value(data)
-    # The format masks the checksum, as that of data which contains checksums would be weak.
+    # The format masks the checksum, because a CRC of data that contains CRCs is weak.
     return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)

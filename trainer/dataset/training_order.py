@@ -71,7 +71,7 @@ def create(dataset: manifest.Dataset, *, batch_size: int, open_shards: int, shuf
     Args:
       dataset: the data set.
       batch_size: the size of the global batch.
-      open_shards: the number of shards to read at the same time; more than the split has are as many as it has.
+      open_shards: the number of shards to read at the same time; at most all shards of the split are open.
       shuffle_window: the number of records of one shard that are shuffled among each other.
       seed: the job's seed.
 

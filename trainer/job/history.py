@@ -1,23 +1,23 @@
-"""The rows of history.csv, an epoch each, and which of them is the best."""
+"""The rows of history.csv, one per epoch, and the choice of the best epoch."""
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 Row = Mapping[str, Any]
-"""An epoch's figures by name; one that is undefined is not there, or None."""
+"""The metrics of an epoch by name; an undefined metric is absent or None."""
 
 MONITOR = "val_mean_average_precision"
-"""The figure that the best checkpoint and early stopping go by."""
+"""The metric by which the best checkpoint and early stopping are decided."""
 
 
 def best(history: Sequence[Row]) -> Row:
-    """Returns the row with the highest `MONITOR`, the first of several.
+    """Returns the row with the highest `MONITOR`, the first if several have it.
 
-    Where no row has it (no validation film has a genre), the one with the lowest `val_loss`.
+    If no row has it (no validation film has a genre), returns the row with the lowest `val_loss`.
 
     Raises:
-      ValueError: there is no row.
+      ValueError: `history` is empty.
     """
     rated = [row for row in history if row.get(MONITOR) is not None]
     if rated:
@@ -26,5 +26,5 @@ def best(history: Sequence[Row]) -> Row:
 
 
 def columns(history: Sequence[Row]) -> list[str]:
-    """Returns the names of all figures, in the order in which they first came."""
+    """Returns the names of all columns, in the order of their first appearance."""
     return list(dict.fromkeys(name for row in history for name in row))

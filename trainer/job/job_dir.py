@@ -1,4 +1,4 @@
-"""A job directory: whose it is, whether it is finished, and what may be continued there."""
+"""A job directory: the job it belongs to, whether that is finished, and whether it may be resumed."""
 
 import dataclasses
 import logging
@@ -16,7 +16,7 @@ from trainer.storage import files
 
 _log = logging.getLogger(__name__)
 
-_OWN = (
+_CONTENTS = (
     *("evaluation", "model", "logs", "checkpoints", "backup"),
     *("FAILED.json", "DONE.json", "run.json", "history.csv", "config.json"),
 )
@@ -24,11 +24,11 @@ _OWN = (
 
 @dataclasses.dataclass(frozen=True)
 class JobDir:
-    """The directory of a job whose configuration has been compared with what is there.
+    """The directory of a job.
 
     Attributes:
-      path: the directory.
-      description: what config.json says: the fields that decide what is learnt, and the data set.
+      path: the path of the directory.
+      description: the content of config.json: the fields that decide what the network learns, and the data set.
     """
 
     path: epath.Path
@@ -36,98 +36,106 @@ class JobDir:
 
     @property
     def job_id(self) -> str:
-        """The launcher's name for the job, from POSTER_JOB_ID; without one, the host and the configuration."""
+        """The launcher's name for the job (POSTER_JOB_ID); without a launcher, the host's name and a hash of the configuration."""
         return launched_as() or f"{socket.gethostname()}-{self._fingerprint[:12]}"
 
     @property
     def lock_path(self) -> epath.Path:
-        """LOCK.json."""
+        """The path of LOCK.json."""
         return self.path / "LOCK.json"
 
     @property
     def evaluation(self) -> epath.Path:
-        """Where the figures, plots and the report are."""
+        """The folder with the metrics, charts and report."""
         return self.path / "evaluation"
 
     def make(self) -> None:
-        """Makes the directory, if it is not there yet.
+        """Creates the directory if it does not exist.
 
         Raises:
-          UserError: there is a file of that name.
+          UserError: a file has this name, or the name of one of its parents.
         """
         try:
             files.make_folder(self.path)
         except (FileExistsError, NotADirectoryError):
-            raise UserError(f"--job_dir={self.path} is a file, or lies in one: name a folder") from None
+            raise UserError(f"--job_dir={self.path} is a file, or is inside a file: name a folder") from None
 
     def is_finished(self) -> bool:
-        """Whether DONE.json stands for as many epochs as are asked for."""
+        """Returns whether DONE.json exists and names as many epochs as this job has."""
         done = _read(self.path / "DONE.json")
         return done is not None and done.get("epochs") == self.description["epochs"]
 
     def was_begun_by_this_launch(self) -> bool:
-        """Whether a launcher (POSTER_JOB_ID) has started this job before, so that this process is a restart of it."""
+        """Returns whether the same launch (POSTER_JOB_ID) has started this job before, so that this process is a restart."""
         record, launch = _read(self.path / "run.json"), launched_as()
         return launch is not None and record is not None and record["attempts"][0]["launched_as"] == launch
 
     def check_not_failed(self) -> None:
-        """Fails as the job has failed before, if a launcher restarts it; a person may try again.
+        """Refuses a restart by the launcher of a job that failed; a person may try again.
 
         Raises:
-          UserError: with the same line.
+          UserError: the job failed before in the same launch and configuration; its text is the first failure's.
         """
         failed, launch = _read(self.path / "FAILED.json"), launched_as()
         if failed and launch and (failed["config"], failed["launched_as"]) == (self._fingerprint, launch):
             raise UserError(failed["reason"])
 
     def fail(self, reason: str) -> None:
-        """Writes FAILED.json: a restart of the same configuration would end the same way."""
+        """Writes FAILED.json: a restart with the same configuration would end the same way.
+
+        Args:
+          reason: the line of the `UserError` that ended the job.
+        """
         failed = {"reason": reason, "config": self._fingerprint, "launched_as": launched_as()}
         files.write_json(self.path / "FAILED.json", failed)
 
     def begin(self) -> None:
-        """Writes config.json, and takes DONE.json and FAILED.json away: more is to be done."""
+        """Writes config.json, and removes DONE.json and FAILED.json: the job has work to do."""
         for name in ("DONE.json", "FAILED.json"):
             files.remove(self.path / name)
         if _read(self.path / "config.json") != self.description:
             files.write_json(self.path / "config.json", self.description)
 
     def clear_results(self) -> None:
-        """Removes model/ and evaluation/, which an attempt may have left half-written, and what other weights gave elsewhere."""
+        """Removes model/ and evaluation/, which may be incomplete, and the evaluations of earlier weights by trainer.evaluate."""
         for path in (self.path / "model", self.evaluation, *_other_evaluations(files.children(self.path))):
             files.remove_folder(path)
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """Writes DONE.json, the last write of a job: with it model/ and evaluation/ are real."""
+        """Writes DONE.json, the last write of a job: from then on model/ and evaluation/ are valid.
+
+        Args:
+          summary: further content of DONE.json.
+        """
         files.write_json(self.path / "DONE.json", {"epochs": self.description["epochs"]} | summary)
 
     def move_aside(self) -> None:
-        """Moves what the job directory holds to `old-1/`, `old-2/`, … within it."""
+        """Moves the files of an earlier job to the first free folder of `old-1/`, `old-2/`, … in the directory."""
         found = self._contents()
         if not found:
             return
-        # config.json is moved last: a folder without it belongs to a move that was killed, and the rest goes there too.
+        # config.json is moved last. A folder without it belongs to a move that was killed; the remaining files go there too.
         number = 1
         while files.exists(self.path / f"old-{number}" / "config.json"):
             number += 1
         aside = self.path / f"old-{number}"
         for path in found:
             files.move(path, aside / path.name)
-        _log.info("what %s held is in %s", self.path, aside)
+        _log.info("moved the earlier job in %s to %s", self.path, aside)
 
     def check_resumable(self) -> None:
-        """Compares the configuration with that of the job that is there.
+        """Checks that this job may go on in the directory: it is empty, or its config.json fits.
 
         Raises:
-          UserError: the directory holds another job, or something that is none, or more epochs than are asked for.
+          UserError: the directory holds a job with other options or with more epochs, or files that are not a job's.
         """
         found = _read(self.path / "config.json")
         if found is None:
-            # A job that was refused before it began leaves its reason alone.
+            # A job that was refused before it began leaves only FAILED.json.
             if strangers := [path.name for path in self._contents() if path.name != "FAILED.json"]:
                 raise UserError(
-                    f"{self.path} has no config.json but holds {', '.join(strangers)}: choose another --job_dir, "
-                    "or move that aside with --fresh"
+                    f"--job_dir={self.path} has no config.json but holds {', '.join(strangers)}: choose another --job_dir, "
+                    "or move these files aside with --fresh"
                 )
             return
         differences = [
@@ -137,18 +145,19 @@ class JobDir:
         ]
         if differences:
             raise UserError(
-                f"{self.path} holds a job with {', '.join(differences)}: choose another --job_dir, or start anew there with --fresh"
+                f"--job_dir={self.path} holds a job with {', '.join(differences)}: choose another --job_dir, or "
+                "start anew with --fresh"
             )
         if self.description["epochs"] < found["epochs"]:
             raise UserError(
-                f"--epochs={self.description['epochs']} is less than the {found['epochs']} of the job in {self.path}: "
-                "start anew there with --fresh"
+                f"--epochs={self.description['epochs']} is less than the {found['epochs']} epochs of the job in {self.path}: raise "
+                "--epochs, or start anew with --fresh"
             )
 
     def _contents(self) -> list[epath.Path]:
-        """What of a job is there, config.json last."""
+        """The files and folders of a job that exist, config.json last."""
         found = {path.name: path for path in files.children(self.path)}
-        return [*_other_evaluations(found.values()), *(found[name] for name in _OWN if name in found)]
+        return [*_other_evaluations(found.values()), *(found[name] for name in _CONTENTS if name in found)]
 
     @property
     def _fingerprint(self) -> str:
@@ -156,14 +165,18 @@ class JobDir:
 
 
 def describe(config: TrainConfig, dataset: Dataset) -> JobDir:
-    """The directory of a job, which need not be there yet.
+    """Returns the directory of a job; it need not exist yet.
+
+    Args:
+      config: the job's flags.
+      dataset: the data set that the job is trained on.
 
     Raises:
-      UserError: its name is none that TensorFlow can use.
+      UserError: TensorFlow cannot use the directory's name, or the training split is empty.
     """
     path = files.from_flag("--job_dir", config.job_dir)
     if not set(str(path)).isdisjoint("*?[]\\"):
-        raise UserError(f"--job_dir={path} has one of * ? [ ] \\ in it, which TensorFlow takes for patterns: choose another name")
+        raise UserError(f"--job_dir={path} contains one of * ? [ ] \\, which TensorFlow takes for a pattern: choose another name")
     train = dataset.split("train")
     data = {
         "fingerprint": dataset.fingerprint,
@@ -178,29 +191,29 @@ def evaluation_folder(job_dir: epath.Path, split: str, *, other_data: str | None
     """Returns the folder that trainer.evaluate writes.
 
     Args:
-      job_dir: a finished job's directory.
-      split: the split's name.
-      other_data: the fingerprint of its data set, where that is not the one that the job was trained on.
-      output: the folder that the user asks for, if any.
+      job_dir: the directory of a finished job.
+      split: the name of the split.
+      other_data: the fingerprint of the data set; None for the data set that the job was trained on.
+      output: the folder that the user chose; None or empty for the default.
 
     Raises:
-      UserError: the user asks for that of the job's own figures, which hold its thresholds.
+      UserError: the user chose the folder of the job's own metrics and thresholds.
     """
     if not output:
         return job_dir / (f"evaluation-{split}-{other_data[:12]}" if other_data else f"evaluation-{split}")
-    asked = files.from_flag("--output", output)
-    if asked.resolve() == (job_dir / "evaluation").resolve():
-        raise UserError(f"--output={output} holds the job's own figures and thresholds: name another folder, or leave it out")
-    return asked
+    chosen = files.from_flag("--output", output)
+    if chosen.resolve() == (job_dir / "evaluation").resolve():
+        raise UserError(f"--output={output} holds the job's own metrics and thresholds: name another folder, or leave --output out")
+    return chosen
 
 
 def _other_evaluations(children: Iterable[epath.Path]) -> list[epath.Path]:
-    """What of a job's directory trainer.evaluate has made, on other splits and data sets."""
+    """The folders that trainer.evaluate wrote, for other splits and data sets."""
     return [path for path in children if path.name.startswith("evaluation-")]
 
 
 def launched_as() -> str | None:
-    """The launcher's name for the job, the same for every restart; None where a person starts it."""
+    """Returns the launcher's name for the job, the same for every restart; None if a person started it."""
     return os.environ.get("POSTER_JOB_ID")
 
 
@@ -212,7 +225,7 @@ def _read(path: epath.Path) -> dict[str, Any] | None:
     try:
         found = files.read_json(path)
         if not isinstance(found, dict):
-            raise ValueError("it is no JSON object")
+            raise ValueError("it is not a JSON object")
         return found
     except FileNotFoundError:
         return None

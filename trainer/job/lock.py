@@ -1,4 +1,4 @@
-"""LOCK.json: one job at a time writes to a job directory."""
+"""LOCK.json, by which only one job at a time writes to a job directory."""
 
 import contextlib
 import json
@@ -22,66 +22,66 @@ _log = logging.getLogger(__name__)
 _BEAT_SECONDS = 10
 _STALE_SECONDS = 60
 
-# A lock that says nothing: its owner was killed between making the file and filling it, or someone has damaged it.
+# For a file without a valid content: its owner was killed before it wrote the content, or the file is damaged.
 _NOBODY = {"job_id": None, "attempt": 0, "host": "unknown", "pid": 0, "heartbeat": 0.0}
 
 
 class Lock:
-    """Owns a job directory as long as the file says so.
+    """The ownership of a job directory, which lasts while the file names this process.
 
-    The file holds `{job_id, attempt, host, pid, heartbeat}`, the heartbeat in seconds since 1970.
+    The file contains `{job_id, attempt, host, pid, heartbeat}`, the heartbeat in seconds since 1970.
     """
 
     def __init__(self, path: epath.Path, file: LockFile, owner: dict[str, Any]) -> None:
         """Args:
-        path: LOCK.json.
-        file: the same, taken.
-        owner: what was written there.
+        path: the path of the lock file, for messages.
+        file: the lock file, which this process has taken.
+        owner: the content that this process wrote to it.
         """
         self._path, self._file, self._owner = path, file, owner
-        # One at a time: the file knows which generation of itself it has seen last.
-        self._turn = threading.Lock()
+        # One thread at a time: `file` remembers the generation that it saw last.
+        self._mutex = threading.Lock()
         self._released = threading.Event()
         self._is_left = False
         threading.Thread(target=self._beat, name="lock heartbeat", daemon=True).start()
 
     def check(self) -> None:
-        """To be called before anything is written.
+        """Checks that this process still owns the directory. Call it before each write.
 
         Raises:
-          LostPeer: the directory has gone to another attempt.
+          LostPeer: another attempt has taken the directory.
         """
-        with self._turn:
+        with self._mutex:
             if not self._holds():
-                raise LostPeer(f"{self._path} has gone to another attempt of this job: this one stops writing")
+                raise LostPeer(f"{self._path} was taken by another attempt of this job, which continues it: this attempt stops")
 
     def leave(self) -> None:
-        """Ends the heartbeat and leaves the file, which tells the next attempt that this one was not done."""
+        """Ends the heartbeat but keeps the file, so that the next attempt knows that this one did not finish."""
         self._released.set()
         self._is_left = True
 
     def release(self) -> None:
-        """Gives the directory back, unless it was left."""
+        """Ends the heartbeat and removes the file, unless `leave` was called."""
         self._released.set()
         if self._is_left:
             return
         try:
-            with self._turn:
+            with self._mutex:
                 if self._holds():
                     self._file.remove()
         except (OSError, Ended) as error:
-            # It grows old by itself, and why the block ended matters more.
-            _log.warning("%s is left behind: %s", self._path, error)
+            # The lock expires by itself, and must not hide the reason why the block ended.
+            _log.warning("%s could not be removed: %s", self._path, error)
 
     def _beat(self) -> None:
         while not self._released.wait(_BEAT_SECONDS):
             try:
-                with self._turn:
+                with self._mutex:
                     if self._released.is_set() or not self._holds():
                         return
                     self._file.renew(_content(self._owner | {"heartbeat": time.time()}))
             except (OSError, Ended) as error:
-                _log.warning("%s: %s", self._path, error)
+                _log.warning("%s: the heartbeat could not be written: %s", self._path, error)
 
     def _holds(self) -> bool:
         return is_same(_parsed(self._file.read()), self._owner)
@@ -89,19 +89,19 @@ class Lock:
 
 @contextlib.contextmanager
 def held(path: epath.Path, job_id: str, *, flag: str = "--job_dir") -> Iterator[Lock]:
-    """Takes a job directory for the time of a `with` block.
+    """Owns a job directory within a `with` block.
 
-    The same job takes over at once: what had the lock is an earlier attempt of it. Another job takes over when the heartbeat
-    is a minute old.
+    A lock of the same job is taken over at once: it belongs to an earlier attempt. A lock of another job is taken over when its
+    heartbeat is a minute old.
 
     Args:
-      path: LOCK.json.
-      job_id: names the job, the same for every attempt at it.
-      flag: that names the directory, for the user who is to choose another one.
+      path: the path of the lock file.
+      job_id: the name of the job, the same for all its attempts.
+      flag: the flag that names the directory, for error messages.
 
     Raises:
-      UserError: another job is at work there.
-      LostPeer: another attempt at this job has taken the directory at this moment.
+      UserError: another job owns the directory.
+      LostPeer: another attempt of this job took the directory at the same moment.
     """
     file = lock_file.at(path)
     attempt = 1
@@ -114,8 +114,8 @@ def held(path: epath.Path, job_id: str, *, flag: str = "--job_dir") -> Iterator[
     if not file.take(_content(owner)):
         other = _parsed(file.read()) or _NOBODY
         if other["job_id"] == job_id:
-            raise LostPeer(f"{path} was taken by another attempt of this job at this moment")
-        raise UserError(f"{path} was taken by job {other['job_id']} at this moment: choose another {flag}")
+            raise LostPeer(f"{path} was taken by another attempt of this job at the same moment: run the same command again")
+        raise UserError(f"{path} was taken by job {other['job_id']} at the same moment: choose another {flag}")
     lock = Lock(path, file, owner)
     try:
         yield lock
@@ -124,7 +124,15 @@ def held(path: epath.Path, job_id: str, *, flag: str = "--job_dir") -> Iterator[
 
 
 def check_free(path: epath.Path, *, flag: str = "--job_dir") -> None:
-    """Raises UserError if some job is at work in the directory of a lock file."""
+    """Checks that no job is running in a directory.
+
+    Args:
+      path: the path of the lock file in the directory.
+      flag: the flag that names the directory, for error messages.
+
+    Raises:
+      UserError: a job owns the directory.
+    """
     _check_abandoned(read(path), path, flag)
 
 
@@ -133,18 +141,18 @@ def _check_abandoned(found: Mapping[str, Any] | None, path: epath.Path, flag: st
     if found is not None and age < _STALE_SECONDS:
         raise UserError(
             f"{path.parent} belongs to job {found['job_id']} (process {found['pid']} on {found['host']}, seen {age:.0f} s "
-            f"ago): choose another {flag}, or wait until that job has ended (one that was killed has in "
-            f"{_STALE_SECONDS - age:.0f} s)"
+            f"ago): choose another {flag}, or wait until that job ends (if it was killed, "
+            f"{_STALE_SECONDS - age:.0f} s from now)"
         )
 
 
 def is_same(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> bool:
-    """Whether two things that `read` returned tell of the same owner."""
+    """Returns whether two contents of a lock file, as `read` returns them, name the same owner."""
     return one is not None and other is not None and {**one, "heartbeat": None} == {**other, "heartbeat": None}
 
 
 def read(path: epath.Path) -> dict[str, Any] | None:
-    """Returns what a lock file says, or None if there is none."""
+    """Returns the content of a lock file, or None if there is no file."""
     return _parsed(lock_file.at(path).read())
 
 

@@ -1,4 +1,4 @@
-"""The file of a lock, which one of several that want it gets: on a disk by O_EXCL, on Cloud Storage by its generation."""
+"""The file of a lock, which only one of several takers can take: by O_EXCL on a disk, by a generation on Cloud Storage."""
 
 import contextlib
 import errno
@@ -11,31 +11,38 @@ from trainer.storage import failures, files, objects
 
 
 class LockFile(Protocol):
-    """What a lock needs of its file."""
+    """The operations that a lock needs on its file."""
 
     def read(self) -> bytes | None:
-        """Returns the content, None where there is no file."""
+        """Returns the content, or None if there is no file."""
 
     def take(self, content: bytes) -> bool:
-        """Puts the content where the last `read` found no file, or an older owner's; False where another was faster."""
+        """Writes the content if the file is still as the last `read` found it.
+
+        Args:
+          content: the new content.
+
+        Returns:
+          Whether this call took the lock; False if another process was faster.
+        """
 
     def renew(self, content: bytes) -> None:
-        """Replaces the content; to be called by the owner."""
+        """Replaces the content. Only the owner calls it."""
 
     def remove(self) -> None:
-        """Removes the file; to be called by the owner."""
+        """Removes the file. Only the owner calls it."""
 
 
 def at(path: epath.Path) -> LockFile:
-    """Returns the lock file of a path."""
+    """Returns the lock file at a path."""
     return _Object(str(path)) if files.in_cloud_storage(path) else _File(path)
 
 
 class _File:
     """A file on a disk.
 
-    On a bucket that is mounted O_EXCL holds among the processes of one machine alone; of two machines that make the file at the
-    same moment the later one finds that out when it closes the file (ESTALE).
+    On a mounted bucket O_EXCL works only among the processes of one machine. If two machines create the file at the same moment,
+    the later one gets the error ESTALE when it closes the file.
     """
 
     def __init__(self, path: epath.Path) -> None:
@@ -64,7 +71,7 @@ class _File:
         return True
 
     def _move_away(self, found: bytes) -> bool:
-        """Of several that have read the same old lock one renames it away; the others find nothing, or a new one."""
+        """Lets one of several processes that read the same old lock rename it; the others find no file, or a new one."""
         if self._path.exists() and self._path.read_bytes() != found:
             return False
         aside = self._path.with_name(f".{self._path.name}.{os.getpid()}")
@@ -81,7 +88,7 @@ class _File:
 
 
 class _Object:
-    """An object of Cloud Storage."""
+    """An object in Cloud Storage."""
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
@@ -99,12 +106,12 @@ class _Object:
         try:
             self._generation = objects.write(self._uri, content, generation=self._generation)
         except failures.Changed:
-            # By another, or by this very call: the answer to its first try was lost. No two owners write the same.
+            # Changed by another process, or by this call if the answer to its first try was lost. No two owners write the same.
             return self.read() == content
         return True
 
     def renew(self, content: bytes) -> None:
-        # The next `check` finds out if another has taken it meanwhile.
+        # If another process has taken the lock, the next `check` finds out.
         self.take(content)
 
     def remove(self) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from trainer.config import TrainConfig
-from trainer.errors import Ended, LostService, UserError
+from trainer.errors import Ended, LostService, UserError, brief
 from trainer.model.backbones import BACKBONES
 from trainer.storage import files
 
@@ -60,7 +60,7 @@ def _download_error(job: TrainConfig, cause: BaseException | None) -> Ended | No
         may_pass = True
     else:
         return None
-    text = f"--weights=imagenet: the weights of {job.model} cannot be downloaded ({_brief(cause)})"
+    text = f"--weights=imagenet: the weights of {job.model} cannot be downloaded ({brief(cause)})"
     return LostService(f"{text}: run the same command again, or name a file") if may_pass else UserError(f"{text}: name a file")
 
 
@@ -81,10 +81,6 @@ def _read(job: TrainConfig) -> list[np.ndarray]:
             backbone.load_weights(copy)
         except Exception as error:  # HDF5 and Keras raise many kinds of exceptions for a damaged or wrong file.
             raise UserError(
-                f"--weights={path} does not hold the weights of {job.model} ({_brief(error)}): name another file"
+                f"--weights={path} does not hold the weights of {job.model} ({brief(error)}): name another file"
             ) from error
     return backbone.get_weights()
-
-
-def _brief(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]

@@ -1,7 +1,7 @@
-"""Signs of life from a worker to its guard: a pipe whose number is in POSTER_GUARD_FD; without a guard nobody listens.
+"""Heartbeats from a worker to its guard, through the pipe whose number is in POSTER_GUARD_FD; none without a guard.
 
-A worker that waits in TensorFlow holds the interpreter's lock and answers nothing, so that silence is what tells the guard that it
-hangs. What counts is work done: a batch, a file, a checkpoint, not the time that passes.
+A worker that waits in TensorFlow holds the interpreter's lock and cannot answer, so the guard takes silence for a hang. A heartbeat
+reports finished work (a batch, a file, a checkpoint), not the passing of time.
 """
 
 import contextlib
@@ -13,13 +13,13 @@ STEP, CONNECTING, OTHER = b"s", b"c", b"."
 
 
 def beat(sign: bytes = OTHER) -> None:
-    """Tells the guard that something was done.
+    """Tells the guard that this worker has finished a piece of work.
 
     Args:
-      sign: STEP after training steps, CONNECTING before TensorFlow connects the workers, else OTHER.
+      sign: STEP after training steps, CONNECTING before TensorFlow connects the workers, otherwise OTHER.
     """
     pipe = os.environ.get(VARIABLE)
     if pipe:
-        # A full pipe is a sign of life too, and a guard that is gone takes its worker with it.
+        # A full pipe holds unread heartbeats, so this one may be dropped. Without its guard this process is killed anyway.
         with contextlib.suppress(OSError):
             os.write(int(pipe), sign)

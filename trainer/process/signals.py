@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: training ends at its next step with the state saved, anything else at once."""
+"""SIGTERM and Ctrl-C: training ends after its current step with the state saved; everything else ends at once."""
 
 import contextlib
 import signal
@@ -8,15 +8,15 @@ from types import FrameType
 
 from trainer.errors import Stopped
 
-# Seconds: a repetition is no second request sooner, since a terminal and a wrapper may both pass one on.
-_ONE_REQUEST = 0.25
+SAME_REQUEST_SECONDS = 0.25
+"""A signal repeated within this time is the same request: a terminal, make, timeout(1) or a wrapper may each send it once."""
 
 
 class StopRequest:
-    """Listens for both signals from the moment it is made; a second signal never waits.
+    """Listens for both signals from its creation on. A second request always ends the process at once.
 
     Attributes:
-      requested: whether someone asked.
+      requested: whether a signal has arrived.
     """
 
     def __init__(self) -> None:
@@ -26,18 +26,18 @@ class StopRequest:
         self.listen()
 
     def listen(self) -> None:
-        """Takes both signals, again if need be: TensorFlow takes SIGTERM for itself as it joins a cluster, and ignores it."""
+        """Installs the handlers. Call it again after TensorFlow joins a cluster, which makes the process ignore SIGTERM."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._receive)
 
     def check(self) -> None:
-        """Raises `Stopped` if someone asked meanwhile."""
+        """Raises `Stopped` if a signal has arrived."""
         if self.requested:
             raise Stopped("asked to stop; the same command goes on from the last backup")
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """A block within a deferred one in which there is nothing to save: a request ends it at once."""
+        """Ends the process at once on a signal, within a `deferred` block: for parts in which there is nothing to save."""
         self.check()
         deferring, self._deferring = self._deferring, False
         try:
@@ -47,7 +47,7 @@ class StopRequest:
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """A block that looks at `requested` itself."""
+        """Only sets `requested` on the first signal; the code in the block checks it."""
         self._deferring = True
         try:
             yield
@@ -58,6 +58,6 @@ class StopRequest:
         now = time.monotonic()
         if not self.requested:
             self.requested, self._since = True, now
-        wait = self._deferring and now - self._since <= _ONE_REQUEST
+        wait = self._deferring and now - self._since <= SAME_REQUEST_SECONDS
         if not wait:
             raise Stopped(f"asked to stop by {signal.Signals(number).name}; the same command goes on from the last backup")

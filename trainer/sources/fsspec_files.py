@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from trainer.dataset.rejects import Reason
-from trainer.errors import Ended, LostService, UserError
+from trainer.errors import Ended, LostService, UserError, brief
 from trainer.images import decode
 from trainer.images.decode import ImageError
 from trainer.storage import urls
@@ -194,9 +194,7 @@ def _file_system(url: str) -> tuple[Any, str]:
     except ImportError as error:
         raise _missing_package(url, error) from None
     except ValueError as error:
-        raise UserError(
-            f"{urls.shown(url)}: {urls.cleaned(str(error))}: give a path, gs://…, or a URL that fsspec supports"
-        ) from None
+        raise UserError(f"{urls.shown(url)}: {brief(error)}: give a path, gs://…, or a URL that fsspec supports") from None
 
 
 def _read_up_to(system: Any, path: str, max_bytes: int) -> bytes:
@@ -242,25 +240,20 @@ def _translate(url: str, error: BaseException) -> Exception:
     if isinstance(error, ImportError):  # Some file systems import their package at the first request.
         return _missing_package(url, error)
     if isinstance(error, PermissionError):
-        return UserError(f"{shown} may not be read ({_brief(error)}): use other credentials, or give another URL")
+        return UserError(f"{shown} may not be read ({brief(error)}): use other credentials, or give another URL")
     status = getattr(error, "status", None)
     if status == 404:
         return FileNotFoundError(2, "no such file", shown)
     if isinstance(status, int) and 400 <= status < 500 and status not in (408, 429):
         return UserError(f"{shown} cannot be read (the server answers {status}): check the URL and your permission to read it")
     if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in ("aiohttp", "asyncio"):
-        return LostService(f"{shown} does not answer ({_brief(error)}): run the same command again, or check the URL")
-    return UserError(f"{shown} cannot be read ({_brief(error)}): check the URL, your permission to read it and the credentials")
+        return LostService(f"{shown} does not answer ({brief(error)}): run the same command again, or check the URL")
+    return UserError(f"{shown} cannot be read ({brief(error)}): check the URL, your permission to read it and the credentials")
 
 
 def _missing_package(url: str, error: ImportError) -> UserError:
     remedy = "pip install 'poster-trainer[fsspec]'" if urls.is_web(url) else "install the package with pip"
-    return UserError(f"{urls.shown(url)} needs a package that is not installed ({urls.cleaned(str(error))}): {remedy}")
-
-
-def _brief(error: BaseException) -> str:
-    text = urls.cleaned(" ".join(str(error).split()))[:200]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return UserError(f"{urls.shown(url)} needs a package that is not installed ({brief(error)}): {remedy}")
 
 
 class _RetryingFile:

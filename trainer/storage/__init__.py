@@ -1,1 +1,1 @@
-"""Cloud Storage, through Google's client. TensorFlow has a client of its own, for what it reads and writes itself."""
+"""Files on a disk, a mounted bucket or Cloud Storage. TensorFlow has its own client for Cloud Storage."""

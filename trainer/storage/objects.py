@@ -1,7 +1,7 @@
-"""Whole objects of Cloud Storage, named gs://bucket/path: read, written, listed, removed.
+"""Reads, writes, lists and removes whole objects of Cloud Storage, named gs://bucket/path.
 
-What is written has arrived when a function returns: Cloud Storage compares the CRC32C before an object becomes visible, and an
-object becomes visible whole. Every request is retried under a deadline (see `patience`), and fails by `failures.explained`.
+When a write returns, the object has arrived: Cloud Storage compares the CRC32C before it makes an object visible, and makes it
+visible as a whole. Every request is retried until a deadline (see `patience`), and raises the errors of `failures.explained`.
 """
 
 import base64
@@ -26,22 +26,22 @@ from trainer.storage.patience import patience
 PREFIX = "gs://"
 
 CONNECTIONS = 32
-"""How many requests can be under way at once; more threads wait for one another."""
+"""How many requests can run at once; further threads wait."""
 
 _BUCKET = re.compile(r"(?!.*\.\.)(?![0-9.]+$)[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _UPLOAD_CHUNK_BYTES = 16 << 20
-_READ_CHUNK_BYTES = 128 << 10  # Most posters take less, and so one request.
+_READ_CHUNK_BYTES = 128 << 10  # Most posters are smaller, and so take one request.
 
 
 @dataclass(frozen=True)
 class Object:
-    """What Cloud Storage says of an object.
+    """What Cloud Storage reports about an object.
 
     Attributes:
       uri: gs://bucket/path.
-      size: in bytes.
-      crc32c: big-endian, in base64; empty for an object that was composed in a way that has none.
-      generation: changes each time the object is written.
+      size: the number of bytes.
+      crc32c: the CRC32C, big-endian, in base64; empty if Cloud Storage does not know it.
+      generation: a number that changes with every write.
     """
 
     uri: str
@@ -51,15 +51,15 @@ class Object:
 
 
 def is_uri(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is one of Cloud Storage."""
+    """Returns whether a path is in Cloud Storage, gs://…"""
     return str(path).startswith(PREFIX)
 
 
 def parse(uri: str) -> tuple[str, str]:
-    """Returns bucket and name; the name is empty for a bucket as a whole.
+    """Returns the bucket and the object's name, which is empty if the URI names a bucket.
 
     Raises:
-      UserError: no bucket can have such a name.
+      UserError: the bucket's name is impossible.
     """
     bucket, _, name = uri.removeprefix(PREFIX).partition("/")
     if not _BUCKET.fullmatch(bucket):
@@ -68,7 +68,11 @@ def parse(uri: str) -> tuple[str, str]:
 
 
 def crc32c(chunks: Iterable[bytes]) -> str:
-    """Returns the CRC32C of the chunks of a file, as Cloud Storage prints it: big-endian, in base64."""
+    """Returns the CRC32C of a file as Cloud Storage prints it: big-endian, in base64.
+
+    Args:
+      chunks: the content of the file, in pieces of any size.
+    """
     crc = google_crc32c.Checksum()
     for chunk in chunks:
         crc.update(chunk)
@@ -76,44 +80,44 @@ def crc32c(chunks: Iterable[bytes]) -> str:
 
 
 def read(uri: str) -> bytes:
-    """Reads an object.
+    """Returns the content of an object.
 
     Raises:
-      FileNotFoundError: there is none.
+      FileNotFoundError: the object does not exist.
     """
     return read_generation(uri)[0]
 
 
 def read_generation(uri: str) -> tuple[bytes, int]:
-    """Reads an object, and says of which generation it was.
+    """Returns the content of an object and its generation.
 
     Raises:
-      FileNotFoundError: there is none.
+      FileNotFoundError: the object does not exist.
     """
     from google.cloud.storage.exceptions import DataCorruption
 
     def once() -> tuple[bytes, int]:
         blob = _blob(uri)
         content = blob.download_as_bytes(raw_download=True, checksum="crc32c", **_limits())
-        # The client does not compare what it put together of several answers.
+        # The client does not check a content that it assembled from several answers.
         if blob.crc32c and crc32c([content]) != blob.crc32c:
             raise DataCorruption(None, "the CRC32C differs")
         return content, blob.generation
 
     with failures.explained(uri, "storage.objects.get"):
-        return failures.retry_whole()(once)()
+        return failures.retry_download()(once)()
 
 
 def write(uri: str, content: bytes, *, generation: int | None = None) -> int:
-    """Writes an object at once, and returns its new generation.
+    """Writes an object in one request, and returns its new generation.
 
     Args:
-      uri: the object.
-      content: all of it.
-      generation: what the object must be of for it to be written; 0: there must be none; None: whatever there is.
+      uri: the object's URI.
+      content: the whole content.
+      generation: the generation that the object must have before the write; 0: the object must not exist; None: no condition.
 
     Raises:
-      failures.Changed: it is of another generation. It may be this call's own: Cloud Storage had written the object, and the answer
+      failures.Changed: the object has another generation. This call itself may have written it, if the answer to an earlier try
         was lost.
     """
     with failures.explained(uri, "storage.objects.create"):
@@ -125,7 +129,15 @@ def write(uri: str, content: bytes, *, generation: int | None = None) -> int:
 
 
 def upload(path: Path, uri: str) -> Object:
-    """Copies a file to an object; a large one in pieces, each tried again by itself."""
+    """Copies a file to an object, in pieces that are retried one by one.
+
+    Args:
+      path: the file on a disk.
+      uri: the object's URI.
+
+    Returns:
+      What Cloud Storage reports about the new object.
+    """
     with failures.explained(uri, "storage.objects.create"):
         blob = _blob(uri)
         blob.chunk_size = _UPLOAD_CHUNK_BYTES
@@ -137,7 +149,7 @@ def copy(uri: str, target: str) -> None:
     """Copies an object within Cloud Storage.
 
     Raises:
-      FileNotFoundError: there is none.
+      FileNotFoundError: the object does not exist.
     """
     with failures.explained(uri, "storage.objects.get"):
         token = None
@@ -148,10 +160,14 @@ def copy(uri: str, target: str) -> None:
 
 
 def remove(uri: str, *, generation: int | None = None) -> None:
-    """Removes an object, if there is one.
+    """Removes an object if it exists.
+
+    Args:
+      uri: the object's URI.
+      generation: the generation that the object must have; None: no condition.
 
     Raises:
-      failures.Changed: it is not of this generation.
+      failures.Changed: the object has another generation.
     """
     try:
         with failures.explained(uri, "storage.objects.delete"):
@@ -161,10 +177,10 @@ def remove(uri: str, *, generation: int | None = None) -> None:
 
 
 def stat(uri: str) -> Object:
-    """Describes an object.
+    """Returns what Cloud Storage reports about an object.
 
     Raises:
-      FileNotFoundError: there is none.
+      FileNotFoundError: the object does not exist.
     """
     with failures.explained(uri, "storage.objects.get"):
         blob = _blob(uri)
@@ -173,10 +189,12 @@ def stat(uri: str) -> Object:
 
 
 def check_bucket(uri: str) -> None:
-    """Looks whether a bucket is there, as TensorFlow does when it makes a folder, whose error names neither bucket nor permission.
+    """Checks that the bucket of a URI exists.
+
+    TensorFlow does this too when it makes a folder, but its error names neither the bucket nor the permission.
 
     Raises:
-      UserError: it is not there, or this process may not ask.
+      UserError: the bucket does not exist, or this process may not ask.
     """
     bucket, _ = parse(uri)
     with failures.explained(f"{PREFIX}{bucket}", "storage.buckets.get"):
@@ -184,14 +202,14 @@ def check_bucket(uri: str) -> None:
 
 
 def below(folder: str, *, deep: bool = True) -> Iterator[Object]:
-    """Yields what lies in a folder, in the order of the names.
+    """Yields the objects in a folder, in the order of their names.
 
     Args:
-      folder: gs://bucket/path, or a bucket.
-      deep: at any depth; else right in the folder alone.
+      folder: gs://bucket/path, or gs://bucket.
+      deep: whether to include the objects in its subfolders.
 
     Raises:
-      UserError: there is no such bucket.
+      UserError: the bucket does not exist, or this process may not list it.
     """
     with failures.explained(folder, "storage.objects.list"):
         for blob in _listing(folder, deep=deep):
@@ -199,10 +217,10 @@ def below(folder: str, *, deep: bool = True) -> Iterator[Object]:
 
 
 def names(folder: str) -> list[str]:
-    """Returns the names of the objects and folders right in a folder, in order.
+    """Returns the names of the objects and folders directly in a folder, sorted.
 
     Raises:
-      UserError: there is no such bucket.
+      UserError: the bucket does not exist, or this process may not list it.
     """
     with failures.explained(folder, "storage.objects.list"):
         listing = _listing(folder, deep=False)
@@ -218,14 +236,15 @@ def _listing(folder: str, *, deep: bool) -> Any:
 
 
 def reader(uri: str, *, generation: int | None = None) -> io.BufferedIOBase:
-    """Opens an object for reading at any place, by range requests; to be used by one thread.
+    """Opens an object for reading at any position, by range requests and by one thread.
 
     Args:
-      uri: the object.
-      generation: that it must stay of while it is read.
+      uri: the object's URI.
+      generation: the generation that the object must keep while it is read; None accepts the present one.
 
     Raises:
-      FileNotFoundError: there is none.
+      FileNotFoundError: the object does not exist.
+      failures.Changed: the object has another generation.
     """
     with failures.explained(uri, "storage.objects.get"):
         blob = _blob(uri)
@@ -236,15 +255,15 @@ def reader(uri: str, *, generation: int | None = None) -> io.BufferedIOBase:
 
 @functools.cache
 def client() -> Any:
-    """Google's client, made when it is first needed."""
+    """Returns Google's client, created at the first call."""
     from google.api_core.client_info import ClientInfo
     from google.auth.transport.requests import AuthorizedSession
     from google.cloud import storage
     from requests.adapters import HTTPAdapter
 
-    # It warns of each connection that it tries again, which ends well or is explained here.
+    # Silences a warning for each connection that is retried: the retry succeeds, or `failures` explains why not.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
-    # The stock session keeps ten connections; more threads would begin with a TLS handshake each time.
+    # The default session keeps ten connections; each request of a further thread would begin with a TLS handshake.
     session = AuthorizedSession(credentials.load(), max_refresh_attempts=1)
     session.mount("https://", HTTPAdapter(pool_maxsize=CONNECTIONS))
     return storage.Client(
@@ -252,19 +271,19 @@ def client() -> Any:
     )
 
 
-# Without it threads that begin together would each make a client, and ask for a token each.
-_making = threading.Lock()
+# Without a lock, threads that start together would each create a client and request a token.
+_creating = threading.Lock()
 
 
 def _client() -> Any:
-    with _making:
+    with _creating:
         return client()
 
 
 def _blob(uri: str) -> Any:
     bucket, name = parse(uri)
     if not name:
-        raise UserError(f"{uri} is a bucket: name something in it, gs://{bucket}/PATH")
+        raise UserError(f"{uri} is a bucket: name a path in it, gs://{bucket}/PATH")
     return _client().bucket(bucket).blob(name)
 
 
@@ -281,7 +300,7 @@ def _content_type(uri: str) -> str:
 
 
 class _Explained(io.BufferedIOBase):
-    """A file whose errors are explained."""
+    """An open object that raises the errors of `failures.explained`."""
 
     def __init__(self, file: Any, uri: str) -> None:
         self._file, self._uri = file, uri

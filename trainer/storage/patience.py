@@ -1,7 +1,7 @@
-"""How TensorFlow's own Cloud Storage client reads ahead, and how long it and Google's try what fails.
+"""Read-ahead of TensorFlow's Cloud Storage client, and the retries of that client and of Google's.
 
-TensorFlow reads these variables of the environment once, when it is imported; Google's client is told the same here. Whoever sets
-one of them beforehand overrules it for both.
+TensorFlow reads these environment variables once, when it is imported; Google's client gets the same values from here. A variable
+that the user has set applies to both.
 """
 
 import os
@@ -10,36 +10,37 @@ from dataclasses import dataclass
 from trainer.errors import UserError
 
 _DEFAULTS = {
-    # Every open file holds one block. TensorFlow's 64 MiB make a gibibyte of 16 shards; 16 MiB were no slower, 4 MiB were
-    # (benchmarks/storage_memory.py).
+    # Every open file holds one block in memory. TensorFlow's default of 64 MiB needs a gibibyte for 16 shards. 16 MiB were as fast,
+    # 4 MiB slower (benchmarks/storage_memory.py).
     "GCS_READ_CACHE_BLOCK_SIZE_MB": "16",
-    # A request that brings nothing for so many seconds is broken off and tried again: Cloud Storage's slowest answers take less.
+    # A request that gets no data for this many seconds is aborted and retried. Cloud Storage's slowest answers take less.
     "GCS_REQUEST_IDLE_TIMEOUT_SECS": "15",
-    # Pauses of 0.5, 1, 2, … 32 s, a minute in all, and three if each try hangs. TensorFlow goes through them up to three times when
-    # it closes a file and holds Python's lock: that must end before the guard takes the worker for dead (--stall_timeout).
+    # Pauses of 0.5, 1, 2, … 32 s: one minute in total, three if each try hangs. TensorFlow may go through them three
+    # times to close a file, and holds the interpreter's lock meanwhile. That must end before the guard kills the worker
+    # (--stall_timeout).
     "GCS_RETRY_CONFIG_MAX_RETRIES": "7",
     "GCS_RETRY_CONFIG_INIT_DELAY_TIME_US": "500000",
     "GCS_RETRY_CONFIG_MAX_DELAY_TIME_US": "32000000",
-    # The other client, and other workers, change files that TensorFlow would believe to know for five seconds.
+    # TensorFlow would cache file attributes for five seconds, while Google's client and other workers change the files.
     "GCS_STAT_CACHE_MAX_AGE": "0",
 }
 
 
 def set_defaults() -> None:
-    """Sets the variables that are not set; to be called before TensorFlow is imported."""
+    """Sets the variables that are not set yet. Call it before TensorFlow is imported."""
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
 
 
 @dataclass(frozen=True)
 class Patience:
-    """What the variables say, in seconds.
+    """The limits that the variables set, in seconds.
 
     Attributes:
-      idle: without a byte, after which a request is broken off.
-      first_pause: before the second try; it doubles for each further one.
-      longest_pause: between two tries.
-      deadline: after which nothing is tried again: all pauses, and as many requests that bring nothing.
+      idle: the time without a byte after which a request is aborted.
+      first_pause: the pause before the second try; it doubles before each further try.
+      longest_pause: the longest pause between two tries.
+      deadline: the time after which there is no further try: all pauses, plus one idle time for each.
     """
 
     idle: float
@@ -49,10 +50,10 @@ class Patience:
 
 
 def patience() -> Patience:
-    """Reads the variables.
+    """Returns the limits that the environment variables set.
 
     Raises:
-      UserError: one is no number.
+      UserError: a variable is not a number.
     """
     idle, retries, first, longest = (
         _number(name)
@@ -72,4 +73,4 @@ def _number(name: str) -> float:
     try:
         return float(os.environ[name])
     except ValueError:
-        raise UserError(f"the environment has {name}={os.environ[name]}, which is no number: mend it, or leave it out") from None
+        raise UserError(f"the environment variable {name} must be a number, got {os.environ[name]!r}") from None

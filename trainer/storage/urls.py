@@ -2,11 +2,10 @@
 
 import re
 
+from trainer.errors import URL_USERINFO
 from trainer.storage import objects
 
 _WEB = re.compile(r"https?://", re.IGNORECASE)
-_USERINFO = re.compile(r"(?<=://)[^/\s]*@")
-_QUERY = re.compile(r"\?\S*")
 
 
 def is_web(url: str) -> bool:
@@ -23,9 +22,4 @@ def shown(url: str) -> str:
     """Returns a path or URL without the parts that may be secret: user, password and query."""
     if not is_other_service(url):
         return url
-    return _USERINFO.sub("", url).partition("?")[0]
-
-
-def cleaned(text: str) -> str:
-    """Returns another program's text, with the parts that may be secret removed from all URLs in it."""
-    return _QUERY.sub("", _USERINFO.sub("", text))
+    return URL_USERINFO.sub("", url).partition("?")[0]

@@ -22,7 +22,7 @@ import tensorflow as tf
 import tf_keras as keras
 from etils import epath
 
-from trainer.errors import Ended, LostService, UserError
+from trainer.errors import Ended, LostService, UserError, brief
 from trainer.job import history
 from trainer.process import heartbeat
 from trainer.storage import failures, files
@@ -123,7 +123,7 @@ class TrainingState:
             except Exception as error:  # A damaged file makes TensorFlow raise nearly anything, IndexError included.
                 if _is_no_damage(error):
                     raise
-                _log.warning("%s cannot be read (%s): the state before it is tried", path, _brief(error))
+                _log.warning("%s cannot be read (%s): the state before it is tried", path, brief(error))
                 damaged.append(path)
             else:
                 return path.removeprefix(f"{self._job_dir}/")
@@ -221,7 +221,7 @@ def read_progress(job_dir: epath.Path) -> Progress:
     except Exception as error:
         if _is_no_damage(error):
             raise
-        _log.warning("%s cannot be read: %s", path, _brief(error))
+        _log.warning("%s cannot be read: %s", path, brief(error))
         return Progress()
     return progress
 
@@ -240,7 +240,7 @@ def restore_best(model: keras.Model, job_dir: epath.Path) -> None:
     except Exception as error:
         if _is_no_damage(error):
             raise
-        reason = _brief(error)
+        reason = brief(error)
         raise UserError(f"{path} cannot be read ({reason}): restore a copy, or train again with --fresh") from error
 
 
@@ -269,12 +269,8 @@ def _check_arrived(path: str) -> None:
 
 def _not_arrived(path: str, reason: object) -> LostService:
     return LostService(
-        f"{path} was written and did not arrive whole ({_brief(reason)}): check the storage, and run the same command again"
+        f"{path} was written and did not arrive whole ({brief(reason)}): check the storage, and run the same command again"
     )
-
-
-def _brief(reason: object) -> str:
-    return " ".join(str(reason).split())[:200]
 
 
 def _is_no_damage(error: Exception) -> bool:

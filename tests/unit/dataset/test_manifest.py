@@ -1,4 +1,4 @@
-"""What dataset.json says, and what is refused."""
+"""dataset.json, and what is refused."""
 
 import base64
 import dataclasses
@@ -40,7 +40,7 @@ def edit(dataset: Dataset, change) -> None:
     (dataset.path / "dataset.json").write_text(json.dumps(content))
 
 
-def test_what_was_written_is_read(dataset: Dataset):
+def test_a_written_data_set_can_be_loaded(dataset: Dataset):
     assert manifest.load(dataset.path) == dataset
     assert dataset.shard_paths("train") == [
         f"{dataset.path}/train-00000-of-00002.tfrecord",
@@ -57,13 +57,13 @@ def test_the_file_has_the_keys_that_other_programs_read(dataset: Dataset):
     assert list(content["splits"]["train"]["shards"][0]) == ["name", "examples", "bytes", "crc32c"]
 
 
-def test_the_checksum_is_that_of_cloud_storage(tmp_path: Path):
+def test_the_checksum_has_the_form_of_cloud_storage(tmp_path: Path):
     # RFC 3720, B.4: the CRC32C of 32 bytes of zeros is 8a9136aa.
     (tmp_path / "zeros").write_bytes(bytes(32))
     assert base64.b64decode(files.checksum(epath.Path(tmp_path / "zeros"))).hex() == "8a9136aa"
 
 
-def test_the_fingerprint_depends_on_content_and_not_on_the_place(dataset: Dataset):
+def test_the_fingerprint_depends_on_the_content_and_not_on_the_path(dataset: Dataset):
     moved = dataclasses.replace(dataset, path=epath.Path("elsewhere"))
     taller = dataclasses.replace(dataset, height=49)
     assert manifest.fingerprint(moved) == dataset.fingerprint
@@ -71,15 +71,17 @@ def test_the_fingerprint_depends_on_content_and_not_on_the_place(dataset: Datase
 
 
 def test_a_split_that_is_empty_or_absent_is_explained(dataset: Dataset):
-    with pytest.raises(UserError, match=r"films has no example in its split 'test': choose among train, validation"):
+    with pytest.raises(
+        UserError, match=r"films has no examples in the split 'test': choose one of train, validation, or prepare more films"
+    ):
         dataset.split("test")
-    with pytest.raises(UserError, match=r"films has no split 'dev': choose among train, validation"):
+    with pytest.raises(UserError, match=r"films has no split 'dev': choose one of train, validation, or prepare more films"):
         dataset.shard_paths("dev")
 
 
-def test_a_folder_without_dataset_json_is_no_data_set(tmp_path: Path):
+def test_a_folder_without_dataset_json_is_not_a_data_set(tmp_path: Path):
     for path in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(UserError, match=r"is no data set: it has no dataset\.json.*trainer\.prepare"):
+        with pytest.raises(UserError, match=r"is not a data set, it has no dataset\.json.*trainer\.prepare"):
             manifest.load(path)
 
 
@@ -94,16 +96,16 @@ def test_a_folder_without_dataset_json_is_no_data_set(tmp_path: Path):
         (lambda content: content["splits"].update(dev={}), "is damaged.*dev"),
         (lambda content: content["splits"].update(train=[]), "is damaged"),
         (lambda content: content.update(genres=[]), "is damaged.*no genres"),
-        (lambda content: content.update(genres=["Drama", "Drama"]), "is damaged.*one of them twice"),
-        (lambda content: content["splits"]["test"]["genre_counts"].pop("Drama"), "is damaged.*counts other genres"),
-        (lambda content: content["splits"]["test"]["genre_counts"].update(War=0), "is damaged.*counts other genres"),
+        (lambda content: content.update(genres=["Drama", "Drama"]), "is damaged.*a genre twice"),
+        (lambda content: content["splits"]["test"]["genre_counts"].pop("Drama"), "is damaged.*genre_counts has other genres"),
+        (lambda content: content["splits"]["test"]["genre_counts"].update(War=0), "is damaged.*genre_counts has other genres"),
         (lambda content: content["splits"]["test"].update(genre_counts=["Drama", "Élan"]), "is damaged"),
-        (lambda content: content["splits"]["train"].update(examples=7), "is damaged.*not as many examples as its shards"),
-        (lambda content: content["splits"]["train"]["shards"][0].update(examples=4), "is damaged.*not as many examples"),
-        (lambda content: content["splits"]["train"]["genre_counts"].update(Drama=1), "is damaged.*its fingerprint"),
-        (lambda content: content["splits"]["train"]["shards"][0].update(crc32c="AAAAAA=="), "is damaged.*its fingerprint"),
-        (lambda content: content["genres"].reverse(), "is damaged.*its fingerprint"),
-        (lambda content: content.update(fingerprint=""), "is damaged.*its fingerprint"),
+        (lambda content: content["splits"]["train"].update(examples=7), "is damaged.*not the sum over its shards"),
+        (lambda content: content["splits"]["train"]["shards"][0].update(examples=4), "is damaged.*not the sum over its shards"),
+        (lambda content: content["splits"]["train"]["genre_counts"].update(Drama=1), "is damaged.*the fingerprint"),
+        (lambda content: content["splits"]["train"]["shards"][0].update(crc32c="AAAAAA=="), "is damaged.*the fingerprint"),
+        (lambda content: content["genres"].reverse(), "is damaged.*the fingerprint"),
+        (lambda content: content.update(fingerprint=""), "is damaged.*the fingerprint"),
         (lambda content: content["splits"]["train"]["shards"][0].update(name="../../etc/passwd"), "is damaged.*passwd"),
         (lambda content: content["splits"]["train"]["shards"][0].update(name=None), "is damaged"),
     ],
@@ -115,7 +117,7 @@ def test_a_damaged_dataset_json_is_explained(dataset: Dataset, change, message: 
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'"text"', b"\xff\xfe\xfd"])
-def test_what_is_not_json_is_explained(dataset: Dataset, content: bytes):
+def test_invalid_json_is_explained(dataset: Dataset, content: bytes):
     (dataset.path / "dataset.json").write_bytes(content)
     with pytest.raises(UserError, match="is damaged"):
         manifest.load(dataset.path)
@@ -124,7 +126,7 @@ def test_what_is_not_json_is_explained(dataset: Dataset, content: bytes):
 def test_a_shard_that_is_missing_or_cut_off_is_named(dataset: Dataset):
     shard = dataset.path / "train-00001-of-00002.tfrecord"
     shard.write_bytes(shard.read_bytes()[:-1])
-    with pytest.raises(UserError, match=r"train-00001-of-00002\.tfrecord has 6999 bytes and dataset.json says 7000"):
+    with pytest.raises(UserError, match=r"train-00001-of-00002\.tfrecord has 6999 bytes, but dataset.json says 7000"):
         manifest.load(dataset.path)
     shard.unlink()
     with pytest.raises(UserError, match=r"train-00001-of-00002\.tfrecord is missing"):
@@ -132,7 +134,7 @@ def test_a_shard_that_is_missing_or_cut_off_is_named(dataset: Dataset):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_the_owner_of_the_shards_need_not_have_a_name(dataset: Dataset):
+def test_the_owner_of_the_shards_may_be_unknown(dataset: Dataset):
     os.chown(dataset.path / "train-00000-of-00002.tfrecord", 54_321, 54_321)
     assert manifest.load(dataset.path) == dataset
 

@@ -1,4 +1,4 @@
-"""What is written without TensorFlow is, byte for byte, what TensorFlow writes."""
+"""TFRecord files written without TensorFlow equal TensorFlow's own, byte for byte."""
 
 from pathlib import Path
 
@@ -26,13 +26,13 @@ def by_tensorflow(features: dict[str, list[bytes] | list[int]]) -> bytes:
     return example.SerializeToString(deterministic=True)
 
 
-def test_an_example_has_the_bytes_that_tensorflow_gives_it():
+def test_an_example_has_the_bytes_of_tensorflow():
     assert tfrecord.serialize(FEATURES) == by_tensorflow(FEATURES)
     backwards = dict(reversed(FEATURES.items()))
     assert tfrecord.serialize(backwards) == tfrecord.serialize(FEATURES)
 
 
-def test_a_file_has_the_bytes_that_tensorflow_gives_it(tmp_path: Path):
+def test_a_file_has_the_bytes_of_tensorflow(tmp_path: Path):
     records = [b"", b"a", bytes(100_000), tfrecord.serialize(FEATURES)]
     with tfrecord.Writer(tmp_path / "ours") as writer:
         for record in records:
@@ -44,7 +44,7 @@ def test_a_file_has_the_bytes_that_tensorflow_gives_it(tmp_path: Path):
     assert [record.numpy() for record in tf.data.TFRecordDataset(str(tmp_path / "ours"))] == records
 
 
-def test_a_full_disk_is_told():
+def test_a_full_disk_is_reported():
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("the system has no /dev/full")

@@ -1,4 +1,4 @@
-"""Whose a job directory is, when it may be continued, and its lock."""
+"""The owner of a job directory, when a job may be resumed there, and its lock."""
 
 import errno
 import io
@@ -36,7 +36,7 @@ def begin(job):
     job.begin()
 
 
-def test_the_same_job_is_resumed_and_lengths_and_logging_may_differ(describe):
+def test_the_same_job_is_resumed_with_more_epochs_or_other_logging(describe):
     begin(describe(epochs=2))
     begin(describe(epochs=2))
     longer = describe(epochs=9, log_format="json", strategy="one_device")
@@ -56,7 +56,7 @@ def test_another_job_is_refused_with_every_difference(describe):
         describe(batch_size=32, seed=1).check_resumable()
 
 
-def test_a_job_from_scratch_goes_on_whatever_it_was_told_of_fine_tuning(describe):
+def test_options_of_fine_tuning_do_not_matter_to_a_job_without_weights(describe):
     job = describe()
     begin(job)
     described = json.loads((job.path / "config.json").read_text())
@@ -79,7 +79,7 @@ def test_other_data_are_another_job(describe, tmp_path):
         job_dir.describe(TrainConfig(data_dir="d", job_dir=str(tmp_path / "job")), other).check_resumable()
 
 
-def test_strange_contents_are_refused(describe):
+def test_files_without_a_config_are_refused(describe):
     job = describe()
     (job.path / "model").mkdir()
     with pytest.raises(UserError, match=r"no config.json but holds model"):
@@ -120,7 +120,7 @@ def test_a_move_that_was_killed_goes_on_in_the_same_folder(describe):
     assert not (job.path / "old-2").exists()
 
 
-def test_finished_is_finished_until_more_is_asked_for(describe):
+def test_a_finished_job_is_finished_until_it_gets_more_epochs(describe):
     job = describe(epochs=2)
     begin(job)
     job.finish({"step": 5})
@@ -130,7 +130,7 @@ def test_finished_is_finished_until_more_is_asked_for(describe):
     assert not describe(epochs=2).is_finished()
 
 
-def test_results_are_cleared_with_what_was_evaluated_beside_them(describe):
+def test_results_are_cleared_with_the_other_evaluations(describe):
     job = describe()
     kept = ("evaluation-notes.txt", "history.csv")
     for name in kept:
@@ -141,7 +141,7 @@ def test_results_are_cleared_with_what_was_evaluated_beside_them(describe):
     assert {path.name for path in job.path.iterdir()} == {"checkpoints", *kept}
 
 
-def test_an_evaluation_of_another_split_or_data_set_has_a_folder_of_its_own(tmp_path):
+def test_an_evaluation_of_another_split_or_data_set_has_a_separate_folder(tmp_path):
     job = epath.Path(tmp_path / "job")
     folders = [
         job_dir.evaluation_folder(job, split, other_data=other, output=None)
@@ -155,7 +155,7 @@ def test_an_evaluation_does_not_replace_the_jobs_own(tmp_path, monkeypatch):
     job = epath.Path(tmp_path / "job")
     monkeypatch.chdir(tmp_path)
     for output in ("job/evaluation", f"{job}/evaluation/", f"{job}/model/../evaluation"):
-        with pytest.raises(UserError, match=r"--output=.*/evaluation.* holds the job's own figures and thresholds: name another"):
+        with pytest.raises(UserError, match=r"--output=.*/evaluation.* holds the job's own metrics and thresholds: name another"):
             job_dir.evaluation_folder(job, "test", other_data=None, output=output)
     with pytest.raises(UserError, match="holds the job's own"):
         job_dir.evaluation_folder(epath.Path("gs://posters/job"), "test", other_data=None, output="gs://posters/job/evaluation")
@@ -163,7 +163,7 @@ def test_an_evaluation_does_not_replace_the_jobs_own(tmp_path, monkeypatch):
     assert asked == job / "evaluation-mine"
 
 
-def test_a_restart_by_the_launcher_fails_as_before_and_a_person_may_try_again(describe, monkeypatch):
+def test_a_restart_by_the_launcher_fails_again_and_a_person_may_retry(describe, monkeypatch):
     job = describe()
     monkeypatch.setenv("POSTER_JOB_ID", "launch-1")
     job.fail("a shard is damaged")
@@ -186,7 +186,7 @@ class TestLock:
     def path(self, tmp_path):
         return epath.Path(tmp_path) / "LOCK.json"
 
-    def test_another_job_is_refused_and_told_who_is_there(self, tmp_path):
+    def test_another_job_is_refused_with_the_name_of_the_owner(self, tmp_path):
         path = self.path(tmp_path)
         with (
             lock.held(path, "first"),
@@ -220,14 +220,14 @@ class TestLock:
         with pytest.raises(UserError, match="belongs to job first"), lock.held(path, "second"):
             pass
 
-    def test_the_file_holds_what_others_read(self, tmp_path):
+    def test_the_file_has_the_keys_that_others_read(self, tmp_path):
         path = self.path(tmp_path)
         with lock.held(path, "job"):
             assert json.loads(path.read_text()).keys() == {"job_id", "attempt", "host", "pid", "heartbeat"}
 
 
-def test_a_bucket_that_is_mounted_is_not_asked_to_rename_a_folder(describe, monkeypatch):
-    """Cloud Storage FUSE renames files alone."""
+def test_no_folder_is_renamed_on_a_mounted_bucket(describe, monkeypatch):
+    """Cloud Storage FUSE renames only files."""
     rename = os.rename
 
     def rename_file(source, target, **options):
@@ -245,7 +245,7 @@ def test_a_bucket_that_is_mounted_is_not_asked_to_rename_a_folder(describe, monk
     assert sorted(path.name for path in job.path.iterdir()) == ["old-1"]
 
 
-def test_of_two_that_find_no_lock_one_has_it(tmp_path):
+def test_only_one_of_two_that_find_no_lock_gets_it(tmp_path):
     one, other = (lock_file.at(epath.Path(tmp_path) / "LOCK.json") for _ in range(2))
     assert one.read() is other.read() is None
     assert one.take(b"one")
@@ -253,7 +253,7 @@ def test_of_two_that_find_no_lock_one_has_it(tmp_path):
     assert one.read() == b"one"
 
 
-def test_of_two_that_find_the_same_old_lock_one_has_it(tmp_path):
+def test_only_one_of_two_that_find_an_old_lock_gets_it(tmp_path):
     (tmp_path / "LOCK.json").write_bytes(b"old")
     one, other = (lock_file.at(epath.Path(tmp_path) / "LOCK.json") for _ in range(2))
     assert one.read() == other.read() == b"old"
@@ -263,12 +263,12 @@ def test_of_two_that_find_the_same_old_lock_one_has_it(tmp_path):
 
 
 def test_a_name_that_tensorflow_takes_for_a_pattern_is_refused(tmp_path, dataset):
-    with pytest.raises(UserError, match=r"--job_dir=.*job\[1\] has one of"):
+    with pytest.raises(UserError, match=r"--job_dir=.*job\[1\] contains one of"):
         job_dir.describe(TrainConfig(data_dir="d", job_dir=str(tmp_path / "job[1]")), dataset)
 
 
-def test_the_later_of_two_machines_that_make_the_lock_on_a_mounted_bucket_does_not_have_it(tmp_path, monkeypatch):
-    """Cloud Storage FUSE sends a new file when it is closed, and then finds that there is one."""
+def test_on_a_mounted_bucket_the_later_of_two_machines_does_not_get_the_lock(tmp_path, monkeypatch):
+    """Cloud Storage FUSE creates a new file when it is closed, and only then finds that it exists."""
     file = lock_file.at(epath.Path(tmp_path) / "LOCK.json")
     assert file.read() is None
 

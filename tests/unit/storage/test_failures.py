@@ -1,4 +1,4 @@
-"""What TensorFlow's errors tell of Cloud Storage. Its messages are as `tests.fakes.storage` made it write them."""
+"""TensorFlow's errors about Cloud Storage; the messages are those that `tests.fakes.storage` provoked."""
 
 import re
 
@@ -44,7 +44,7 @@ def _somebody(monkeypatch):
             tf.errors.PermissionDeniedError,
             f"{FAILED}HTTP response code 401 with body ''\n\t when deleting gs://posters/jobs/x",
             LostService,
-            r"^gs://posters/jobs/x: Cloud Storage refuses the token, which a restart renews",
+            r"^gs://posters/jobs/x: Cloud Storage refuses an expired token: run the same command again, which renews it",
         ),
         (
             tf.errors.AbortedError,
@@ -66,7 +66,7 @@ def test_an_error_that_is_about_cloud_storage_is_named(kind, message, end, said)
     assert re.search(said, str(told)), told
 
 
-def test_an_absent_object_is_an_absent_file():
+def test_a_missing_object_is_a_missing_file():
     error = tf.errors.NotFoundError(None, None, f"{FAILED}HTTP response code 404 with body ''\n\t when reading gs://posters/x")
     told = failures.of_tensorflow(error)
     assert isinstance(told, FileNotFoundError)
@@ -89,34 +89,34 @@ def test_other_errors_are_left_to_others(error):
     "uri",
     ["gs://", "gs:///x", "gs://a..b/x", "gs://192.168.0.1/x", "gs://UPPER/x", "gs://a/x", "gs://-posters/x", "gs://post ers/x"],
 )
-def test_what_cannot_be_a_bucket_is_refused(uri):
+def test_an_impossible_bucket_name_is_refused(uri):
     with pytest.raises(UserError, match=r"cannot be a bucket's name: write gs://BUCKET/PATH"):
         objects.parse(uri)
 
 
-def test_what_the_body_of_an_answer_holds_is_not_repeated():
+def test_the_body_of_an_answer_is_not_repeated():
     message = f"{AFTER_ALL}{FAILED}HTTP response code 503 with body 'secret' when reading gs://posters/x"
     assert "secret" not in str(failures.of_tensorflow(tf.errors.AbortedError(None, None, message)))
 
 
 @pytest.mark.parametrize("is_on_google_cloud", [True, False])
-def test_a_metadata_server_may_answer_yet(monkeypatch, is_on_google_cloud):
-    """It says of no failure that it may pass."""
+def test_a_metadata_server_may_answer_later(monkeypatch, is_on_google_cloud):
+    """The metadata server marks no failure as transient."""
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
     monkeypatch.setenv("GCE_METADATA_HOST", "127.0.0.1:1")
     monkeypatch.setenv("NO_GCE_CHECK", "false" if is_on_google_cloud else "true")
     refused = google.auth.exceptions.RefreshError("the metadata server answers 503")
-    assert failures.may_pass(refused) is credentials.may_come(refused) is is_on_google_cloud
-    assert failures.may_pass(google.auth.exceptions.TransportError("no connection"))
+    assert failures.is_transient(refused) is credentials.may_succeed_later(refused) is is_on_google_cloud
+    assert failures.is_transient(google.auth.exceptions.TransportError("no connection"))
 
 
-def test_a_setting_that_is_no_number_is_named(monkeypatch):
+def test_a_setting_that_is_not_a_number_is_named(monkeypatch):
     monkeypatch.setenv("GCS_RETRY_CONFIG_MAX_RETRIES", "many")
-    with pytest.raises(UserError, match=r"GCS_RETRY_CONFIG_MAX_RETRIES=many, which is no number"):
+    with pytest.raises(UserError, match=r"variable GCS_RETRY_CONFIG_MAX_RETRIES must be a number, got 'many'"):
         patience.patience()
 
 
-def test_a_place_of_another_kind_is_refused_without_its_password():
+def test_a_url_of_another_service_is_refused_without_its_password():
     with pytest.raises(UserError, match=r"^--job_dir=s3://… is not supported: name a path on a disk, or gs://BUCKET/PATH$"):
         files.from_flag("--job_dir", "s3://user:password@bucket/jobs")
 
