@@ -1,5 +1,6 @@
 """The commands, flags, links, modules and flag files that README.md and docs/ name, run or checked as they stand there."""
 
+import ast
 import re
 import shlex
 import subprocess
@@ -240,3 +241,26 @@ class TestPages:
         targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
         for target in re.findall(r"(?:^|`)make ([a-z-]+)", without_comments(page), re.MULTILINE):
             assert target in targets, f"{page.name} names make {target}"
+
+    def test_troubleshooting_quotes_messages_as_the_programs_print_them(self):
+        texts = [
+            text for package in ("trainer", "launch") for file in (REPOSITORY / package).rglob("*.py") for text in texts_of(file)
+        ]
+        page = (REPOSITORY / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+        tables = re.findall(r"^\| message \|.*?\n\|---.*?\n((?:\|.*\n)+)", page, re.MULTILINE)
+        messages = [re.match(r"\| `(.*?)` \|", row) for table in tables for row in table.splitlines()]
+        assert len(messages) > 40
+        for message in messages:
+            assert message, "each row of a table begins with a message in backquotes"
+            parts = [part.strip() for part in message[1].split("…")]
+            pattern = re.compile(".*".join(map(re.escape, parts)))
+            assert any(pattern.search(text) for text in texts), f"no program prints {message[1]}"
+
+
+def texts_of(file: Path) -> Iterator[str]:
+    """Yields each text in a module's code, with … for what an f-string fills in."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
