@@ -35,7 +35,7 @@ class Recipe:
     """A flag file of recipes/.
 
     Attributes:
-      flagfile: path of the file, whose flags are those of trainer.task.
+      flagfile: path of the file of trainer.task flags.
       height: height of the prepared images in pixels, from the prepare command in the file's comments.
       width: width of the prepared images in pixels, from the same command.
     """
@@ -167,7 +167,7 @@ def main(_: list[str]) -> None:
         )
     output = Path(_OUTPUT.value) / config.fingerprint([_CSV.value, _IMAGES.value])[:12]
     found = {name: [_train(name, seed, output) for seed in _SEEDS.value] for name in names}
-    (any_job, *_), *_ = found.values()
+    any_job = found[names[0]][0]
     print(f"{any_job['split']} split, {any_job['examples']} films; mean over the seeds {', '.join(_SEEDS.value)} (lowest–highest)")
     print(_table(found))
 

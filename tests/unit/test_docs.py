@@ -87,7 +87,7 @@ def dry_run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def training_flags(command: str) -> list[str]:
-    """Returns the flags of a trainer.task command; those of recipes/ are found wherever the tests are started."""
+    """Returns the flags of a trainer.task command; a flag file of recipes/ gets its full path."""
     words = shlex.split(command, comments=True)[3:]
     return [word.replace("--flagfile=recipes/", f"--flagfile={REPOSITORY}/recipes/") for word in words]
 
