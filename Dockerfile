@@ -1,15 +1,16 @@
-# The image of a worker: `make image ACCELERATOR=gpu`, `make push IMAGE=…`. Each ACCELERATOR, cpu, gpu or tpu, has its own lock.
+# The image of a worker: `make image ACCELERATOR=gpu`, `make push IMAGE=…`. Each ACCELERATOR (cpu, gpu or tpu) has its own lock.
 #
-# The base is pinned by a version tag; `FROM python@sha256:…` would pin it for good.
+# The base is pinned by a version tag. `FROM python@sha256:…` would pin it exactly.
 #
-# Behind a proxy or a mirror, pip is configured by build secrets, which leave no trace in the image:
+# Behind a proxy or a mirror, configure pip with build secrets, which leave no trace in the image:
 #   make image BUILD_FLAGS="--secret id=pip_conf,src=pip.conf --secret id=ca_certificates,src=ca.crt"
 # with `cert = /run/secrets/ca_certificates` in pip.conf.
 FROM python:3.11-slim-bookworm AS dependencies
 ARG ACCELERATOR=cpu
 COPY requirements-${ACCELERATOR}.lock /opt/requirements.lock
-# --no-deps: a lock is complete, and pip would put tensorflow over tensorflow-tpu. TensorFlow's C++ headers are 430 MB. Under a
-# read-only root Python cannot keep what it compiles; hashes that are not checked survive a build that sets all files' times.
+# --no-deps: a lock is complete, and pip would install tensorflow over tensorflow-tpu. TensorFlow's C++ headers (430 MB) are removed.
+# Python files are compiled here because a read-only root cannot store the result. unchecked-hash: the compiled files stay valid
+# even if a build resets all files' times.
 RUN --mount=type=secret,id=pip_conf --mount=type=secret,id=ca_certificates \
     PIP_CONFIG_FILE=/run/secrets/pip_conf \
     python -m pip install --no-cache-dir --progress-bar=off --no-compile --no-deps --requirement /opt/requirements.lock && \
@@ -27,8 +28,8 @@ RUN python -m pip install --no-cache-dir --no-compile --no-deps --no-build-isola
     python -m compileall -q --invalidation-mode unchecked-hash /opt/poster-trainer
 
 FROM dependencies
-# As in k8s/base/job.yaml: nothing but /tmp need be writable. On GKE and Vertex AI the driver's libraries are mounted under
-# /usr/local/nvidia; elsewhere that folder is not there.
+# As in k8s/base/job.yaml, only /tmp has to be writable. GKE and Vertex AI mount the driver's libraries under /usr/local/nvidia;
+# elsewhere that folder does not exist.
 ENV HOME=/tmp \
     TMPDIR=/tmp \
     MPLCONFIGDIR=/tmp/matplotlib \
@@ -38,8 +39,8 @@ ENV HOME=/tmp \
     LD_LIBRARY_PATH=/usr/local/nvidia/lib64
 COPY --from=package /opt/poster-trainer /opt/poster-trainer
 USER 1000:1000
-# An image that cannot do the whole of a small job is not built. No builder has a GPU or a TPU: this is on the CPU. Without a TPU
-# Google's library for them would ask a metadata server for minutes. An empty /tmp is left, which a tmpfs mount would remove.
+# The build fails if the image cannot run a small job from start to end. It runs on the CPU, as builders have no GPU or TPU.
+# TPU_LIBRARY_PATH: without a TPU, Google's library would ask a metadata server for minutes. The last line empties /tmp.
 RUN export TPU_LIBRARY_PATH=/dev/null && \
     python -m trainer.demo --output=/tmp/films --films=32 && \
     python -m trainer.prepare --csv=/tmp/films/films.csv --images=/tmp/films --output=/tmp/data --height=48 --width=32 && \

@@ -4,11 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-# The first Python that the package runs on; `make PYTHON=… setup` names another.
+# The first Python found that the package supports; `make PYTHON=… setup` names another.
 PYTHON ?= $(shell for python in python3 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$python && break; done)
 
-# What the image is for, what builds it, and further arguments of its build, such as --platform=linux/amd64 on another machine.
+# What the image is for, the program that builds it, and more flags of the build, such as --platform=linux/amd64.
 ACCELERATOR ?= cpu
 DOCKER ?= $(shell for program in docker podman; do $$program version >/dev/null 2>&1 && echo $$program && break; done)
 BUILD_FLAGS ?=
@@ -18,7 +18,7 @@ BUILD_FLAGS ?=
 setup: $(VENV)/complete
 
 $(VENV)/complete: requirements.lock pyproject.toml
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed and was not found: name it, make PYTHON=/path/to/python3.12 $@"; exit 2; }
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 was not found: install one, or name it with make PYTHON=/path/to/python3.12 $@"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --requirement requirements.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
@@ -30,19 +30,19 @@ demo: setup
 	$(BIN)/python -m trainer.prepare --csv=$(DEMO)/films/films.csv --images=$(DEMO)/films --output=$(DEMO)/data \
 		--height=96 --width=64
 	$(BIN)/python -m trainer.task --data_dir=$(DEMO)/data --job_dir=$(DEMO)/job --model=cnn --epochs=15 --batch_size=32
-	@echo "The posters are drawn, and so is what can be learnt from them: the figures above say that the program works,"
-	@echo "not how well it would do on real posters. Open $(DEMO)/job/evaluation/report.html in a browser."
+	@echo "These posters are drawn: the metrics above show that the program works, not how well it would do on real posters."
+	@echo "Open $(DEMO)/job/evaluation/report.html in a browser."
 
 image:
-	@test -n "$(DOCKER)" || { echo "Neither docker nor podman answers: start one, or name another, make DOCKER=… $@"; exit 2; }
+	@test -n "$(DOCKER)" || { echo "Neither docker nor podman answers: start one, or name another with make DOCKER=… $@"; exit 2; }
 	$(DOCKER) build --build-arg=ACCELERATOR=$(ACCELERATOR) --tag=$(or $(IMAGE),poster-trainer:$(ACCELERATOR)) $(BUILD_FLAGS) .
 
 push:
-	@test -n "$(IMAGE)" || { echo "Name it: make push IMAGE=REGION-docker.pkg.dev/PROJECT/REPOSITORY/poster-trainer:TAG"; exit 2; }
+	@test -n "$(IMAGE)" || { echo "IMAGE is missing: make push IMAGE=REGION-docker.pkg.dev/PROJECT/REPOSITORY/poster-trainer:TAG"; exit 2; }
 	@$(MAKE) --no-print-directory image
 	$(DOCKER) push $(IMAGE)
 
-# One test process a core; tests of one file share its fixtures. In their order, that is the long files first.
+# One test process per core; tests of one file share its fixtures. The long files come first in the order of collection.
 PYTEST := $(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 
 test: setup
@@ -51,25 +51,25 @@ test: setup
 test-unit: setup
 	$(PYTEST) tests/unit
 
-# The long form of the tests of what a job survives.
+# The long form of the fault-injection tests.
 chaos: setup
 	POSTER_LONG=1 $(BIN)/python -m pytest tests/integration/test_multi_worker.py tests/integration/test_network_cut.py \
 		tests/integration/test_peers.py tests/integration/test_resume.py tests/integration/test_kubernetes_conformance.py \
 		tests/integration/test_launch_vertex.py
 	$(BIN)/python -m tests.support.long_chaos
 
-# The long form of the tests against a Cloud Storage server on this machine.
+# The long form of the tests against an imitated Cloud Storage on this machine.
 test-cloud: setup
 	POSTER_LONG=1 $(BIN)/python -m pytest tests/integration/test_storage_server.py tests/integration/test_storage_objects.py \
 		tests/integration/test_prepare_storage.py tests/integration/test_storage_job.py
 
-# Builds the image, with podman and as root, and runs jobs in it; `make test-image ACCELERATOR=gpu` does so for another one.
+# Builds the image with podman, as root, and runs jobs in it; `make test-image ACCELERATOR=gpu` does so for the GPU image.
 test-image: setup
 	POSTER_LONG=1 ACCELERATOR=$(ACCELERATOR) $(BIN)/python -m pytest --capture=no --timeout=3600 tests/integration/test_image.py
 
 BENCH := $(VENV)/bench/bin/python -m
 
-# Every row of benchmarks/RESULTS.md, about two hours on two cores that do nothing else; each line alone prints its own rows.
+# Every row of benchmarks/RESULTS.md: about two hours on two idle cores. Each line alone prints its own rows.
 bench: $(VENV)/bench/complete
 	$(BENCH) benchmarks.prepare --posters=10000
 	$(BENCH) benchmarks.input --posters=12000
@@ -84,7 +84,7 @@ bench: $(VENV)/bench/complete
 	$(BENCH) benchmarks.inference
 	$(BENCH) benchmarks.memory
 
-# The rows that a GPU changes, on a machine that has one and its driver: never run so far, for want of one.
+# The rows that a GPU changes, on a machine with a GPU and its driver. Never run so far: no GPU was at hand.
 bench-gpu: $(VENV)/bench-gpu/complete
 	$(VENV)/bench-gpu/bin/python -m benchmarks.step --model=cnn --batch_size=256 --steps=50
 	$(VENV)/bench-gpu/bin/python -m benchmarks.step --model=resnet --batch_size=256 --steps=50
@@ -111,8 +111,8 @@ lint: setup
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version=3.11 --no-header --no-emit-index-url --no-emit-find-links \
 	pyproject.toml
 
-# Brings every requirement to its newest version that pyproject.toml admits. The images' locks begin as copies of the one for
-# development: uv keeps the versions that it finds in its output, where it can.
+# Brings every requirement to the newest version that pyproject.toml admits. The images' locks begin as copies of the development
+# lock: uv keeps the versions that it finds in its output file where it can.
 lock: setup
 	$(BIN)/pip install --quiet uv
 	$(COMPILE) --upgrade --extra=dev --output-file=requirements.lock
@@ -129,7 +129,7 @@ lock: setup
 test-tpu: $(VENV)/tpu/complete
 	$(VENV)/tpu/bin/python -m pytest --numprocesses=auto --dist=loadfile tests/unit tests/integration/test_xla.py
 
-# What requirements-tpu.lock does not name is for development.
+# What requirements-tpu.lock does not name comes from the development lock.
 $(VENV)/tpu/complete: requirements-tpu.lock requirements.lock | setup
 	$(PYTHON) -m venv $(VENV)/tpu
 	sed -e 's/^tensorflow-tpu==/tensorflow==/' -e '/^libtpu==/d' requirements-tpu.lock > $(VENV)/tpu/runtime.txt

@@ -150,7 +150,7 @@ def exchange(found: Cost, workers: int, gigabits: float) -> tuple[float, float]:
 def main(_: list[str]) -> None:
     """Prints the tables."""
     costs = {name: cost(name) for name in _NETWORKS}
-    print("| network | parameters | bytes reduced a step | GFLOP a picture | MB moved a picture | layers normalized |")
+    print("| network | parameters | bytes reduced per step | GFLOP per image | MB moved per image | layers normalized |")
     print("|---|---|---|---|---|---|")
     for name, found in costs.items():
         flops, megabytes = _PASSES * found.flops / 1e9, _MOVES * _BYTES * found.moved / 1e6

@@ -13,6 +13,7 @@ from absl import app, flags
 
 from benchmarks import scaling
 from benchmarks.lib import comparison
+from launch.job import parse_training
 from trainer.model import networks
 
 
@@ -50,29 +51,52 @@ class TestAccuracy:
         _, call = program("accuracy")
         return functools.partial(call, "--images=https://films.example/posters.zip", "--output=out")
 
-    def test_places_are_passed_on_as_they_are_and_a_failure_ends_it_with_its_code(self, compare, commands):
+    def test_paths_are_passed_on_as_they_are_and_a_failure_ends_it_with_its_code(self, compare, commands):
         with pytest.raises(SystemExit) as end:
-            compare("--csv=gs://films/films.csv", "--recipes=pretrained", "--weights=some/lite2.weights.h5")
+            compare("--csv=gs://films/films.csv", "--recipes=fine_tuned", "--weights=some/lite2.weights.h5")
         assert end.value.code == 75
         prepare, train = commands
         assert {"--csv=gs://films/films.csv", "--images=https://films.example/posters.zip"} < set(prepare)
         assert "--weights=some/lite2.weights.h5" in train
 
+    @pytest.mark.parametrize(
+        ("name", "size", "model"),
+        [("published", "64x64", "cnn"), ("from_scratch", "96x64", "resnet"), ("fine_tuned", "240x168", "efficientnet_lite2")],
+    )
+    def test_a_recipe_is_its_flag_file(self, compare, commands, name, size, model):
+        with pytest.raises(SystemExit):
+            compare("--csv=films.csv", f"--recipes={name}", "--weights=some/lite2.weights.h5")
+        prepare, train = commands
+        height, width = size.split("x")
+        assert {f"--height={height}", f"--width={width}"} < set(prepare)
+        (data_dir,) = (option for option in train if option.startswith("--data_dir="))
+        assert data_dir.endswith(f"/data-{size}")
+        job = parse_training([option for option in train if option.startswith("--")])
+        assert job.model == model
+        assert job.weights == ("some/lite2.weights.h5" if name == "fine_tuned" else "none")
+
+    @pytest.mark.parametrize(("old", "new"), [("scratch", "from_scratch"), ("pretrained", "fine_tuned")])
+    def test_an_old_name_still_works_and_says_the_new_one(self, compare, commands, capsys, old, new):
+        with pytest.raises(SystemExit):
+            compare("--csv=films.csv", f"--recipes={old}", "--weights=some/lite2.weights.h5")
+        assert f"--recipes={old}: this recipe is now called {new}" in capsys.readouterr().err
+        assert any(option.endswith(f"/recipes/{new}.flags") for option in commands[-1])
+
     def test_other_films_have_a_folder_of_their_own(self, compare, commands):
         for films in ("films.csv", "others.csv", "films.csv"):
             with pytest.raises(SystemExit):
-                compare(f"--csv={films}", "--recipes=scratch")
+                compare(f"--csv={films}", "--recipes=from_scratch")
         outputs = [option for command in commands for option in command if option.startswith("--output=")]
         jobs = [option for command in commands for option in command if option.startswith("--job_dir=")]
         for first, second, again in (outputs, jobs):
             assert first == again != second
 
-    def test_without_weights_the_pretrained_recipe_is_refused_before_anything_runs(self, compare, commands):
+    def test_without_weights_the_fine_tuned_recipe_is_refused_before_anything_runs(self, compare, commands):
         with pytest.raises(app.UsageError, match=r"--weights is missing"):
             compare("--csv=films.csv")
         assert not commands
 
-    @pytest.mark.parametrize("option", ["--seeds=", "--seeds=a", "--recipes=", "--recipes=scratch,vgg"])
+    @pytest.mark.parametrize("option", ["--seeds=", "--seeds=a", "--recipes=", "--recipes=from_scratch,vgg"])
     def test_lists_that_name_nothing_or_something_else_are_refused(self, compare, commands, option):
         with pytest.raises(flags.IllegalFlagValueError):
             compare("--csv=films.csv", option)
