@@ -85,7 +85,8 @@ def evaluate_split(
         leaked=leaked,
     )
     for verdict in text.verdicts(metrics):
-        _log.log(logging.INFO if verdict.clear else logging.WARNING, "%s", verdict.sentence)
+        if not verdict.clear:  # The commands print all verdicts; the log has the warnings with their severity.
+            _log.warning("%s", verdict.sentence)
     sample = examples.pick_examples(predictions, _POSTERS_SHOWN)
     rows = {*sample, *(row for genre in extremes.pick_extremes(predictions, metrics) for row in genre.rows)}
     images = pipeline.read_images(dataset, split, sorted(rows))

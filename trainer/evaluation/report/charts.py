@@ -168,7 +168,7 @@ def pr_curves(predictions: Predictions, metrics: Mapping[str, Any]) -> Figure:
     marks: dict[str, dict[str, Any]] = {
         # Larger and hollow, so that both marks can be seen where they coincide.
         "at_0.5": {"marker": "^", "color": GREEN, "markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.5, "zorder": 4},
-        "tuned": {"marker": "D", "color": ORANGE, "markersize": 5, "markeredgecolor": "white", "zorder": 3},
+        "tuned": {"marker": "D", "color": ORANGE, "markersize": 5.5, "markeredgecolor": "white", "zorder": 3},
     }
     for axes, genre in zip(panels, genres, strict=True):
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
@@ -187,11 +187,11 @@ def pr_curves(predictions: Predictions, metrics: Mapping[str, Any]) -> Figure:
         axes.plot(recall, precision, color=BLUE, linewidth=1.5, drawstyle="steps-post")
         for point, mark in marks.items():
             if own[point]["precision"] is not None:
-                axes.plot(own[point]["recall"], own[point]["precision"], linestyle="", **mark)
+                axes.plot(own[point]["recall"], own[point]["precision"], linestyle="", clip_on=False, **mark)
     for panel, axes in enumerate(panels):
         axes.tick_params(labelleft=panel % columns == 0, labelbottom=panel + columns >= len(panels))
     figure.supxlabel("recall: share of the genre's films that are found", fontsize=9)
-    figure.supylabel("precision: share of the predictions that are correct", fontsize=9)
+    figure.supylabel("precision: share of the\npredictions that are correct", fontsize=9)
     points = [Line2D([], [], linestyle="", label=OPERATING_POINTS[point], **mark) for point, mark in marks.items()]
     _key(
         figure,
