@@ -14,7 +14,7 @@ from trainer.dataset import manifest
 from trainer.errors import UserError
 from trainer.evaluation.report import text
 from trainer.job import job_dir
-from trainer.process import allocation, entry, log
+from trainer.process import allocation, entry, log, tensorflow_start
 from trainer.storage import files
 
 _log = logging.getLogger("trainer.evaluate")
@@ -65,7 +65,8 @@ def _evaluate(
     output: epath.Path,
 ) -> dict[str, Any]:
     """Evaluates the best weights on a split and writes `output`; returns what its metrics.json holds."""
-    # TensorFlow takes seconds to import. By now the arguments have been checked.
+    # TensorFlow takes seconds to import: wrong arguments have been reported by now.
+    tensorflow_start.start()
     from trainer.cluster import strategy as strategies
     from trainer.cluster import tf_errors
     from trainer.evaluation import evaluate

@@ -126,8 +126,8 @@ def outcomes(metrics: Mapping[str, Any]) -> Figure:
     rows = range(len(genres))
     counts = {key: np.array([metrics["per_genre"][g]["tuned"][key] for g in genres]) for key in ("tp", "fp", "fn", "tn")}
     figure = Figure(figsize=(10.5, 0.27 * len(genres) + 1.7))
-    figure.get_layout_engine().set(wspace=0.07)  # type: ignore[union-attr]  # So that "100%" and "0%" stay apart.
-    have, predicted, numbers = figure.subplots(1, 3, sharey=True, width_ratios=(4, 4, 3))
+    # The space keeps "100%" and the next "0%" apart.
+    have, predicted, numbers = figure.subplots(1, 3, sharey=True, width_ratios=(4, 4, 3), gridspec_kw={"wspace": 0.07})
     halves = (
         (have, "Films that have the genre", ("found", "tp", BLUE, ""), ("missed", "fn", PALE, "....")),
         (predicted, "Films predicted to have it", ("correct", "tp", BLUE, ""), ("wrong", "fp", ORANGE, "////")),
