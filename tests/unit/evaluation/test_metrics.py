@@ -113,7 +113,7 @@ def test_metrics_equal_scikit_learns(seed):
     assert metrics["roc_auc"] == pytest.approx(expected, abs=1e-12)
 
 
-def test_baselines_name_the_commonest_genres_of_training_and_not_of_the_split(four_films):
+def test_baselines_predict_the_most_common_genres_of_training_and_not_of_the_split(four_films):
     metrics = measure(four_films, counts={"Drama": 10, "Comedy": 20, "War": 30})
     one, two = metrics["baselines"]["always_top_1"], metrics["baselines"]["always_top_2"]
     assert one["genres"] == ["War"]
