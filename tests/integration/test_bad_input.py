@@ -63,7 +63,7 @@ def test_other_genres(job_dir, tmp_path):
     genres = ("Action", "Western", "Drama")
     made = drawn.dataset(tmp_path, train=8, validation=3, test=3, shard_count=1, genres=genres)
     line = refusal("trainer.evaluate", f"--job_dir={job_dir}", f"--data_dir={made.path}")
-    assert "only the data set: Western; only the job: Comedy" in line
+    assert "only in the data set: Western; only in the job: Comedy" in line
 
 
 def test_a_job_without_its_weights(job_dir, data_dir, tmp_path):

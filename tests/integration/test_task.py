@@ -14,11 +14,11 @@ from tests.support.jobs import RESULTS, STEPS_PER_EPOCH, history, mirrored, trai
 from trainer.dataset import near_duplicates
 
 
-def test_a_job_leaves_everything_that_the_contract_names(job_dir):
+def test_a_job_writes_everything_that_the_contract_names(job_dir):
     names = {path.name for path in job_dir.iterdir()}
     assert names == {"config.json", "run.json", "history.csv", "DONE.json", "checkpoints", "logs", "model", "evaluation"}
-    plots = {"loss.png", "confusion_matrix.png", "pr_curves.png", "posters.png", "extremes.png", "calibration.png", "report.html"}
-    assert {"metrics.json", "predictions.csv"} | plots <= {path.name for path in (job_dir / "evaluation").iterdir()}
+    charts = {"loss.png", "confusion_matrix.png", "pr_curves.png", "posters.png", "extremes.png", "calibration.png", "report.html"}
+    assert {"metrics.json", "predictions.csv"} | charts <= {path.name for path in (job_dir / "evaluation").iterdir()}
     assert (job_dir / "model" / "saved_model.pb").exists()
     rows = history(job_dir)
     assert [(row["epoch"], row["step"]) for row in rows] == [("1", "10"), ("2", "20"), ("3", "30")]
@@ -108,34 +108,34 @@ def test_the_same_film_counts_once_however_evaluation_is_batched(job_dir, data_d
             "trainer.evaluate", f"--job_dir={job_dir}", f"--data_dir={data_dir}", f"--output={tmp_path / str(batch_size)}",
             f"--batch_size={batch_size}",
         )  # fmt: skip
-        figures = json.loads((tmp_path / str(batch_size) / "metrics.json").read_text())
-        task_figures = json.loads((job_dir / "evaluation" / "metrics.json").read_text())
-        assert figures["examples"] == 37
-        assert figures["loss"] == pytest.approx(task_figures["loss"], rel=1e-5)
-        assert figures["tuned"]["thresholds"] == task_figures["tuned"]["thresholds"]
-        assert figures["calibration"]["temperature"] == task_figures["calibration"]["temperature"]
+        metrics = json.loads((tmp_path / str(batch_size) / "metrics.json").read_text())
+        task_metrics = json.loads((job_dir / "evaluation" / "metrics.json").read_text())
+        assert metrics["examples"] == 37
+        assert metrics["loss"] == pytest.approx(task_metrics["loss"], rel=1e-5)
+        assert metrics["tuned"]["thresholds"] == task_metrics["tuned"]["thresholds"]
+        assert metrics["calibration"]["temperature"] == task_metrics["calibration"]["temperature"]
 
 
 def test_evaluation_on_another_split_goes_to_its_own_folder(job_dir, data_dir):
     run("trainer.evaluate", f"--job_dir={job_dir}", f"--data_dir={data_dir}", "--split=validation")
-    figures = json.loads((job_dir / "evaluation-validation" / "metrics.json").read_text())
-    assert (figures["split"], figures["examples"]) == ("validation", 30)
+    metrics = json.loads((job_dir / "evaluation-validation" / "metrics.json").read_text())
+    assert (metrics["split"], metrics["examples"]) == ("validation", 30)
     shutil.rmtree(job_dir / "evaluation-validation")
 
 
-def test_evaluation_on_another_data_set_is_kept_apart_and_claims_nothing_of_the_job(job_dir, tmp_path):
+def test_evaluation_on_another_data_set_is_kept_apart_and_claims_nothing_about_the_job(job_dir, tmp_path):
     made = drawn.dataset(tmp_path, train=12, validation=1, test=1, shard_count=1)
-    # Of its own splits. The job was trained on all of these films, which this file cannot know.
+    # It is about the splits of this data set. It cannot know that the job was trained on all of these films.
     (tmp_path / near_duplicates.FILE).write_text("id,split,other_id,other_split,distance\ntt0000000,train,tt0000012,validation,3\n")
     own = {path: path.read_bytes() for path in (job_dir / "evaluation").iterdir()}
     folder = job_dir / f"evaluation-train-{made.fingerprint[:12]}"
     ended = run("trainer.evaluate", f"--job_dir={job_dir}", f"--data_dir={tmp_path}", "--split=train")
-    figures, page = json.loads((folder / "metrics.json").read_text()), (folder / "report.html").read_text()
+    metrics, page = json.loads((folder / "metrics.json").read_text()), (folder / "report.html").read_text()
     shutil.rmtree(folder)
-    assert figures["data"] == {"fingerprint": made.fingerprint, "is_the_jobs": False}
-    assert figures["near_duplicates"] is None
+    assert metrics["data"] == {"fingerprint": made.fingerprint, "is_the_jobs": False}
+    assert metrics["near_duplicates"] is None
     for text in (ended.stdout, page):
         assert f"train split of another data set ({made.fingerprint[:12]})" in text
-        assert "of another data set than the job" in text
-        assert "these very films" not in text
+        assert "come from another data set than the job" in text
+        assert "on these films, so" not in text
     assert own == {path: path.read_bytes() for path in (job_dir / "evaluation").iterdir()}

@@ -131,7 +131,7 @@ def _watch(marks: _Marks) -> None:
     within(checkpoints.TrainingState, "save_epoch", lambda training: ends[len(training.progress.history) == flags.FLAGS.epochs])
     for end in ends.values():
         before(checkpoint_management, "update_checkpoint_state_internal", end)
-    within(evaluate, "evaluate", EVALUATION)
+    within(evaluate, "evaluate_split", EVALUATION)
     within(charts, "pr_curves", PLOTS, then=lambda: marks.stand_still(PLOTS))
     # All files of the model are there, and DONE.json is not.
     within(export, "export", EXPORT)

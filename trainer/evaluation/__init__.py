@@ -1,1 +1,1 @@
-"""How good a model is: figures, pictures of them, and a report; nothing here needs TensorFlow."""
+"""Evaluates a model: predictions for a split, metrics computed from them, and a report of the metrics."""

@@ -1,4 +1,4 @@
-"""Evaluates a network: quickly after each epoch, and with a report at a job's end or on other data."""
+"""Evaluates a network on a split: quickly after each epoch, or with a report at the end of a job and in trainer.evaluate."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,8 @@ import tf_keras as keras
 from etils import epath
 
 from trainer.dataset import manifest, near_duplicates
-from trainer.evaluation.metrics import assessment, metrics
+from trainer.evaluation.metrics.metrics import compute_metrics
+from trainer.evaluation.metrics.metrics_json import compute_metrics_json
 from trainer.evaluation.predict_split import SplitPredictor
 from trainer.evaluation.report import examples, extremes, page, text
 from trainer.input import pipeline
@@ -20,25 +21,30 @@ _POSTERS_SHOWN = 30
 
 
 def epoch_metrics(predictor: SplitPredictor, loss: keras.losses.Loss) -> dict[str, float | None]:
-    """The figures of a split for history.csv; `loss` is what training minimises, so that the two compare."""
+    """Returns the validation metrics of an epoch, by their column in history.csv without `val_`.
+
+    Args:
+      predictor: the predictor for the validation split.
+      loss: the loss that training minimises, so that training and validation losses can be compared.
+    """
     logits = predictor.logits()
     predictions = predictor.predictions(logits)
-    figures = metrics.compute(
+    metrics = compute_metrics(
         predictions, split="validation", thresholds=dict.fromkeys(predictions.genres, 0.5), train_genre_counts={}
     )
     return {
         "loss": float(tf.reduce_mean(loss.call(tf.constant(predictor.labels, tf.float32), tf.constant(logits)))),
-        "accuracy": figures["accuracy"],
-        "precision": figures["at_0.5"]["precision"],
-        "recall": figures["at_0.5"]["recall"],
-        "f1_micro": figures["at_0.5"]["f1_micro"],
-        "f1_macro": figures["at_0.5"]["f1_macro"],
-        "mean_average_precision": figures["mean_average_precision"],
-        "roc_auc": figures["roc_auc"],
+        "accuracy": metrics["accuracy"],
+        "precision": metrics["at_0.5"]["precision"],
+        "recall": metrics["at_0.5"]["recall"],
+        "f1_micro": metrics["at_0.5"]["f1_micro"],
+        "f1_macro": metrics["at_0.5"]["f1_macro"],
+        "mean_average_precision": metrics["mean_average_precision"],
+        "roc_auc": metrics["roc_auc"],
     }
 
 
-def evaluate(
+def evaluate_split(
     predictor: SplitPredictor,
     dataset: manifest.Dataset,
     output: epath.Path,
@@ -49,26 +55,27 @@ def evaluate(
     config: Mapping[str, Any],
     history: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Evaluates a network on a split and writes its figures, plots and report.
+    """Evaluates a network on a split and writes the metrics, the predictions, the charts and the report.
 
     Args:
-      predictor: of that split.
-      dataset: the data set.
+      predictor: the network's predictor for the split.
+      dataset: the data set that the split belongs to.
       output: the folder to write.
-      split: the split's name.
-      thresholds: by genre, chosen on the validation split of the data that the network was trained on.
-      temperature: fitted there, before the thresholds were chosen.
-      config: what the job's config.json says: its settings, for the report, and `data`, which it was trained on.
-      history: its epochs; empty leaves the curves out.
+      split: the name of the split.
+      thresholds: the tuned threshold of each genre, chosen on the validation split of the data set that the job was
+        trained on.
+      temperature: the temperature, fitted on the same validation split before the thresholds were chosen.
+      config: the contents of the job's config.json; the report shows them, and `data` describes the data set trained on.
+      history: a row for each epoch, with the columns of history.csv; without rows the report has no training curves.
 
     Returns:
-      What metrics.json holds.
+      The contents of metrics.json.
     """
     predictions = predictor.predictions(predictor.logits(), temperature)
     trained_on = config["data"]
-    # Of another data set, near_duplicates.csv says nothing of the films that the job was trained on.
+    # The near_duplicates.csv of another data set does not know the films that the job was trained on.
     leaked = near_duplicates.leaked(dataset, split) if dataset.fingerprint == trained_on["fingerprint"] else None
-    figures = assessment.assess(
+    metrics = compute_metrics_json(
         predictions,
         split=split,
         fingerprint=dataset.fingerprint,
@@ -77,14 +84,15 @@ def evaluate(
         temperature=temperature,
         leaked=leaked,
     )
-    for verdict in text.verdicts(figures):
-        _log.log(logging.INFO if verdict.clear else logging.WARNING, "%s", verdict.sentence)
+    for verdict in text.verdicts(metrics):
+        if not verdict.clear:  # The commands print all verdicts; the log has the warnings with their severity.
+            _log.warning("%s", verdict.sentence)
     sample = examples.pick_examples(predictions, _POSTERS_SHOWN)
-    rows = {*sample, *(row for genre in extremes.pick(predictions, figures) for row in genre.rows)}
+    rows = {*sample, *(row for genre in extremes.pick_extremes(predictions, metrics) for row in genre.rows)}
     images = pipeline.read_images(dataset, split, sorted(rows))
-    page.write(
+    page.write_report(
         output,
-        metrics=figures,
+        metrics=metrics,
         predictions=predictions,
         history=history,
         config=config,
@@ -93,4 +101,4 @@ def evaluate(
         train_genre_counts=trained_on["train"]["genre_counts"],
         train_examples=trained_on["train"]["examples"],
     )
-    return figures
+    return metrics

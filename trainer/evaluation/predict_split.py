@@ -1,4 +1,4 @@
-"""A network's predictions for a whole split, under the job's strategy."""
+"""Predicts a whole split with a network, under the job's tf.distribute strategy."""
 
 import numpy as np
 import tensorflow as tf
@@ -6,7 +6,7 @@ import tf_keras as keras
 
 from trainer.dataset import manifest
 from trainer.errors import UserError
-from trainer.evaluation.metrics.metrics import Predictions
+from trainer.evaluation.metrics.predictions import Predictions
 from trainer.input import pipeline
 from trainer.input.shard_cache import ShardCache
 from trainer.model import networks
@@ -14,7 +14,7 @@ from trainer.process import heartbeat
 
 
 class SplitPredictor:
-    """Predicts a split again and again, as the network learns: traced once, the labels read once."""
+    """Predicts the same split repeatedly while the network learns: it traces the network and reads the labels only once."""
 
     def __init__(
         self,
@@ -26,16 +26,18 @@ class SplitPredictor:
         batch_size: int,
         cache: ShardCache | None = None,
     ) -> None:
-        """Args:
-          strategy: that the network was made under.
-          network: takes pictures and positions, gives logits.
-          dataset: the data set.
-          split: its split.
-          batch_size: pictures at a time, over all replicas together.
-          cache: keeps the shards that are read.
+        """Reads the labels of the split.
+
+        Args:
+          strategy: the strategy under which the network was built.
+          network: the network.
+          dataset: the data set that the split belongs to.
+          split: the name of the split.
+          batch_size: the number of images in a batch, over all replicas together.
+          cache: a cache for the shards that are read; None to read them from the data set each time.
 
         Raises:
-          UserError: the split is not there or empty.
+          UserError: the data set has no such split, or the split is empty.
         """
         replicas = strategy.num_replicas_in_sync
         self._genres = dataset.genres
@@ -62,26 +64,31 @@ class SplitPredictor:
 
     @property
     def labels(self) -> np.ndarray:
-        """Whether a film is of a genre, bool [N, G]."""
+        """The true genres of each film, bool [N, G]."""
         return self._labelled.labels
 
     def logits(self) -> np.ndarray:
-        """The logits of every film of the split, each once, float32 [N, G], in the order of `labels`.
+        """Returns the logits of every film in the split, float32 [N, G], in the order of `labels`.
 
         Raises:
-          UserError: they are not finite.
+          UserError: a logit is not finite.
         """
         logits = np.empty(self.labels.shape, np.float32)
         for batch in self._batches:
             values, rows = (part.numpy() for part in self._forward(*batch))
-            real = rows >= 0
-            logits[rows[real]] = values[real]
+            is_film = rows >= 0  # Padding has the row -1.
+            logits[rows[is_film]] = values[is_film]
             heartbeat.beat()
         if not np.isfinite(logits).all():
-            raise UserError("the network's outputs are not finite: lower --learning_rate, or lengthen --warmup_epochs")
+            raise UserError("the network's outputs are not finite: lower --learning_rate or raise --warmup_epochs")
         return logits
 
     def predictions(self, logits: np.ndarray, temperature: float = 1.0) -> Predictions:
-        """The scores that belong to what `logits` returned, at a temperature of `calibration.fit_temperature`."""
+        """Returns the predictions with the scores of these logits.
+
+        Args:
+          logits: float32 [N, G], as `logits` returns them.
+          temperature: the temperature, from `calibration.fit_temperature`.
+        """
         scores = tf.sigmoid(logits / np.float32(temperature)).numpy()
         return Predictions(ids=self._labelled.ids, genres=self._genres, labels=self.labels, scores=scores)

@@ -38,7 +38,8 @@ from trainer.dataset import training_order
 from trainer.dataset.manifest import Dataset
 from trainer.errors import LostPeer, UserError
 from trainer.evaluation import evaluate
-from trainer.evaluation.metrics import calibration, metrics
+from trainer.evaluation.metrics import calibration
+from trainer.evaluation.metrics.thresholds import tune_thresholds
 from trainer.evaluation.predict_split import SplitPredictor
 from trainer.evaluation.report import text
 from trainer.job import history, lock
@@ -216,9 +217,9 @@ def _evaluate_and_export(
     )
     logits = validation.logits()
     temperature = calibration.fit_temperature(validation.labels, logits)
-    thresholds = metrics.tune_thresholds(validation.predictions(logits, temperature))
+    thresholds = tune_thresholds(validation.predictions(logits, temperature))
     owned.check()
-    results = evaluate.evaluate(
+    results = evaluate.evaluate_split(
         test,
         dataset,
         directory.evaluation,

@@ -1,12 +1,13 @@
-"""Intervals: the resampled figures against the plain ones and scikit-learn's, and what the intervals say of known cases."""
+"""Intervals: resampled metrics against plain ones and scikit-learn's, and the intervals of known cases."""
 
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from trainer.evaluation.metrics import intervals, metrics
-from trainer.evaluation.metrics.intervals import _Split
-from trainer.evaluation.metrics.metrics import Predictions
+from trainer.evaluation.metrics import intervals
+from trainer.evaluation.metrics.intervals import _Split, bootstrap_intervals
+from trainer.evaluation.metrics.metrics import compute_metrics
+from trainer.evaluation.metrics.predictions import Predictions
 
 
 def random_predictions(*, films=150, genres=5, seed=0, skill=1.5):
@@ -28,11 +29,11 @@ def chosen(predictions):
 def compute(predictions):
     counts = {genre: 9 - g for g, genre in enumerate(predictions.genres)}
     thresholds = chosen(predictions)["thresholds"]
-    return metrics.compute(predictions, split="test", thresholds=thresholds, train_genre_counts=counts)
+    return compute_metrics(predictions, split="test", thresholds=thresholds, train_genre_counts=counts)
 
 
 def weighted(given, weights):
-    return _Split.of(given, **chosen(given)).figures(weights.astype(np.float64))
+    return _Split.of(given, **chosen(given)).metrics(weights.astype(np.float64))
 
 
 def at(nested, key):
@@ -41,20 +42,20 @@ def at(nested, key):
     return nested
 
 
-def plain(figures, key):
+def plain(metrics, key):
     if key[0] != "differences":
-        return at(figures, key)
+        return at(metrics, key)
     _, point, baseline, name = key
-    return figures[point][name] - figures["baselines"][baseline][name]
+    return metrics[point][name] - metrics["baselines"][baseline][name]
 
 
-def test_films_that_count_once_each_give_the_plain_figures():
+def test_films_that_count_once_each_give_the_plain_metrics():
     given = random_predictions()
-    figures = compute(given)
+    metrics = compute(given)
     once = weighted(given, np.ones((150, 1)))
     assert len(once) == 3 + 2 * 5 + 2 * 2 * 3 + 5
     for key, (value,) in once.items():
-        assert value == pytest.approx(plain(figures, key), rel=1e-12), key
+        assert value == pytest.approx(plain(metrics, key), rel=1e-12), key
 
 
 def test_a_weighted_film_counts_like_so_many_films():
@@ -63,9 +64,9 @@ def test_a_weighted_film_counts_like_so_many_films():
     weights[-1] += 60 - weights.sum()
     rows = np.repeat(np.arange(60), weights)
     repeated = Predictions(given.ids, given.genres, given.labels[rows], given.scores[rows])
-    figures = compute(repeated)
+    metrics = compute(repeated)
     for key, (value,) in weighted(given, weights[:, None]).items():
-        assert value == pytest.approx(plain(figures, key), rel=1e-12), key
+        assert value == pytest.approx(plain(metrics, key), rel=1e-12), key
 
 
 @pytest.mark.parametrize("decimals", [0, 1, 6])
@@ -92,7 +93,7 @@ def test_the_interval_of_a_share_is_that_of_the_binomial_distribution():
     labels = np.ones((400, 1), bool)
     labels[120:] = False
     given = Predictions(tuple(map(str, range(400))), ("Drama",), labels, np.full((400, 1), 0.9, np.float32))
-    found = intervals.intervals(given, thresholds={"Drama": 0.5}, baselines={"always_top_1": ["Drama"]})
+    found = bootstrap_intervals(given, thresholds={"Drama": 0.5}, baselines={"always_top_1": ["Drama"]})
     assert found["accuracy"] == pytest.approx([0.3 - 1.96 * 0.0229, 0.3 + 1.96 * 0.0229], abs=0.005)
     assert found["at_0.5"]["precision"] == found["accuracy"]
     assert found["differences"]["tuned"]["always_top_1"]["f1_micro"] == [0, 0], "the model does what the baseline does"
@@ -103,7 +104,7 @@ def test_intervals_hold_the_true_value_as_often_as_they_say():
     held = []
     for seed in range(12):
         given = random_predictions(seed=seed)
-        found = intervals.intervals(given, **chosen(given))
+        found = bootstrap_intervals(given, **chosen(given))
         for key in (("loss",), ("tuned", "f1_micro"), ("differences", "tuned", "always_top_2", "f1_micro")):
             low, high = at(found, key)
             held.append(low <= plain(truth, key) <= high)
@@ -119,25 +120,25 @@ def test_the_interval_of_rare_genres_holds_the_mean_over_splits_and_not_what_res
         scores = 1 / (1 + np.exp(3 - labels - random.normal(size=labels.shape)))
         return Predictions(tuple(map(str, range(60))), tuple(map(str, range(100))), labels, scores.astype(np.float32))
 
-    mean = 0.301  # Of the figure over the splits with the seeds 1,000 to 2,999.
+    mean = 0.301  # The mean of the metric over the splits with seeds 1,000 to 2,999.
     held = []
     for given in map(rare, range(20)):
-        low, high = intervals.intervals(given, **chosen(given))["mean_average_precision"]
+        low, high = bootstrap_intervals(given, **chosen(given))["mean_average_precision"]
         held.append(low <= mean <= high)
     assert np.mean(held) >= 0.85, "without the shift it is less than a half"
 
 
 def test_the_same_films_give_the_same_intervals_however_many_resamples_are_held_at_once(monkeypatch):
     given = random_predictions()
-    found = intervals.intervals(given, **chosen(given))
-    monkeypatch.setattr(intervals, "_CELLS", 150 * 7)
-    assert intervals.intervals(given, **chosen(given)) == found
+    found = bootstrap_intervals(given, **chosen(given))
+    monkeypatch.setattr(intervals, "_WEIGHTS_AT_ONCE", 150 * 7)
+    assert bootstrap_intervals(given, **chosen(given)) == found
 
 
 @pytest.mark.filterwarnings("error")
 def test_what_is_undefined_has_no_interval():
     labels = np.array([[True, False], [True, False]])
     given = Predictions(("a", "b"), ("Drama", "War"), labels, np.array([[0.9, 0.1], [0.2, 0.3]], np.float32))
-    found = intervals.intervals(given, **chosen(given))
+    found = bootstrap_intervals(given, **chosen(given))
     assert found["per_genre"]["War"]["average_precision"] is None
     assert found["per_genre"]["Drama"]["average_precision"] == [1, 1]

@@ -1,4 +1,4 @@
-"""The figures of an evaluation, against values worked out by hand and against scikit-learn called in the plain way."""
+"""The metrics of a split, against values computed by hand and against plain calls of scikit-learn."""
 
 import json
 import math
@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from trainer.evaluation.metrics import confusion, metrics
-from trainer.evaluation.metrics.metrics import Predictions
+from trainer.evaluation.metrics import confusion
+from trainer.evaluation.metrics.metrics import chance_average_precision, compute_metrics, mean_average_precision
+from trainer.evaluation.metrics.predictions import Predictions
+from trainer.evaluation.metrics.thresholds import tune_thresholds
 
 HALF = {"Drama": 0.5, "Comedy": 0.5, "War": 0.5}
 
@@ -26,8 +28,8 @@ def random_predictions(*, films=200, genres=7, seed=0):
     return predictions(labels, scores, [f"genre{g}" for g in range(genres)])
 
 
-def evaluate(given, *, thresholds=None, counts=None, split="test"):
-    return metrics.compute(
+def measure(given, *, thresholds=None, counts=None, split="test"):
+    return compute_metrics(
         given,
         split=split,
         thresholds=thresholds or dict.fromkeys(given.genres, 0.5),
@@ -43,12 +45,12 @@ def fixture_four_films():
     )
 
 
-def test_figures_of_four_films_are_those_worked_out_by_hand(four_films):
-    figures = evaluate(four_films)
+def test_metrics_of_four_films_equal_those_computed_by_hand(four_films):
+    metrics = measure(four_films)
     # Predicted: Drama+Comedy, Drama, Comedy, Drama. Right: 3 of 5 named, of 5 that there are.
-    assert figures["split"] == "test"
-    assert figures["examples"] == 4
-    at_half = figures["at_0.5"]
+    assert metrics["split"] == "test"
+    assert metrics["examples"] == 4
+    at_half = metrics["at_0.5"]
     assert at_half["precision"] == pytest.approx(3 / 5)
     assert at_half["recall"] == pytest.approx(3 / 5)
     assert at_half["f1_micro"] == pytest.approx(3 / 5)
@@ -56,8 +58,8 @@ def test_figures_of_four_films_are_those_worked_out_by_hand(four_films):
     assert at_half["f1_samples"] == pytest.approx((2 / 3 + 2 / 3 + 1 + 0) / 4)
     assert at_half["subset_accuracy"] == pytest.approx(1 / 4)
     assert at_half["hamming_loss"] == pytest.approx(4 / 12)
-    assert figures["accuracy"] == pytest.approx(3 / 4)
-    drama = figures["per_genre"]["Drama"]
+    assert metrics["accuracy"] == pytest.approx(3 / 4)
+    drama = metrics["per_genre"]["Drama"]
     assert drama["support"] == 2
     assert drama["average_precision"] == drama["roc_auc"] == 1.0
     assert drama["at_0.5"] == {
@@ -69,51 +71,51 @@ def test_figures_of_four_films_are_those_worked_out_by_hand(four_films):
         "fn": 0,
         "tn": 1,
     }
-    # Comedy ranks the films 3, 1, 2, 4: right at places 1 and 3.
-    assert figures["per_genre"]["Comedy"]["average_precision"] == pytest.approx((1 / 1 + 2 / 3) / 2)
-    assert figures["per_genre"]["Comedy"]["roc_auc"] == pytest.approx(3 / 4)
-    assert figures["mean_average_precision"] == pytest.approx((1 + 5 / 6 + 1) / 3)
+    # Comedy ranks the films 3, 1, 2, 4: right at ranks 1 and 3.
+    assert metrics["per_genre"]["Comedy"]["average_precision"] == pytest.approx((1 / 1 + 2 / 3) / 2)
+    assert metrics["per_genre"]["Comedy"]["roc_auc"] == pytest.approx(3 / 4)
+    assert metrics["mean_average_precision"] == pytest.approx((1 + 5 / 6 + 1) / 3)
 
 
 def test_loss_is_the_mean_binary_cross_entropy_and_finite_for_a_certain_error(four_films):
     likelihoods = np.where(four_films.labels, four_films.scores, 1 - four_films.scores).astype(np.float64)
-    assert evaluate(four_films)["loss"] == pytest.approx(-np.log(likelihoods).mean(), rel=1e-6)
+    assert measure(four_films)["loss"] == pytest.approx(-np.log(likelihoods).mean(), rel=1e-6)
     certain = predictions([[1, 0]], [[0.0, 0.0]], ["Drama", "Comedy"])
-    assert evaluate(certain)["loss"] == pytest.approx(-math.log(1e-7) / 2, rel=1e-4)
+    assert measure(certain)["loss"] == pytest.approx(-math.log(1e-7) / 2, rel=1e-4)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_figures_are_scikit_learns(seed):
+def test_metrics_equal_scikit_learns(seed):
     given = random_predictions(seed=seed)
-    thresholds = metrics.tune_thresholds(random_predictions(seed=100 + seed))
-    figures = evaluate(given, thresholds=thresholds)
+    thresholds = tune_thresholds(random_predictions(seed=100 + seed))
+    metrics = measure(given, thresholds=thresholds)
     labels, limits = given.labels, np.array([thresholds[genre] for genre in given.genres])
     for point, predicted in (("at_0.5", given.scores >= 0.5), ("tuned", given.scores >= limits)):
         for key, average in (("f1_micro", "micro"), ("f1_macro", "macro"), ("f1_samples", "samples")):
             expected = sklearn_metrics.f1_score(labels, predicted, average=average, zero_division=0)
-            assert figures[point][key] == pytest.approx(expected, abs=1e-12)
+            assert metrics[point][key] == pytest.approx(expected, abs=1e-12)
         for key, function in (
             ("precision", sklearn_metrics.precision_score),
             ("recall", sklearn_metrics.recall_score),
         ):
             expected = function(labels, predicted, average="micro", zero_division=0)
-            assert figures[point][key] == pytest.approx(expected, abs=1e-12)
-        assert figures[point]["subset_accuracy"] == sklearn_metrics.accuracy_score(labels, predicted)
-        assert figures[point]["hamming_loss"] == sklearn_metrics.hamming_loss(labels, predicted)
+            assert metrics[point][key] == pytest.approx(expected, abs=1e-12)
+        assert metrics[point]["subset_accuracy"] == sklearn_metrics.accuracy_score(labels, predicted)
+        assert metrics[point]["hamming_loss"] == sklearn_metrics.hamming_loss(labels, predicted)
         tables = sklearn_metrics.multilabel_confusion_matrix(labels, predicted)
         for genre, ((tn, fp), (fn, tp)) in zip(given.genres, tables, strict=True):
-            counts = figures["per_genre"][genre][point]
+            counts = metrics["per_genre"][genre][point]
             assert [counts[key] for key in ("tn", "fp", "fn", "tp")] == [tn, fp, fn, tp]
     expected = sklearn_metrics.average_precision_score(labels, given.scores, average="macro")
-    assert figures["mean_average_precision"] == pytest.approx(expected, abs=1e-12)
-    assert metrics.mean_average_precision(given) == figures["mean_average_precision"]
+    assert metrics["mean_average_precision"] == pytest.approx(expected, abs=1e-12)
+    assert mean_average_precision(given) == metrics["mean_average_precision"]
     expected = sklearn_metrics.roc_auc_score(labels, given.scores, average="macro")
-    assert figures["roc_auc"] == pytest.approx(expected, abs=1e-12)
+    assert metrics["roc_auc"] == pytest.approx(expected, abs=1e-12)
 
 
-def test_baselines_name_the_commonest_genres_of_training_and_not_of_the_split(four_films):
-    figures = evaluate(four_films, counts={"Drama": 10, "Comedy": 20, "War": 30})
-    one, two = figures["baselines"]["always_top_1"], figures["baselines"]["always_top_2"]
+def test_baselines_predict_the_most_common_genres_of_training_and_not_of_the_split(four_films):
+    metrics = measure(four_films, counts={"Drama": 10, "Comedy": 20, "War": 30})
+    one, two = metrics["baselines"]["always_top_1"], metrics["baselines"]["always_top_2"]
     assert one["genres"] == ["War"]
     assert two["genres"] == ["War", "Comedy"]
     assert one["precision"] == pytest.approx(1 / 4)
@@ -121,16 +123,16 @@ def test_baselines_name_the_commonest_genres_of_training_and_not_of_the_split(fo
     assert one["subset_accuracy"] == pytest.approx(1 / 4)
     assert two["precision"] == pytest.approx(3 / 8)
     assert two["recall"] == pytest.approx(3 / 5)
-    assert set(one) - {"genres"} == set(figures["at_0.5"])
+    assert set(one) - {"genres"} == set(metrics["at_0.5"])
 
 
 def test_of_equally_common_genres_a_baseline_takes_the_first(four_films):
-    figures = evaluate(four_films, counts={"War": 5, "Comedy": 5, "Drama": 5})
-    assert figures["baselines"]["always_top_2"]["genres"] == ["Drama", "Comedy"]
+    metrics = measure(four_films, counts={"War": 5, "Comedy": 5, "Drama": 5})
+    assert metrics["baselines"]["always_top_2"]["genres"] == ["Drama", "Comedy"]
 
 
 def test_the_keys_are_those_other_programs_read(four_films):
-    figures = evaluate(four_films)
+    metrics = measure(four_films)
     overall = [
         "precision",
         "recall",
@@ -140,7 +142,7 @@ def test_the_keys_are_those_other_programs_read(four_films):
         "subset_accuracy",
         "hamming_loss",
     ]
-    assert list(figures) == [
+    assert list(metrics) == [
         "split",
         "examples",
         "loss",
@@ -153,12 +155,12 @@ def test_the_keys_are_those_other_programs_read(four_films):
         "baselines",
         "per_genre",
     ]
-    assert list(figures["at_0.5"]) == overall
-    assert list(figures["tuned"]) == [*overall, "thresholds"]
-    assert list(figures["per_genre"]) == list(figures["tuned"]["thresholds"]) == ["Drama", "Comedy", "War"]
+    assert list(metrics["at_0.5"]) == overall
+    assert list(metrics["tuned"]) == [*overall, "thresholds"]
+    assert list(metrics["per_genre"]) == list(metrics["tuned"]["thresholds"]) == ["Drama", "Comedy", "War"]
     ranked = ["average_precision", "average_precision_by_chance", "roc_auc"]
-    assert list(figures["per_genre"]["War"]) == ["support", *ranked, "at_0.5", "tuned"]
-    assert list(figures["per_genre"]["War"]["tuned"]) == ["precision", "recall", "f1", "tp", "fp", "fn", "tn"]
+    assert list(metrics["per_genre"]["War"]) == ["support", *ranked, "at_0.5", "tuned"]
+    assert list(metrics["per_genre"]["War"]["tuned"]) == ["precision", "recall", "f1", "tp", "fp", "fn", "tn"]
 
 
 @pytest.mark.parametrize(
@@ -176,13 +178,13 @@ def test_the_keys_are_those_other_programs_read(four_films):
 @pytest.mark.filterwarnings("error", "ignore::ResourceWarning")
 def test_degenerate_splits_give_json_without_nan(labels, scores, genres):
     given = predictions(labels, scores, genres)
-    figures = evaluate(given, thresholds=metrics.tune_thresholds(given))
-    assert json.loads(json.dumps(figures, allow_nan=False)) == figures
+    metrics = measure(given, thresholds=tune_thresholds(given))
+    assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
 
 
 def test_what_is_undefined_is_none():
     given = predictions([[1, 0, 0], [1, 0, 1]], [[0.9, 0.1, 0.6], [0.2, 0.3, 0.1]])
-    genres = evaluate(given, thresholds=HALF)["per_genre"]
+    genres = measure(given, thresholds=HALF)["per_genre"]
     assert genres["Drama"]["roc_auc"] is None
     assert genres["Comedy"]["average_precision"] is genres["Comedy"]["roc_auc"] is None
     assert {key: genres["Comedy"]["at_0.5"][key] for key in ("precision", "recall", "f1")} == {
@@ -191,20 +193,20 @@ def test_what_is_undefined_is_none():
         "f1": None,
     }
     assert genres["War"]["at_0.5"]["precision"] == genres["War"]["at_0.5"]["f1"] == 0.0
-    assert evaluate(given)["mean_average_precision"] == pytest.approx((1 + 1 / 2) / 2)
+    assert measure(given)["mean_average_precision"] == pytest.approx((1 + 1 / 2) / 2)
 
 
-def test_single_genre_figures_are_those_of_a_binary_problem():
+def test_metrics_of_a_single_genre_are_those_of_a_binary_problem():
     given = predictions([[1], [0], [1], [0]], [[0.9], [0.8], [0.2], [0.1]], ["Drama"])
-    figures = evaluate(given)["at_0.5"]
-    assert figures["precision"] == figures["recall"] == figures["f1_micro"] == figures["f1_macro"] == 0.5
-    assert figures["f1_samples"] == 1 / 4
-    assert figures["subset_accuracy"] == figures["hamming_loss"] == 0.5
+    metrics = measure(given)["at_0.5"]
+    assert metrics["precision"] == metrics["recall"] == metrics["f1_micro"] == metrics["f1_macro"] == 0.5
+    assert metrics["f1_samples"] == 1 / 4
+    assert metrics["subset_accuracy"] == metrics["hamming_loss"] == 0.5
 
 
 def test_a_film_without_genres_counts_as_wrong_in_accuracy():
     given = predictions([[0, 0, 0], [1, 0, 0]], [[0.9, 0.1, 0.1], [0.9, 0.1, 0.1]])
-    assert evaluate(given)["accuracy"] == 0.5
+    assert measure(given)["accuracy"] == 0.5
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -220,7 +222,7 @@ def test_no_other_threshold_of_one_genre_is_expected_to_have_a_higher_micro_plus
         return found.sum() / named.sum() + np.mean(found / np.maximum(named, 1))
 
     for films in (given, rounded):
-        tuned = metrics.tune_thresholds(films)
+        tuned = tune_thresholds(films)
         for g, genre in enumerate(films.genres):
             others = [value(films, {**tuned, genre: float(cut)}) for cut in (0.0, 1.1, *films.scores[:, g])]
             assert value(films, tuned) >= max(others) - 1e-9
@@ -231,12 +233,12 @@ def test_a_genre_whose_scores_say_nothing_is_not_given_to_all_films():
     labels = np.stack([random.random(400) < 0.5, random.random(400) < 0.03], axis=1)
     scores = np.stack([np.where(labels[:, 0], 0.8, 0.2), random.random(400) * 0.05], axis=1)
     given = predictions(labels, scores, ["Drama", "News"])
-    assert given.predicted(metrics.tune_thresholds(given))[:, 1].mean() < 0.2
+    assert given.predicted(tune_thresholds(given))[:, 1].mean() < 0.2
 
 
 def test_a_tuned_threshold_lies_midway_between_two_scores():
     given = predictions([[1, 1], [1, 0], [0, 0]], [[0.75, 0.75], [0.5, 0.5], [0.25, 0.5]], ["Drama", "Comedy"])
-    assert metrics.tune_thresholds(given) == {"Drama": 0.375, "Comedy": 0.625}
+    assert tune_thresholds(given) == {"Drama": 0.375, "Comedy": 0.625}
 
 
 def test_one_film_alone_does_not_place_the_threshold_of_a_rare_genre():
@@ -246,7 +248,7 @@ def test_one_film_alone_does_not_place_the_threshold_of_a_rare_genre():
         True  # The 91st in the order of scores: to name one film, or 91, has the highest F1 of the labels.
     )
     given = predictions(labels, scores, ["Drama", "News"])
-    assert 0 < given.predicted(metrics.tune_thresholds(given))[:, 1].sum() < 40
+    assert 0 < given.predicted(tune_thresholds(given))[:, 1].sum() < 40
 
 
 @pytest.mark.parametrize("score", [0.0, 0.1, 1.0])
@@ -254,30 +256,30 @@ def test_a_genre_that_no_validation_film_has_is_given_to_none_however_sure_the_m
     given = predictions([[1, 0, 0]], [[0.9, score, score]])
     sure = predictions([[1, 1, 1]], [[1.0, 1.0, 1.0]])
     for films in (given, sure):
-        assert films.predicted(metrics.tune_thresholds(given)).tolist() == [[True, False, False]]
+        assert films.predicted(tune_thresholds(given)).tolist() == [[True, False, False]]
 
 
 @pytest.mark.parametrize(("films", "having"), [(1, 1), (12, 1), (12, 4), (12, 12), (40, 3)])
 def test_average_precision_by_chance_is_the_mean_over_random_rankings(films, having):
     random = np.random.default_rng(0)
-    places = np.sort(random.random((20_000, films)).argsort(axis=1)[:, :having], axis=1) + 1
-    precision = np.arange(1, having + 1) / places
-    assert metrics.chance_average_precision(films, having) == pytest.approx(precision.mean(), rel=0.02)
+    ranks = np.sort(random.random((20_000, films)).argsort(axis=1)[:, :having], axis=1) + 1
+    precision = np.arange(1, having + 1) / ranks
+    assert chance_average_precision(films, having) == pytest.approx(precision.mean(), rel=0.02)
 
 
 def test_of_one_film_among_few_chance_is_far_more_than_its_share():
-    assert metrics.chance_average_precision(4, 1) == pytest.approx((1 + 1 / 2 + 1 / 3 + 1 / 4) / 4)
-    assert metrics.chance_average_precision(4, 0) is None
+    assert chance_average_precision(4, 1) == pytest.approx((1 + 1 / 2 + 1 / 3 + 1 / 4) / 4)
+    assert chance_average_precision(4, 0) is None
 
 
 def test_chance_is_a_mean_over_the_genres_that_the_mean_average_precision_is_of(four_films):
-    figures = evaluate(four_films)
-    assert figures["per_genre"]["War"]["average_precision_by_chance"] == metrics.chance_average_precision(4, 1)
-    chance = np.array([metrics.chance_average_precision(4, having) for having in (2, 2, 1)], np.float64)
-    assert figures["mean_average_precision_by_chance"] == pytest.approx(chance.mean())
-    without = evaluate(predictions([[1, 0, 0], [0, 0, 1]], [[0.9, 0.1, 0.1], [0.9, 0.1, 0.1]]))
+    metrics = measure(four_films)
+    assert metrics["per_genre"]["War"]["average_precision_by_chance"] == chance_average_precision(4, 1)
+    chance = np.array([chance_average_precision(4, having) for having in (2, 2, 1)], np.float64)
+    assert metrics["mean_average_precision_by_chance"] == pytest.approx(chance.mean())
+    without = measure(predictions([[1, 0, 0], [0, 0, 1]], [[0.9, 0.1, 0.1], [0.9, 0.1, 0.1]]))
     assert without["per_genre"]["Comedy"]["average_precision_by_chance"] is None
-    assert without["mean_average_precision_by_chance"] == pytest.approx(metrics.chance_average_precision(2, 1))
+    assert without["mean_average_precision_by_chance"] == pytest.approx(chance_average_precision(2, 1))
 
 
 def test_a_score_on_the_threshold_counts_as_predicted_and_no_rounding_moves_one_there():
@@ -291,12 +293,12 @@ def test_a_score_on_the_threshold_counts_as_predicted_and_no_rounding_moves_one_
 @pytest.mark.parametrize(
     ("labels", "scores", "message"),
     [
-        (np.zeros((2, 2), bool), np.zeros((3, 2), np.float32), "do not fit"),
-        (np.zeros((0, 2), bool), np.zeros((0, 2), np.float32), "do not fit"),
-        (np.zeros((2, 2), int), np.zeros((2, 2), np.float32), "not bool"),
-        (np.zeros((2, 2), bool), np.zeros((2, 2), np.float64), "not float32"),
-        (np.zeros((2, 2), bool), np.full((2, 2), np.nan, np.float32), "not in"),
-        (np.zeros((2, 2), bool), np.full((2, 2), 1.5, np.float32), "not in"),
+        (np.zeros((2, 2), bool), np.zeros((3, 2), np.float32), "shape"),
+        (np.zeros((0, 2), bool), np.zeros((0, 2), np.float32), "shape"),
+        (np.zeros((2, 2), int), np.zeros((2, 2), np.float32), "must be bool"),
+        (np.zeros((2, 2), bool), np.zeros((2, 2), np.float64), "scores float32"),
+        (np.zeros((2, 2), bool), np.full((2, 2), np.nan, np.float32), "must be in"),
+        (np.zeros((2, 2), bool), np.full((2, 2), 1.5, np.float32), "must be in"),
     ],
 )
 def test_predictions_that_do_not_fit_are_refused(labels, scores, message):
@@ -320,8 +322,8 @@ def test_predictions_that_do_not_fit_are_refused(labels, scores, message):
 )
 def test_mlcm_of_one_film(labels, predicted, cells):
     expected = np.zeros((4, 4), np.int64)
-    for place, count in cells.items():
-        expected[place] = count
+    for cell, count in cells.items():
+        expected[cell] = count
     np.testing.assert_array_equal(confusion.mlcm(np.array([labels], bool), np.array([predicted], bool)), expected)
 
 

@@ -1,4 +1,4 @@
-"""The evaluation/ folder: its files, their exactness, and a page that is safe, whole and needs no network."""
+"""The evaluation/ folder: its files are exact, and its page is complete, safe and needs no network."""
 
 import csv
 import html.parser
@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 from etils import epath
 
-from trainer.evaluation.metrics import assessment, metrics
-from trainer.evaluation.metrics.metrics import Predictions
+from trainer.evaluation.metrics.metrics_json import compute_metrics_json
+from trainer.evaluation.metrics.predictions import Predictions
+from trainer.evaluation.metrics.thresholds import tune_thresholds
 from trainer.evaluation.report import page as report
 from trainer.evaluation.report import text
 
 HISTORY = [{"epoch": 1, "step": 12345, "learning_rate": 1e-3, "loss": 0.5, "val_mean_average_precision": None}]
 
 
-def assess(predictions, thresholds, *, split="test", fingerprint="f1", **options):
+def measure(predictions, thresholds, *, split="test", fingerprint="f1", **options):
     train = {"examples": 20, "genre_counts": dict.fromkeys(predictions.genres, 5)}
-    return assessment.assess(
+    return compute_metrics_json(
         predictions,
         split=split,
         fingerprint=fingerprint,
@@ -37,14 +38,14 @@ def make(*, films=12, genres=("Drama", "Comedy", "War"), ids=None, **options):
     scores = random.random(labels.shape).astype(np.float32)
     ids = ids or tuple(f"film{films - row:02}" for row in range(films))
     predictions = Predictions(tuple(ids), tuple(genres), labels, scores)
-    return predictions, assess(predictions, metrics.tune_thresholds(predictions), **{"leaked": frozenset()} | options)
+    return predictions, measure(predictions, tune_thresholds(predictions), **{"leaked": frozenset()} | options)
 
 
 def write(folder, *, made=None, history=HISTORY, config=None, posters=3):
-    predictions, figures = made or make()
-    report.write(
+    predictions, metrics = made or make()
+    report.write_report(
         epath.Path(folder),
-        metrics=figures,
+        metrics=metrics,
         predictions=predictions,
         history=history,
         config={"model": "resnet", "seed": 0} if config is None else config,
@@ -120,12 +121,12 @@ def test_names_in_the_page_are_escaped(tmp_path):
     page = write(tmp_path, made=made, config={nasty: nasty})
     assert "<script" not in page
     assert 'onload="' not in page
-    # Settings, verdicts, baselines, the genres not judged, a genre's row, the posters' ids.
+    # Settings, verdicts, baselines, the genres with too few films, a genre's row, the posters' ids.
     assert page.count("&lt;script&gt;alert(") == 2 + 2 + 2 + 1 + 2 + 3
 
 
 class Outline(html.parser.HTMLParser):
-    """Collects tags, and checks that each that must be closed is."""
+    """Collects tags, and checks that every tag is closed where it must be."""
 
     VOID = ("meta", "link", "img", "br", "col")
 
@@ -151,16 +152,16 @@ def test_the_page_is_well_formed_and_every_image_has_an_alternative_text(page):
     assert all(len(image["alt"]) > 40 for image in outline.images)
 
 
-def test_the_page_holds_the_figures_with_their_intervals(page):
-    _, figures = make()
+def test_the_page_holds_the_metrics_with_their_intervals(page):
+    _, metrics = make()
     for point in ("at_0.5", "tuned"):
-        low, high = figures["intervals"][point]["f1_micro"]
-        assert f"<td>{figures[point]['f1_micro']:.3f}<small>[{low:.3f}, {high:.3f}]</small></td>" in page
-    low, high = figures["intervals"]["mean_average_precision"]
-    assert f"{figures['mean_average_precision']:.3f}<small>[{low:.3f}, {high:.3f}]</small>" in page
-    assert f"by chance {figures['mean_average_precision_by_chance']:.3f}" in page
-    assert f"of a constant {figures['calibration']['constant']['loss']:.4f}" in page
-    assert f"of a constant {figures['calibration']['constant']['expected_calibration_error']:.3f}" in page
+        low, high = metrics["intervals"][point]["f1_micro"]
+        assert f"<td>{metrics[point]['f1_micro']:.3f}<small>[{low:.3f}, {high:.3f}]</small></td>" in page
+    low, high = metrics["intervals"]["mean_average_precision"]
+    assert f"{metrics['mean_average_precision']:.3f}<small>[{low:.3f}, {high:.3f}]</small>" in page
+    assert f"by chance {metrics['mean_average_precision_by_chance']:.3f}" in page
+    assert f"(constant {metrics['calibration']['constant']['loss']:.4f})" in page
+    assert f"(constant {metrics['calibration']['constant']['expected_calibration_error']:.3f})" in page
     assert "a temperature of 1.25" in page
     assert "<td>12345</td>" in page
     assert "resnet" in page
@@ -175,30 +176,30 @@ def test_a_warning_stands_before_everything_and_only_where_it_is_due(page, tmp_p
 
     sure = make(films=60)[0]
     sure = Predictions(sure.ids, sure.genres, sure.labels, np.where(sure.labels, 0.9, 0.1).astype(np.float32))
-    page = write(tmp_path, made=(sure, assess(sure, dict.fromkeys(sure.genres, 0.5))), posters=0)
+    page = write(tmp_path, made=(sure, measure(sure, dict.fromkeys(sure.genres, 0.5))), posters=0)
     assert "WARNING" not in page
     assert "the model is clearly better than" in page
 
 
-def test_genres_with_too_few_films_are_greyed_and_named_and_have_no_interval(page, tmp_path):
-    _, figures = make()
-    few = figures["unjudged"]["genres"]
+def test_genres_with_too_few_films_are_grey_and_named_and_have_no_interval(page, tmp_path):
+    _, metrics = make()
+    few = metrics["unjudged"]["genres"]
     assert page.count('<tr class="few">') == len(few) == 2
-    for genre, own in figures["per_genre"].items():
+    for genre, own in metrics["per_genre"].items():
         shown = f">{genre}</th><td>{own['support']}</td><td>{own['average_precision']:.3f}"
         assert f"{shown}{'</td>' if genre in few else '<small>['}" in page
-    assert page.count("Not to be judged") == 1
-    assert "Not to be judged" not in write(tmp_path, made=make(films=80), posters=0)
+    assert page.count("Too few films to judge") == 1
+    assert "Too few films to judge" not in write(tmp_path, made=make(films=80), posters=0)
 
 
-def test_the_page_claims_nothing_of_the_job_for_the_films_of_another_data_set(page, tmp_path):
+def test_the_page_claims_nothing_about_the_job_for_films_of_another_data_set(page, tmp_path):
     assert "the test split of the job&#39;s own data set (f1)" in page
-    assert "Mind the films" not in page
-    assert "The films of this report had no part in the choice" in page
+    assert "Be careful" not in page
+    assert "The films of this report were not used to choose them" in page
     other = write(tmp_path, made=make(fingerprint="f2", leaked=None), posters=0, history=[])
     assert "the test split of another data set (f2)" in other
-    assert "Mind the films" in other
-    assert "had no part in the choice" not in other
+    assert "Be careful" in other
+    assert "were not used to choose them" not in other
 
 
 def test_predictions_are_sorted_by_id_and_bring_every_score_back_exactly():
@@ -220,10 +221,10 @@ def test_predictions_are_sorted_by_id_and_bring_every_score_back_exactly():
         "score:War",
     ]
     assert [row["id"] for row in rows] == sorted(ids)
-    place = {film: row for row, film in enumerate(ids)}
+    row_of = {film: row for row, film in enumerate(ids)}
     for row in rows:
         back = np.array([row[f"score:{genre}"] for genre in predictions.genres]).astype(np.float32)
-        np.testing.assert_array_equal(back, scores[place[row["id"]]])
+        np.testing.assert_array_equal(back, scores[row_of[row["id"]]])
 
 
 def test_predictions_name_the_genres_in_the_data_sets_order():
@@ -240,9 +241,9 @@ def test_predictions_name_the_genres_in_the_data_sets_order():
     ]
 
 
-def test_figures_that_json_does_not_have_are_refused_before_the_page_is_written(tmp_path):
-    predictions, figures = make()
-    figures["loss"] = float("nan")
+def test_a_metric_that_json_cannot_hold_is_refused_before_the_page_is_written(tmp_path):
+    predictions, metrics = make()
+    metrics["loss"] = float("nan")
     with pytest.raises(ValueError, match="JSON"):
-        write(tmp_path, made=(predictions, figures))
+        write(tmp_path, made=(predictions, metrics))
     assert list(tmp_path.iterdir()) == []

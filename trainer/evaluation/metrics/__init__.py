@@ -1,0 +1,1 @@
+"""Metrics computed from predictions, with NumPy, SciPy and scikit-learn alone."""

@@ -1,4 +1,4 @@
-"""Whether a score means what it says: of the decisions with a score of 0.3, are three in ten right?"""
+"""Calibration: fits the temperature, and measures whether three in ten decisions with a score of 0.3 are true."""
 
 from typing import Any
 
@@ -7,29 +7,32 @@ from scipy import optimize, special
 
 BINS = 15
 
-_WIDEST = 10.0  # A temperature and its inverse at most: beyond it nothing is left of the scores but their order.
+# The highest temperature, and the inverse of the lowest. Beyond it only the order of the scores would be left.
+_HIGHEST_TEMPERATURE = 10.0
 
 
 def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
-    """Returns the number by which the logits are divided for the lowest log loss on these films: the validation split's.
+    """Returns the temperature with the lowest log loss: the number by which to divide the logits.
 
-    Temperature scaling (C. Guo, G. Pleiss, Y. Sun and K. Q. Weinberger, "On Calibration of Modern Neural Networks", ICML 2017).
-    One number for all genres changes no ranking and no decision at a score of 0.5, but what a score means: above 1 it takes
-    certainty away, below 1 it adds some. It is 1, and changes nothing, where the loss falls by less than the standard error of
-    the fall over films: of a model that needs none, the best temperature on some films would pass that in one case of twenty.
+    This is temperature scaling (C. Guo, G. Pleiss, Y. Sun and K. Q. Weinberger, "On Calibration of Modern Neural Networks", ICML
+    2017), with one temperature for all genres. It changes what a score means, but no ranking and no decision at a score of 0.5: a
+    temperature above 1 moves scores towards 0.5, one below 1 moves them away from it.
+
+    The temperature stays 1 unless the loss falls by more than the standard error of that fall over films. For a model that needs
+    no temperature, the best one on a random set of films passes this test in one case of twenty.
 
     Args:
-      labels: bool [N, G].
-      logits: float [N, G].
+      labels: bool [N, G], the true genres of the validation films.
+      logits: float [N, G], the network's outputs for the same films.
 
     Returns:
-      A number between 0.1 and 10 with four decimals, so that it is the same wherever it is written down.
+      A number between 0.1 and 10, rounded to four decimals, so that it is the same wherever it is written.
     """
 
     def losses(temperature: float) -> np.ndarray:
         return np.logaddexp(0, np.where(labels, -1.0, 1.0) * logits / temperature).mean(axis=1)
 
-    widest = np.log(_WIDEST)
+    widest = np.log(_HIGHEST_TEMPERATURE)
     best = optimize.minimize_scalar(
         lambda exponent: losses(np.exp(exponent)).mean(), bounds=(-widest, widest), method="bounded", options={"xatol": 1e-6}
     )
@@ -39,13 +42,13 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
     return temperature if is_gain else 1.0
 
 
-def describe(labels: np.ndarray, scores: np.ndarray, temperature: float) -> dict[str, Any]:
-    """Returns the calibration of a split, as in metrics.json: the temperature, and `reliability` before and after it.
+def calibration_metrics(labels: np.ndarray, scores: np.ndarray, temperature: float) -> dict[str, Any]:
+    """Returns the calibration of a split, as in metrics.json: the temperature, and `reliability` before and after it is applied.
 
     Args:
-      labels: bool [N, G].
-      scores: float [N, G], made with that temperature.
-      temperature: from `fit_temperature`, on the validation split.
+      labels: bool [N, G], the true genres of each film.
+      scores: float [N, G], computed with that temperature.
+      temperature: the temperature, from `fit_temperature` on the validation split.
     """
     after = scores.astype(np.float64)
     before = after if temperature == 1 else special.expit(special.logit(after) * temperature)
@@ -53,22 +56,23 @@ def describe(labels: np.ndarray, scores: np.ndarray, temperature: float) -> dict
 
 
 def reliability(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
-    """Sorts all decisions, one a film and genre, into bins by their score, and compares score and truth in each.
+    """Returns how far scores are from the share of decisions that are true, over all decisions (one for each film and genre).
 
-    The expected calibration error (M. P. Naeini, G. F. Cooper and M. Hauskrecht, "Obtaining Well Calibrated Probabilities Using
-    Bayesian Binning", AAAI 2015) is the mean distance between the two, each bin weighing as much as it has decisions.
+    The decisions are sorted into bins by their score. The expected calibration error (M. P. Naeini, G. F. Cooper and M.
+    Hauskrecht, "Obtaining Well Calibrated Probabilities Using Bayesian Binning", AAAI 2015) is the mean over the bins of the
+    distance between mean score and true share, weighted by the number of decisions.
 
     Args:
-      labels: bool [N, G].
+      labels: bool [N, G], the true genres of each film.
       scores: float [N, G], in [0, 1].
 
     Returns:
-      `expected_calibration_error`, and `bins`, 15 of equal width from 0 to 1: `decisions`, their mean `score`, and `actual`, the
-      share of them that is true; None in an empty bin.
+      `expected_calibration_error`, and `bins`: 15 bins of equal width from 0 to 1, each with the number of `decisions`, their
+      mean `score`, and `actual`, the share that is true; the last two are None in an empty bin.
     """
-    places = np.minimum((scores.ravel() * BINS).astype(np.int64), BINS - 1)
-    decisions = np.bincount(places, minlength=BINS)
-    score, actual = (np.bincount(places, weights=values.ravel(), minlength=BINS) for values in (scores, labels))
+    bin_of = np.minimum((scores.ravel() * BINS).astype(np.int64), BINS - 1)
+    decisions = np.bincount(bin_of, minlength=BINS)
+    score, actual = (np.bincount(bin_of, weights=values.ravel(), minlength=BINS) for values in (scores, labels))
     return {
         "expected_calibration_error": float(np.abs(score - actual).sum() / decisions.sum()),
         "bins": [

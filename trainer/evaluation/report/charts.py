@@ -1,7 +1,7 @@
-"""The charts of an evaluation, as matplotlib figures that depend on nothing but their arguments.
+"""Draws the charts of the report as matplotlib figures, which depend on nothing but the functions' arguments.
 
-Genres come with the commonest of the split first. No meaning rests on colour alone: lines differ in their markers and
-dashes, bars in their hatching.
+The most common genre of the split is first. No meaning depends on colour alone: lines also differ in markers and dashes, bars in
+hatching. `metrics` are the contents of metrics.json everywhere.
 """
 
 import math
@@ -17,9 +17,9 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from sklearn.metrics import precision_recall_curve
 
 from trainer.evaluation.metrics.confusion import mlcm
-from trainer.evaluation.metrics.metrics import POINTS, Predictions
+from trainer.evaluation.metrics.predictions import OPERATING_POINTS, Predictions
 from trainer.evaluation.report.style import BLUE, GREEN, GREY, INK, ORANGE, PALE, short, styled
-from trainer.evaluation.report.text import by_support
+from trainer.evaluation.report.text import genres_by_support
 from trainer.job import history as epoch_history
 
 _TITLES = {
@@ -32,18 +32,19 @@ _TITLES = {
 
 
 @styled
-def loss(history: Sequence[Mapping[str, float | None]]) -> Figure:
-    """Draws loss and metrics over epochs, a panel each, training and validation together, and marks the best epoch.
+def training_history(history: Sequence[Mapping[str, float | None]]) -> Figure:
+    """Draws loss and metrics over epochs (loss.png), a panel each, training and validation together, and marks the best epoch.
 
     Args:
-      history: a row an epoch, at least one, keyed as history.csv's columns; the key of a validation metric begins with
-        `val_`; what is undefined is None.
+      history: a row for each epoch, at least one, with the columns of history.csv; validation metrics begin with `val_`, and an
+        undefined metric is None.
     """
     names = list(dict.fromkeys(key.removeprefix("val_") for row in history for key in row))
     names = [name for name in names if name not in ("epoch", "step", "learning_rate")] + ["learning_rate"]
     curves = {name: [_values(history, key) for key in (name, f"val_{name}")] for name in names}
     names = [name for name in names if not np.isnan(curves[name]).all()]
-    figure, panels = _panels(len(names), columns=min(4, len(names)), width=2.9, height=2.3)
+    columns = min((4, 3), key=lambda columns: -len(names) % columns)  # The fewer empty panels.
+    figure, panels = _panels(len(names), columns=min(columns, len(names)), width=2.9, height=2.3)
     epochs = _values(history, "epoch")
     best = epoch_history.best(history)["epoch"]
     train: dict[str, Any] = {"color": BLUE, "marker": "o"}
@@ -71,13 +72,13 @@ def loss(history: Sequence[Mapping[str, float | None]]) -> Figure:
 
 
 def _values(history: Sequence[Mapping[str, float | None]], key: str) -> np.ndarray:
-    return np.array([row.get(key) for row in history], np.float64)  # A figure that is missing or None becomes NaN.
+    return np.array([row.get(key) for row in history], np.float64)  # A missing metric, or None, becomes NaN.
 
 
 @styled
-def confusion(predictions: Predictions, metrics: Mapping[str, Any]) -> Figure:
-    """Draws `confusion.mlcm` at the tuned thresholds: counts, coloured by the cell's share of its row."""
-    genres = by_support(metrics)
+def confusion_matrix(predictions: Predictions, metrics: Mapping[str, Any]) -> Figure:
+    """Draws the matrix of `confusion.mlcm` at the tuned thresholds: counts, with the cell's share of its row as colour."""
+    genres = genres_by_support(metrics)
     order = [predictions.genres.index(genre) for genre in genres]
     predicted = predictions.predicted(metrics["tuned"]["thresholds"])
     counts = mlcm(predictions.labels[:, order], predicted[:, order])
@@ -93,8 +94,8 @@ def confusion(predictions: Predictions, metrics: Mapping[str, Any]) -> Figure:
             ink = "white" if shares[row, column] > 0.55 * strongest else INK
             weight = "bold" if row == column else "normal"
             points = 7.5 if count < 1000 else 6 if count < 10_000 else 5
-            place: dict[str, Any] = {"ha": "center", "va": "center"}
-            axes.text(column, row, str(count), fontsize=points, color=ink, fontweight=weight, **place)
+            centred: dict[str, Any] = {"ha": "center", "va": "center"}
+            axes.text(column, row, str(count), fontsize=points, color=ink, fontweight=weight, **centred)
     for corner in np.arange(size - 1) - 0.5:
         axes.add_patch(Rectangle((corner, corner), 1, 1, fill=False, edgecolor=INK, linewidth=0.8))
     names = [*(short(genre, 24) for genre in genres), "(none)"]
@@ -120,15 +121,16 @@ def confusion(predictions: Predictions, metrics: Mapping[str, Any]) -> Figure:
 
 @styled
 def outcomes(metrics: Mapping[str, Any]) -> Figure:
-    """Draws each genre's true and false positives and negatives at the tuned thresholds: as shares, then counted."""
-    genres = by_support(metrics)
+    """Draws the true and false positives and negatives of each genre at the tuned thresholds, as shares and as counts."""
+    genres = genres_by_support(metrics)
     rows = range(len(genres))
     counts = {key: np.array([metrics["per_genre"][g]["tuned"][key] for g in genres]) for key in ("tp", "fp", "fn", "tn")}
     figure = Figure(figsize=(10.5, 0.27 * len(genres) + 1.7))
-    have, given, numbers = figure.subplots(1, 3, sharey=True, width_ratios=(4, 4, 3))
+    # The space keeps "100%" and the next "0%" apart.
+    have, predicted, numbers = figure.subplots(1, 3, sharey=True, width_ratios=(4, 4, 3), gridspec_kw={"wspace": 0.07})
     halves = (
         (have, "Films that have the genre", ("found", "tp", BLUE, ""), ("missed", "fn", PALE, "....")),
-        (given, "Films given the genre", ("rightly", "tp", BLUE, ""), ("wrongly", "fp", ORANGE, "////")),
+        (predicted, "Films predicted to have it", ("correct", "tp", BLUE, ""), ("wrong", "fp", ORANGE, "////")),
     )
     for axes, title, *parts in halves:
         total = np.maximum(sum(counts[key] for _, key, _, _ in parts), 1)
@@ -144,28 +146,29 @@ def outcomes(metrics: Mapping[str, Any]) -> Figure:
         axes.set(xlim=(0, 1), xticks=(0, 0.5, 1))
         axes.xaxis.set_major_formatter(PercentFormatter(1))
     _genre_rows(have, genres)
-    given.tick_params(axis="y", length=0)
+    predicted.tick_params(axis="y", length=0)
     numbers.axis("off")
     heads = {"tp": "true\npositive", "fp": "false\npositive", "fn": "false\nnegative", "tn": "true\nnegative"}
     for column, (key, head) in enumerate(heads.items()):
         x = (column + 0.9) / 4
         numbers.text(x, 1.01, head, transform=numbers.transAxes, ha="right", va="bottom", fontsize=8)
         for row in rows:
-            place = {"transform": numbers.get_yaxis_transform(), "ha": "right", "va": "center"}
-            numbers.text(x, row, str(counts[key][row]), **place)
+            aligned = {"transform": numbers.get_yaxis_transform(), "ha": "right", "va": "center"}
+            numbers.text(x, row, str(counts[key][row]), **aligned)
     return figure
 
 
 @styled
 def pr_curves(predictions: Predictions, metrics: Mapping[str, Any]) -> Figure:
-    """Draws precision over recall, a panel a genre, on lines of equal F1, with chance and both operating points."""
-    genres = by_support(metrics)
+    """Draws precision over recall, a panel for each genre, with lines of equal F1, chance and both operating points."""
+    genres = genres_by_support(metrics)
     columns = min(5, len(genres))
     figure, panels = _panels(len(genres), columns=columns, width=2.1, height=2.0)
     recalls = np.linspace(0.01, 1, 100)
     marks: dict[str, dict[str, Any]] = {
-        "at_0.5": {"marker": "^", "color": GREEN},
-        "tuned": {"marker": "D", "color": ORANGE},
+        # Larger and hollow, so that both marks can be seen where they coincide.
+        "at_0.5": {"marker": "^", "color": GREEN, "markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.5, "zorder": 4},
+        "tuned": {"marker": "D", "color": ORANGE, "markersize": 5.5, "markeredgecolor": "white", "zorder": 3},
     }
     for axes, genre in zip(panels, genres, strict=True):
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
@@ -184,16 +187,16 @@ def pr_curves(predictions: Predictions, metrics: Mapping[str, Any]) -> Figure:
         axes.plot(recall, precision, color=BLUE, linewidth=1.5, drawstyle="steps-post")
         for point, mark in marks.items():
             if own[point]["precision"] is not None:
-                axes.plot(own[point]["recall"], own[point]["precision"], markersize=6, markeredgecolor="white", **mark)
-    for place, axes in enumerate(panels):
-        axes.tick_params(labelleft=place % columns == 0, labelbottom=place + columns >= len(panels))
+                axes.plot(own[point]["recall"], own[point]["precision"], linestyle="", clip_on=False, **mark)
+    for panel, axes in enumerate(panels):
+        axes.tick_params(labelleft=panel % columns == 0, labelbottom=panel + columns >= len(panels))
     figure.supxlabel("recall: share of the genre's films that are found", fontsize=9)
-    figure.supylabel("precision: share of the films named that have the genre", fontsize=9)
-    points = [Line2D([], [], linestyle="", label=POINTS[point], **mark) for point, mark in marks.items()]
+    figure.supylabel("precision: share of the\npredictions that are correct", fontsize=9)
+    points = [Line2D([], [], linestyle="", label=OPERATING_POINTS[point], **mark) for point, mark in marks.items()]
     _key(
         figure,
         [
-            Line2D([], [], color=BLUE, label="model; its average precision top right"),
+            Line2D([], [], color=BLUE, label="model, with average precision"),
             Line2D([], [], color=GREY, linestyle=":", label="chance"),
             *points,
             Line2D([], [], color=PALE, label="equal F1: 0.2, 0.4, 0.6, 0.8"),
@@ -204,8 +207,14 @@ def pr_curves(predictions: Predictions, metrics: Mapping[str, Any]) -> Figure:
 
 @styled
 def frequencies(metrics: Mapping[str, Any], train_genre_counts: Mapping[str, int], train_examples: int) -> Figure:
-    """Draws the share of films with each genre: in training, in this split, and predicted at the tuned thresholds."""
-    genres = by_support(metrics)
+    """Draws the share of films that have each genre, in training and in this split, and that are predicted to have it.
+
+    Args:
+      metrics: the contents of metrics.json.
+      train_genre_counts: the number of films by genre in the training split.
+      train_examples: the number of films in the training split.
+    """
+    genres = genres_by_support(metrics)
     rows = range(len(genres))
     split, films, own = metrics["split"], metrics["examples"], metrics["per_genre"]
     actual = [own[genre]["support"] / films for genre in genres]
@@ -229,24 +238,24 @@ def frequencies(metrics: Mapping[str, Any], train_genre_counts: Mapping[str, int
 
 @styled
 def calibration(metrics: Mapping[str, Any]) -> Figure:
-    """Draws how often decisions come true over their score, a mark a bin, with and without the temperature, above their counts."""
+    """Draws the share of decisions that are true over their score, with and without the temperature, and the size of each bin."""
     own = metrics["calibration"]
     figure = Figure(figsize=(7.5, 6))
     share, count = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.1))
-    share.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1.2, label="scores that mean what they say")
-    looks: list[tuple[str, str, dict[str, Any]]] = [
-        ("after", "scores as given", {"color": BLUE, "marker": "o", "linewidth": 1.5, "zorder": 3}),
+    share.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1.2, label="perfect calibration")
+    curves: list[tuple[str, str, dict[str, Any]]] = [
+        ("after", "scores", {"color": BLUE, "marker": "o", "linewidth": 1.5, "zorder": 3}),
     ]
     if own["temperature"] != 1:
         without: dict[str, Any] = {"color": ORANGE, "marker": "s", "linewidth": 1.1, "linestyle": "--", "markerfacecolor": "white"}
-        looks.append(("before", f"without the temperature of {own['temperature']:.3g}", without))
-    for when, name, look in looks:
+        curves.append(("before", f"scores without the temperature of {own['temperature']:.3g}", without))
+    for when, name, look in curves:
         bins = [cell for cell in own[when]["bins"] if cell["decisions"]]
         error = own[when]["expected_calibration_error"]
         points = [cell["score"] for cell in bins], [cell["actual"] for cell in bins]
-        share.plot(*points, markersize=5, label=f"{name}: error {error:.3f}", clip_on=False, **look)
+        share.plot(*points, markersize=5, label=f"{name}: calibration error {error:.3f}", clip_on=False, **look)
     share.set(xlim=(0, 1), ylim=(0, 1))
-    share.set_ylabel("share that is true")
+    share.set_ylabel("share of decisions that are true")
     share.grid()
     bins = own["after"]["bins"]
     heights = [cell["decisions"] for cell in bins]
@@ -261,7 +270,7 @@ def calibration(metrics: Mapping[str, Any]) -> Figure:
     count.spines["left"].set_visible(False)
     count.set_ylabel("decisions\n(log scale)")
     count.set_xlabel("score")
-    figure.legend(*share.get_legend_handles_labels(), loc="outside upper left", ncols=1 if len(looks) > 1 else 2, fontsize=8)
+    figure.legend(*share.get_legend_handles_labels(), loc="outside upper left", ncols=1 if len(curves) > 1 else 2, fontsize=8)
     return figure
 
 
@@ -281,5 +290,5 @@ def _panels(count: int, *, columns: int, width: float, height: float) -> tuple[F
 
 
 def _key(figure: Figure, entries: Sequence[Line2D]) -> None:
-    columns = int(figure.get_figwidth() / 1.9)  # Of inches that the longest entry takes.
+    columns = int(figure.get_figwidth() / 1.9)  # The width of the longest entry, in inches.
     figure.legend(handles=entries, loc="outside upper left", ncols=min(columns, len(entries)), fontsize=8)

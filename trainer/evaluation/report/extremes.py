@@ -1,4 +1,4 @@
-"""For each genre the films that the model is surest of and its worst mistakes: which they are, and a figure of their posters."""
+"""Picks the films with the highest scores and the worst mistakes of each genre, and draws their posters (extremes.png)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,24 +8,28 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from trainer.evaluation.metrics.metrics import Predictions
+from trainer.evaluation.metrics.predictions import Predictions
 from trainer.evaluation.report.style import GREEN, GREY, INK, ORANGE, short, styled
-from trainer.evaluation.report.text import by_support
+from trainer.evaluation.report.text import genres_by_support
 
-GENRES = 12  # The commonest: more pictures than theirs nobody looks at.
+GENRES = 12  # The most common genres; posters of more would make the chart too long to look at.
 
 _SUREST, _WORST = 4, 2
 
-# Symbol and type, told apart without their colour.
+# Symbol and type: they can be told apart without colour.
 _HAS: tuple[str, dict[str, Any]] = ("✓", {"color": GREEN, "fontweight": "bold"})
 _LACKS: tuple[str, dict[str, Any]] = ("✗", {"color": ORANGE, "fontstyle": "italic"})
 
 
 @dataclass(frozen=True)
 class Extremes:
-    """Rows of predictions: a genre's highest scores, the highest of films without it, and the lowest of films with it.
+    """The most extreme films of a genre, as rows of the predictions; the most extreme film of each group is first.
 
-    Each begins with the most extreme, and is shorter where there are not so many films.
+    Attributes:
+      genre: the genre.
+      surest: the films with the highest scores.
+      added: the films without the genre that have the highest scores.
+      missed: the films with the genre that have the lowest scores.
     """
 
     genre: str
@@ -35,14 +39,14 @@ class Extremes:
 
     @property
     def rows(self) -> tuple[int, ...]:
-        """All of them; a row may come twice."""
+        """The rows of all groups; a row may occur twice."""
         return (*self.surest, *self.added, *self.missed)
 
 
-def pick(predictions: Predictions, metrics: Mapping[str, Any]) -> list[Extremes]:
-    """Returns the extremes of the split's commonest genres, the commonest first."""
+def pick_extremes(predictions: Predictions, metrics: Mapping[str, Any]) -> list[Extremes]:
+    """Returns the extremes of each of the most common genres in the split, the most common genre first."""
     found = []
-    for genre in by_support(metrics)[:GENRES]:
+    for genre in genres_by_support(metrics)[:GENRES]:
         g = predictions.genres.index(genre)
         order = np.argsort(-predictions.scores[:, g], kind="stable")
         has_it = predictions.labels[order, g]
@@ -52,19 +56,23 @@ def pick(predictions: Predictions, metrics: Mapping[str, Any]) -> list[Extremes]
 
 
 @styled
-def posters(predictions: Predictions, metrics: Mapping[str, Any], images: Mapping[str, np.ndarray]) -> Figure:
-    """Draws the extremes, a row of posters a genre, each with its score and whether it has the genre (✓, bold) or not (✗, italic).
+def extremes_chart(predictions: Predictions, metrics: Mapping[str, Any], images: Mapping[str, np.ndarray]) -> Figure:
+    """Draws a row of posters for each genre, each with its score; films with the genre have a bold ✓, others an italic ✗.
 
     Args:
-      predictions: of the split.
-      metrics: of the same split.
-      pictures: uint8 [height, width, 3] by film id, for every row of `pick`.
+      predictions: the predictions for the split.
+      metrics: the metrics of the same split.
+      images: the image of every film from `pick_extremes`: uint8 [height, width, 3] by film id.
     """
-    extremes = pick(predictions, metrics)
-    # Inches, from the top left. An axes for each of a hundred pictures would take seconds.
+    extremes = pick_extremes(predictions, metrics)
+    # Inches, from the top left. A matplotlib axes for each of a hundred images would take seconds.
     margin, label, wide, gap, between, head, caption = 0.1, 1.45, 0.9, 0.1, 0.35, 0.75, 0.42
     tall = wide * max(image.shape[0] / image.shape[1] for image in images.values())
-    titles = (("surest", _SUREST, "Highest scores"), ("added", _WORST, "Highest without it"), ("missed", _WORST, "Lowest with it"))
+    titles = (
+        ("surest", _SUREST, "Highest scores"),
+        ("added", _WORST, "Highest without genre"),
+        ("missed", _WORST, "Lowest with genre"),
+    )
     lefts, left = [], margin + label
     for _, count, _ in titles:
         lefts.append(left)
@@ -76,9 +84,9 @@ def posters(predictions: Predictions, metrics: Mapping[str, Any], images: Mappin
     axes.axis("off")
     axes.set(xlim=(0, width), ylim=(height, 0))
     axes.set_autoscale_on(False)
-    key = (("has the genre", _HAS), ("has it not", _LACKS))
-    for place, (words, (symbol, look)) in enumerate(key):
-        axes.text(margin + place * 1.35, 0.2, f"{symbol} {words}", fontsize=9, va="center", **look)
+    key = (("has the genre", _HAS), ("does not have it", _LACKS))
+    for position, (words, (symbol, look)) in enumerate(key):
+        axes.text(margin + position * 1.35, 0.2, f"{symbol} {words}", fontsize=9, va="center", **look)
     for left, (_, count, title) in zip(lefts, titles, strict=True):
         axes.text(left, head - 0.22, title, fontsize=9.5, color=INK, va="center")
         axes.plot([left, left + count * (wide + gap) - gap], [head - 0.08] * 2, color=GREY, linewidth=0.8)

@@ -1,4 +1,4 @@
-"""Writes an evaluation/ folder: figures, every film's scores, charts, and a page that holds and explains it all."""
+"""Writes an evaluation/ folder: metrics.json, predictions.csv, the charts, and report.html, which shows and explains them."""
 
 import base64
 import importlib.resources
@@ -10,9 +10,9 @@ import jinja2
 import numpy as np
 from etils import epath
 
-from trainer.evaluation.metrics.metrics import F1, POINTS, Predictions
-from trainer.evaluation.report import charts as plots
-from trainer.evaluation.report import examples, extremes, style, text
+from trainer.evaluation.metrics.metrics import F1_AVERAGES
+from trainer.evaluation.metrics.predictions import OPERATING_POINTS, Predictions
+from trainer.evaluation.report import charts, examples, extremes, style, text
 from trainer.job import history as epoch_history
 from trainer.process import heartbeat
 from trainer.storage import files
@@ -20,7 +20,7 @@ from trainer.storage import files
 _OPTIONAL_CHARTS = ("loss.png", "posters.png", "extremes.png")
 
 
-def write(
+def write_report(
     directory: epath.Path,
     *,
     metrics: Mapping[str, Any],
@@ -34,53 +34,56 @@ def write(
 ) -> None:
     """Writes metrics.json, predictions.csv, the charts and, last, report.html.
 
-    The bytes depend on the arguments alone. Of an earlier evaluation in the folder nothing is left.
+    The bytes depend on the arguments alone. Files of an earlier evaluation in the folder are replaced or removed.
 
     Args:
-      directory: is made where it is missing.
-      metrics: from `assessment.assess`.
-      predictions: what they were computed from.
-      history: a row an epoch, keyed as history.csv's columns; empty leaves the training curves out.
-      config: the settings to show, by name: none that names a host, a time or a place.
-      sample: ids of films to show, from `examples.pick_examples`; empty leaves all posters out.
-      pictures: uint8 [height, width, 3] by film id, of these films and those of `extremes.pick`.
-      train_genre_counts: films by genre in the training split.
-      train_examples: films in the training split.
+      directory: the folder to write; it is created if it does not exist.
+      metrics: the contents of metrics.json, from `compute_metrics_json`.
+      predictions: the predictions that the metrics were computed from.
+      history: a row for each epoch, with the columns of history.csv; without rows the report has no training curves.
+      config: the settings to show, by name, without hosts, times and paths.
+      sample: the ids of the films to show, from `examples.pick_examples`; without ids the report has no posters.
+      images: the images of these films and those of `extremes.pick_extremes`: uint8 [height, width, 3] by film id.
+      train_genre_counts: the number of films by genre in the training split.
+      train_examples: the number of films in the training split.
+
+    Raises:
+      ValueError: a metric is NaN or infinite, which JSON cannot hold; nothing has been written.
     """
     figures = {
-        "posters.png": examples.posters(predictions, metrics, {film: images[film] for film in sample}) if sample else None,
-        "extremes.png": extremes.posters(predictions, metrics, images) if sample else None,
-        "loss.png": plots.loss(history) if history else None,
-        "outcomes.png": plots.outcomes(metrics),
-        "calibration.png": plots.calibration(metrics),
-        "pr_curves.png": plots.pr_curves(predictions, metrics),
-        "confusion_matrix.png": plots.confusion(predictions, metrics),
-        "frequencies.png": plots.frequencies(metrics, train_genre_counts, train_examples),
+        "posters.png": examples.posters_chart(predictions, metrics, {film: images[film] for film in sample}) if sample else None,
+        "extremes.png": extremes.extremes_chart(predictions, metrics, images) if sample else None,
+        "loss.png": charts.training_history(history) if history else None,
+        "outcomes.png": charts.outcomes(metrics),
+        "calibration.png": charts.calibration(metrics),
+        "pr_curves.png": charts.pr_curves(predictions, metrics),
+        "confusion_matrix.png": charts.confusion_matrix(predictions, metrics),
+        "frequencies.png": charts.frequencies(metrics, train_genre_counts, train_examples),
     }
     heartbeat.beat()
-    charts = {name: style.png(figure) for name, figure in figures.items() if figure is not None}
-    page = _page(metrics=metrics, charts=charts, history=history, config=config, films=sample)
+    pngs = {name: style.png(figure) for name, figure in figures.items() if figure is not None}
+    page = _page(metrics=metrics, charts=pngs, history=history, config=config, films=sample)
 
     files.make_folder(directory)
     files.write_json(directory / "metrics.json", metrics)
     files.write(directory / "predictions.csv", predictions_csv(predictions, metrics["tuned"]["thresholds"]))
     for name in _OPTIONAL_CHARTS:
-        if name not in charts:
+        if name not in pngs:
             files.remove(directory / name)
-    for name, chart in charts.items():
-        files.write(directory / name, chart)
+    for name, png in pngs.items():
+        files.write(directory / name, png)
         heartbeat.beat()
     files.write(directory / "report.html", page.encode())
 
 
 def predictions_csv(predictions: Predictions, thresholds: Mapping[str, float]) -> bytes:
-    """Returns a CSV with a film a line, sorted by id: its genres, those predicted, and its scores.
+    """Returns the contents of predictions.csv: a row for each film, sorted by id, with its genres, predictions and scores.
 
-    Nine significant digits bring every float32 back exactly.
+    Scores have nine significant digits, from which every float32 can be read back exactly.
 
     Args:
-      predictions: of any split.
-      thresholds: by genre, the tuned ones.
+      predictions: the predictions for a split.
+      thresholds: the tuned threshold of each genre.
     """
     scores = [f"score:{genre}" for genre in predictions.genres]
     decisions = {
@@ -106,7 +109,7 @@ def _page(
     films: Sequence[str],
 ) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["figure"] = text.text
+    environment.filters["metric"] = text.format_value
     environment.filters["number"] = _number
     environment.filters["data_uri"] = lambda png: f"data:image/png;base64,{base64.b64encode(png).decode()}"
     template = importlib.resources.files(__package__).joinpath("report.html.j2").read_text("utf-8")
@@ -118,10 +121,10 @@ def _page(
         best_epoch=epoch_history.best(history)["epoch"] if history else None,
         config=config,
         films=films,
-        genres=text.by_support(metrics),
-        points=POINTS,
-        f1=F1,
-        overall=text.OVERALL,
+        genres=text.genres_by_support(metrics),
+        points=OPERATING_POINTS,
+        f1=F1_AVERAGES,
+        metric_names=text.METRIC_NAMES,
         verdicts=text.verdicts(metrics),
         caution=text.caution(metrics),
         data_name=text.data_name(metrics),

@@ -1,4 +1,4 @@
-"""The look of the evaluation's figures: quiet, legible in print, and the same on every machine."""
+"""The style of all charts, the same on every machine, and their conversion to PNG."""
 
 import io
 
@@ -6,11 +6,11 @@ import matplotlib.style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-# After M. Okabe and K. Ito, https://jfly.uni-koeln.de/color/: told apart with any kind of colour blindness.
+# M. Okabe and K. Ito, https://jfly.uni-koeln.de/color/: these can be told apart with any kind of colour blindness.
 BLUE, ORANGE, GREEN, INK, GREY, PALE = "#0072b2", "#d55e00", "#007a5a", "#222222", "#6b6b6b", "#d9d9d9"
 
-# "default" comes first because a user's own matplotlibrc must not change the figures. Mathtext is off because the
-# name of a film or genre may have a `$` in it.
+# "default" comes first so that a user's own matplotlibrc does not change the charts. Mathtext is off because the id of a film or
+# the name of a genre may contain a `$`.
 styled = matplotlib.style.context(
     [
         "default",
@@ -39,17 +39,17 @@ styled = matplotlib.style.context(
         },
     ]
 )
-"""Decorates a function that makes or renders a figure."""
+"""A decorator for functions that draw a chart or convert it to PNG."""
 
 
 @styled
 def png(figure: Figure) -> bytes:
-    """Returns the figure as a PNG file, without the name or version of the program that drew it."""
+    """Returns the contents of a PNG file of the figure, without the name or version of the program that drew it."""
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
     return buffer.getvalue()
 
 
 def short(name: str, length: int) -> str:
-    """Returns the name, cut to `length` characters with an ellipsis if it is longer."""
+    """Returns the name; if it is longer than `length` characters, cut to that length with an ellipsis at the end."""
     return name if len(name) <= length else name[: length - 1] + "…"
