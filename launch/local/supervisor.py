@@ -333,7 +333,7 @@ class _Supervisor:
             self._asked_at = now
             self._note(f"stopping: the workers have {self._seconds_to_end:g} s to save their state; a second signal kills them")
             self._stop(Stopped("as requested; the same command resumes from here"))
-        elif now - self._asked_at > SAME_REQUEST_SECONDS:
+        elif now - self._asked_at >= SAME_REQUEST_SECONDS:
             self._kill()
             self._drain_until = now + _LAST_OUTPUT
 
