@@ -17,7 +17,7 @@ from trainer.dataset.rejects import Reason
 from trainer.errors import EXIT_DONE, EXIT_USER_ERROR, Ended, UserError
 from trainer.images import decode, formats
 from trainer.images.decode import ImageError
-from trainer.process import entry
+from trainer.process import entry, tensorflow_start
 from trainer.process.progress import progress
 from trainer.sources import folders, web
 from trainer.storage import files, urls
@@ -108,7 +108,8 @@ def load_scorer(job_dir: epath.Path) -> Scorer:
     Raises:
       UserError: the SavedModel is missing or cannot be loaded.
     """
-    import tensorflow as tf  # The import takes seconds; errors in the arguments are reported before it.
+    tensorflow_start.start()  # It takes seconds: errors in the arguments have been reported by now.
+    import tensorflow as tf
 
     try:
         with files.copied_to_disk(job_dir / "model") as folder:

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tests.support import drawn
-from tests.support.commands import refusal, run
+from tests.support.commands import ENVIRONMENT, refusal, run
 from tests.support.jobs import RESULTS, STEPS_PER_EPOCH, history, mirrored, train
 from trainer.dataset import near_duplicates
 
@@ -56,6 +56,9 @@ def test_a_short_traced_job_for_a_log_collector(data_dir, tmp_path):
     lines = [json.loads(line) for line in ended.stderr.splitlines() if line.startswith("{")]
     assert all({"severity", "message", "worker", "step"} <= line.keys() for line in lines)
     assert [line["step"] for line in lines if "epoch 1 of 3" in line["message"]] == [4]
+    verdicts = [line["severity"] for line in lines if "never looks at a poster" in line["message"]]
+    assert verdicts == ["WARNING", "WARNING"], "one for each operating point, and each once"
+    assert "never looks at a poster" not in ended.stdout
     assert [row["step"] for row in history(tmp_path)] == ["4"]
     # Four steps are two calls, and a call runs at the rate of its first step.
     assert float(history(tmp_path)[0]["learning_rate"]) == pytest.approx(0.003 * 3 / 11)
@@ -66,6 +69,32 @@ def test_step_by_step_in_python_on_synthetic_data(data_dir, tmp_path):
     options = ("--max_steps=2", "--run_eagerly", "--synthetic_data", "--model=cnn", "--optimizer=adam")
     run(*train(data_dir, tmp_path, *options))
     assert [row["step"] for row in history(tmp_path)] == ["2"]
+
+
+def test_a_person_can_watch_a_job_and_reads_nothing_else(data_dir, tmp_path):
+    environment = {
+        name: value for name, value in ENVIRONMENT.items() if name not in ("TF_CPP_MIN_LOG_LEVEL", "CUDA_VISIBLE_DEVICES")
+    }
+    ended = run(*train(data_dir, tmp_path, "--model=cnn", "--epochs=1", "--log_steps=4", "--backup_steps=6"), env=environment)
+    lines = [re.fullmatch(r"\d\d:\d\d:\d\d (.*)", line) for line in ended.stderr.splitlines()]
+    assert None not in lines, ended.stderr
+    told = [line[1] for line in lines if line]
+    phases = (
+        *(
+            "data set: ",
+            "job directory: ",
+            "strategy ",
+            "network: cnn, ",
+            "plan: 1 epochs of 10 steps of 16 films",
+            "starting at step 0 of 10",
+        ),
+        *("training", "step 4 of 10: loss ", "saved step 6", "step 8 of 10: loss ", "validating", "epoch 1 of 1, step 10: loss "),
+        *("evaluating the weights of epoch 1", "exporting the model", "done: the report is "),
+    )
+    assert len(told) == len(phases), told
+    for line, phase in zip(told, phases, strict=True):
+        assert line.startswith(phase)
+    assert ended.stdout.count("never looks at a poster") == 2, "a verdict for each operating point, and each once"
 
 
 def test_early_stopping(data_dir, tmp_path):

@@ -1,6 +1,5 @@
 """Evaluates a network on a split: quickly after each epoch, or with a report at the end of a job and in trainer.evaluate."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,10 +11,8 @@ from trainer.dataset import manifest, near_duplicates
 from trainer.evaluation.metrics.metrics import compute_metrics
 from trainer.evaluation.metrics.metrics_json import compute_metrics_json
 from trainer.evaluation.predict_split import SplitPredictor
-from trainer.evaluation.report import examples, extremes, page, text
+from trainer.evaluation.report import examples, extremes, page
 from trainer.input import pipeline
-
-_log = logging.getLogger(__name__)
 
 _POSTERS_SHOWN = 30
 
@@ -84,9 +81,6 @@ def evaluate_split(
         temperature=temperature,
         leaked=leaked,
     )
-    for verdict in text.verdicts(metrics):
-        if not verdict.clear:  # The commands print all verdicts; the log has the warnings with their severity.
-            _log.warning("%s", verdict.sentence)
     sample = examples.pick_examples(predictions, _POSTERS_SHOWN)
     rows = {*sample, *(row for genre in extremes.pick_extremes(predictions, metrics) for row in genre.rows)}
     images = pipeline.read_images(dataset, split, sorted(rows))

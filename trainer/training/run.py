@@ -46,7 +46,7 @@ from trainer.job import history, lock
 from trainer.job.job_dir import JobDir
 from trainer.job.run_record import RunRecord
 from trainer.model import export, networks, pretrained
-from trainer.process import entry, heartbeat, tensorflow_start
+from trainer.process import entry, heartbeat, log, tensorflow_start
 from trainer.process.signals import StopRequest
 from trainer.storage import files
 from trainer.training import checkpoints, consensus, loop, standby
@@ -159,7 +159,10 @@ def _train_and_evaluate(
     run.mark("finished")
     directory.finish({"step": checkpoints.read_progress(directory.path).step})
     checkpoints.delete_backups(directory.path)
-    print(text.table(results))
+    if log.is_json():  # A log collector shows a warning by its severity, which a printed line does not have.
+        for verdict in text.verdicts(results):
+            _log.log(logging.INFO if verdict.clear else logging.WARNING, "%s", verdict.sentence)
+    print(text.table(results, with_verdicts=not log.is_json()))
     _log.info("done: the report is %s, the model %s", directory.evaluation / "report.html", directory.path / "model")
 
 

@@ -135,13 +135,15 @@ def near_duplicates(metrics: Mapping[str, Any]) -> str:
     )
 
 
-def table(metrics: Mapping[str, Any]) -> str:
+def table(metrics: Mapping[str, Any], *, with_verdicts: bool = True) -> str:
     """Returns the evaluation as text for the terminal: the verdicts, the model beside the baselines, and each genre.
 
     Args:
       metrics: the contents of metrics.json.
+      with_verdicts: whether the text begins with the verdicts; a caller that logs them leaves them out here.
     """
-    lines = [f"{'' if verdict.clear else 'WARNING: '}{verdict.sentence}" for verdict in verdicts(metrics)]
+    told = verdicts(metrics) if with_verdicts else []
+    lines = [f"{'' if verdict.clear else 'WARNING: '}{verdict.sentence}" for verdict in told]
     level = f"{100 * metrics['intervals']['level']:g} %"
     head = f"{metrics['split']} split of {data_name(metrics)}, {metrics['examples']} films; [low, high] is the {level} interval"
     parts = ["\n".join(lines), caution(metrics), head, _split_rows(metrics), _comparison_rows(metrics), _genre_rows(metrics)]
