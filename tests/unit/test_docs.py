@@ -242,6 +242,12 @@ class TestPages:
         for path in re.findall(r"`((?:trainer|launch|tests|benchmarks|recipes|k8s)/[^`\s*]*)`", text):
             assert (REPOSITORY / path).exists(), f"{page.name} names {path}"
 
+    def test_the_walks_name_modules(self):
+        _, walks = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8").split("## How a run goes through the code")
+        modules = {file.stem for package in ("trainer", "launch") for file in (REPOSITORY / package).rglob("*.py")}
+        modules |= {file.parent.name for package in ("trainer", "launch") for file in (REPOSITORY / package).rglob("*.py")}
+        assert set(re.findall(r"`([a-z_]+)`", walks)) - modules == {"fit", "tf_keras"}
+
     @pytest.mark.parametrize("page", PAGES, ids=name)
     def test_every_make_target_exists(self, page):
         targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
