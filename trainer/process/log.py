@@ -29,9 +29,8 @@ def configure(style: str, *, worker: int = 0) -> None:
     _formatter = _Json(worker) if style == "json" else _Text("%(asctime)s %(message)s", "%H:%M:%S")
     handler = _Handler(sys.stderr)
     handler.setFormatter(_formatter)
-    # Keras warns through absl of callbacks that are slower than a step, as one that saves the state is.
-    absl_logging.set_verbosity(absl_logging.ERROR)
-    logging.getLogger("tensorflow").setLevel(logging.WARNING)
+    # TensorFlow's Python code logs through absl, and its lines below this level are of no use to a user.
+    absl_logging.set_verbosity(absl_logging.WARNING)
     logger = logging.getLogger("trainer")
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(logging.INFO)

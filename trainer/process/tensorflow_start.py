@@ -7,6 +7,7 @@ on as well.
 """
 
 import contextlib
+import logging
 import os
 import re
 import signal
@@ -49,6 +50,10 @@ def start() -> None:
         tf.config.list_physical_devices()
     if not chosen_by_user:
         del os.environ[_LEVEL]
+    logger = logging.getLogger("tensorflow")
+    logger.setLevel(logging.WARNING)
+    # Keras warns of a callback that takes longer than a step, as one that saves the state does.
+    logger.addFilter(lambda record: "is slow compared to the batch time" not in record.getMessage())
 
 
 @contextlib.contextmanager
