@@ -44,12 +44,12 @@ def is_missing(cell: str) -> bool:
 
 def is_url(cell: str) -> bool:
     """Returns whether a cell is an http or https URL."""
-    return urls.is_web(cell.strip())
+    return urls.WEB.match(cell.strip()) is not None
 
 
 def is_image_path(cell: str) -> bool:
     """Returns whether a cell is a file name, path or URL with the extension of an image."""
-    return formats.is_image_name(cell.strip())
+    return formats.NAME_END.search(cell.strip()) is not None
 
 
 def is_imdb_id(cell: str) -> bool:

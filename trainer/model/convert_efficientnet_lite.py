@@ -80,10 +80,10 @@ def main(arguments: list[str]) -> None:
     if not output.name.endswith(".weights.h5"):
         raise UserError(f"--output must end in .weights.h5, got {str(output)!r}")
     if not output.parent.is_dir():
-        raise UserError(f"--output: there is no folder {str(output.parent)!r}: create it, or choose another path")
+        raise UserError(f"--output={output} is in a folder that does not exist: create the folder, or choose another path")
     source = Path(_INPUT.value) if _INPUT.value else _installed_weights(_MODEL.value)
     if not source.is_file():
-        raise UserError(f"--input: there is no file {str(source)!r}: correct the path")
+        raise UserError(f"--input={source} does not exist: correct the path")
     tensors = _read(source)
     network = backbones.BACKBONES[_MODEL.value].build(224, 224)
     try:

