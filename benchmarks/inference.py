@@ -1,8 +1,8 @@
-"""What of the network's own speed evaluation and trainer.predict reach.
+"""The speed of evaluation and of trainer.predict, relative to the network's forward pass alone.
 
     python -m benchmarks.inference
 
-The limit is the same forward pass, of as many pictures at a time, over random pictures that are in memory.
+The limit is the same forward pass with the same batch size, over random images that are already in memory.
 """
 
 import tempfile
@@ -16,7 +16,7 @@ from absl import app
 from benchmarks.lib import comparison, films, steps
 from benchmarks.lib.comparison import OURS, Goal
 
-if TYPE_CHECKING:  # A process that measures one thing imports no more than that takes.
+if TYPE_CHECKING:  # Each measuring process imports only what it needs.
     from trainer.dataset.manifest import Dataset
     from trainer.model.networks import Network
 
@@ -25,7 +25,7 @@ _LIMIT = "limit: the forward pass alone"
 
 
 def evaluation(job_dir: str, data_dir: str) -> Callable[[], float]:
-    """The scores of a whole split, as trainer.task and trainer.evaluate make them."""
+    """Returns what measures the prediction of a whole split, as trainer.task and trainer.evaluate do it."""
     import tensorflow as tf
 
     from trainer.dataset import manifest
@@ -38,7 +38,7 @@ def evaluation(job_dir: str, data_dir: str) -> Callable[[], float]:
 
 
 def forward(job_dir: str, data_dir: str, batch: int, images: int) -> Callable[[], float]:
-    """The network on one batch, again and again."""
+    """Returns what measures the network on one batch, again and again."""
     import tensorflow as tf
 
     from trainer.dataset import manifest
@@ -61,7 +61,7 @@ def forward(job_dir: str, data_dir: str, batch: int, images: int) -> Callable[[]
 
 
 def prediction(job_dir: str, images: str) -> Callable[[], float]:
-    """trainer.predict over a folder, from the files to genres, once the model is loaded."""
+    """Returns what measures trainer.predict over a folder, from image files to genres, with the model already loaded."""
     from etils import epath
 
     from trainer import predict

@@ -1,10 +1,10 @@
-"""How fast the input is: from training shards to batches of pictures, on one core.
+"""Speed of the input pipeline: from training shards to batches of images, on one core.
 
     python -m benchmarks.input --posters=12000
 
-The peers read what their users have, the posters as they are, and make of them pictures of the same size, with the bilinear kernel
-that is their custom; they are measured on pictures of that size too. Keras hands out float32, all others uint8. Everything that
-loads runs on one core, so that a rate is one of a core. Of 12,000 films a training shard holds more than a shuffle window does.
+The peers read the original poster files, as their users do, and resize them to the same size with their default bilinear kernel.
+They are also measured on images that already have that size. Keras returns float32, all others uint8. All loading runs on one core,
+so each rate is per core. With 12,000 films a training shard holds more films than a shuffle window.
 """
 
 import itertools
@@ -20,20 +20,20 @@ from absl import app
 from benchmarks.lib import comparison, films
 from benchmarks.lib.comparison import OURS, Goal
 
-if TYPE_CHECKING:  # A process that measures one thing imports no more than that takes.
+if TYPE_CHECKING:  # Each measuring process imports only what it needs.
     import tensorflow as tf
 
     from trainer.dataset.manifest import Dataset
 
 _HEIGHT, _WIDTH, _BATCH = 192, 128, 64
-_SECONDS = 3.0  # That a figure is taken over, at least.
+_SECONDS = 3.0  # The shortest time over which a rate is measured.
 _FOR_EVER = 10**6  # Epochs.
 
 Maker = Callable[..., Callable[[], float]]
 
 
 def ours(data_dir: str) -> Callable[[], float]:
-    """The input of trainer.task, at its defaults."""
+    """Returns what measures the input of trainer.task with default settings."""
     from trainer.config import TrainConfig
     from trainer.dataset import manifest, training_order
     from trainer.input import pipeline
@@ -48,7 +48,7 @@ def ours(data_dir: str) -> Callable[[], float]:
 
 
 def unordered(data_dir: str) -> Callable[[], float]:
-    """The same records through the same windows, in whatever order they are there first."""
+    """Returns what measures the same records through the same shuffle windows, in the order in which they arrive."""
     import tensorflow as tf
 
     from trainer.config import TrainConfig
@@ -98,7 +98,7 @@ def _decoded(file: "tf.Tensor") -> "tf.Tensor":
 
 
 def keras_folder(folder: str) -> Callable[[], float]:
-    """keras.utils.image_dataset_from_directory."""
+    """Returns what measures keras.utils.image_dataset_from_directory."""
     import keras  # noqa: TID251, as a peer
 
     size = (_HEIGHT, _WIDTH)
@@ -107,7 +107,7 @@ def keras_folder(folder: str) -> Callable[[], float]:
 
 
 def torch_loader(folder: str) -> Callable[[], float]:
-    """torch.utils.data.DataLoader with PIL; on one core, where a process of its own for the decoding only costs."""
+    """Returns what measures torch.utils.data.DataLoader with PIL, without worker processes: on one core they only cost time."""
     import torch
 
     paths = _files(folder)
@@ -116,15 +116,15 @@ def torch_loader(folder: str) -> Callable[[], float]:
         def __len__(self) -> int:
             return len(paths)
 
-        def __getitem__(self, place: int) -> Any:
-            return torch.from_numpy(_with_pil(paths[place]))
+        def __getitem__(self, index: int) -> Any:
+            return torch.from_numpy(_with_pil(paths[index]))
 
     loader = torch.utils.data.DataLoader(Posters(), batch_size=_BATCH, shuffle=True, drop_last=True)
     return _rate(itertools.chain.from_iterable(itertools.repeat(loader)))
 
 
 def grain_loader(folder: str) -> Callable[[], float]:
-    """Grain with PIL."""
+    """Returns what measures Grain with PIL."""
     import grain
 
     dataset = grain.MapDataset.source(_files(folder)).shuffle(seed=0).repeat().map(_with_pil).batch(_BATCH)
@@ -141,7 +141,7 @@ def _with_pil(path: str) -> Any:
 
 
 def decoding_alone(data_dir: str) -> Callable[[], float]:
-    """TensorFlow decodes the bytes of the same shards from memory: in a map, which is faster than tf.map_fn."""
+    """Returns what measures decoding alone: TensorFlow decodes the shards' bytes from memory, in a map (faster than tf.map_fn)."""
     import tensorflow as tf
 
     from trainer.dataset import manifest
@@ -154,7 +154,7 @@ def decoding_alone(data_dir: str) -> Callable[[], float]:
 
 
 def counting(data_dir: str) -> Callable[[], float]:
-    """TensorFlow reads the records of the same shards, and counts them."""
+    """Returns what measures reading alone: TensorFlow reads the records of the same shards and counts them."""
     import tensorflow as tf
 
     from trainer.dataset import manifest
@@ -193,7 +193,7 @@ def compare(encoding: str, data_dir: str, originals: str, resized: str) -> None:
         "jpeg": (_DECODING, decoding_alone, 2, 0.9),
         "raw": (_COUNTING, counting, 4, 0.7),
     }[encoding]
-    on_resized = {f"{name}, of pictures resized before": (make, (resized,)) for name, make in _PEERS.items()}
+    on_resized = {f"{name}, of images resized before": (make, (resized,)) for name, make in _PEERS.items()}
     makers: dict[str, tuple[Maker, Sequence[object]]] = {OURS: (ours, (data_dir,))}
     makers |= {name: (make, (originals,)) for name, make in _PEERS.items()} | on_resized | {limit: (limiting, (data_dir,))}
     with comparison.on_cores(1):
@@ -203,7 +203,7 @@ def compare(encoding: str, data_dir: str, originals: str, resized: str) -> None:
 
 
 def compare_orders(encoding: str, data_dir: str) -> None:
-    """Prints what the deterministic order costs, on all cores."""
+    """Prints the cost of the deterministic order, on all cores."""
     other = "the same, unordered"
     found = _measured({OURS: (ours, (data_dir,)), other: (unordered, (data_dir,))})
     title = f"The deterministic order, {encoding} shards, {len(os.sched_getaffinity(0))} core(s)"
@@ -219,9 +219,9 @@ def _resize(files: Sequence[str], folder: Path) -> None:
     from trainer.images import decode
 
     folder.mkdir()
-    for place, file in enumerate(files):
+    for number, file in enumerate(files):
         pixels = decode.resize(decode.decode(Path(file).read_bytes(), height=_HEIGHT, width=_WIDTH), height=_HEIGHT, width=_WIDTH)
-        (folder / f"{place}.jpg").write_bytes(decode.encode_jpeg(pixels))
+        (folder / f"{number}.jpg").write_bytes(decode.encode_jpeg(pixels))
 
 
 def main(_: list[str]) -> None:

@@ -1,9 +1,9 @@
-"""How much memory a worker takes on a data set, and on one ten times as large.
+"""How much memory a worker uses on a data set, and on one ten times as large.
 
     python -m benchmarks.memory
 
-Both hold more films than the shuffle windows of the open shards, which are kept in memory, and both are read past the shards that
-are open first; validation and test are ten times as large too. Every film has the same picture: only its size matters here.
+Both hold more films than the shuffle windows of the open shards, which are kept in memory. Both are read beyond the shards that are
+opened first. Validation and test are ten times as large too. All films share one image, because only its size matters here.
 """
 
 import functools
@@ -18,16 +18,16 @@ from absl import app
 from benchmarks.lib import comparison, one_image, steps
 from benchmarks.lib.comparison import OURS, Goal
 
-# A shard of the default order keeps 512 films; these hold a few more, as shards of 100 MB do.
+# With the default order, each shard keeps 512 films in memory. These shards hold a few more, as shards of 100 MB do.
 _FILMS_A_SHARD, _TIMES = 600, 10
 _SHARDS = {"train": 16, "validation": 2, "test": 2}
 _MODEL, _HEIGHT, _WIDTH, _BATCH = "cnn", 48, 32, 64
-# More than a round of the open shards, so that the first ones are given up for others.
+# Enough steps to exhaust the first open shards, so that others replace them.
 _STEPS = _FILMS_A_SHARD * _SHARDS["train"] * 3 // 2 // _BATCH
 
 
 def write(folder: Path, times: int) -> None:
-    """Writes a data set `times` as large as the smallest."""
+    """Writes a data set that is `times` times as large as the smallest one."""
     folder.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (_HEIGHT, _WIDTH, 3), np.uint8)
     counts = {split: times * count for split, count in _SHARDS.items()}
@@ -35,7 +35,7 @@ def write(folder: Path, times: int) -> None:
 
 
 def peak(data_dir: Path) -> float:
-    """Trains, evaluates and exports; returns the most memory that the process ever held, in MiB."""
+    """Trains, evaluates and exports; returns the process's peak memory in MiB."""
     with tempfile.TemporaryDirectory() as name, (Path(name) / "log").open("w+") as log:
         options = (f"--model={_MODEL}", f"--batch_size={_BATCH}", f"--max_steps={_STEPS}", "--epochs=2")
         process = subprocess.Popen(steps.train(data_dir, f"{name}/job", *options), stdout=log, stderr=log)

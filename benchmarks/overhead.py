@@ -1,10 +1,10 @@
-"""What it costs that a job can be killed, watched and compared: trainer.task as it is, and a training with nothing beside it.
+"""Overhead of making a job resumable, observable and comparable: trainer.task, and the same training without a job directory.
 
     python -m benchmarks.overhead --posters=8000
 
-Both train the same network on the same input, and validate at each epoch's end. The one writes backups, history.csv, checkpoints
-and TensorBoard's files; the other hands `fit` the learning rate and the validation, and nothing else. What is timed are two epochs
-and their ends: on 8,000 films 200 steps, after the last of which a backup is due by its default too.
+Both train the same network on the same input and validate after each epoch. trainer.task also writes backups, history.csv,
+checkpoints and TensorBoard's files; the other only gives `fit` the learning rate schedule and the validation. The timed span is two
+epochs with their ends: with 8,000 films that is 200 steps, after the last of which the default interval makes a backup due too.
 """
 
 import functools
@@ -24,7 +24,7 @@ _WARM_UP, _EPOCHS_TIMED = 3, 2
 
 
 def config(data_dir: str, job_dir: str = "-") -> TrainConfig:
-    """The job: its third epoch only begins."""
+    """Returns the config of the job, which runs for two epochs and the start of a third."""
     return TrainConfig(data_dir=data_dir, job_dir=job_dir, model="cnn", epochs=_EPOCHS_TIMED + 1)
 
 
@@ -72,14 +72,14 @@ def bare(data_dir: str) -> None:
 
 
 def rate(command: tuple[str, ...], steps_per_epoch: int, batch_size: int) -> float:
-    """Trains, and returns images a second from the third step to the first one of the last epoch."""
+    """Trains, and returns the images per second from the third step to the first one of the last epoch."""
     with steps.job(command) as job:
         moments = job.steps(_EPOCHS_TIMED * steps_per_epoch + 1)
         return steps.images_per_second(moments, batch_size=batch_size, first=_WARM_UP)
 
 
 def main(_: list[str]) -> None:
-    """Prints the comparison, or trains with nothing beside it."""
+    """Prints the comparison, or trains without a job directory."""
     if _BARE.value:
         bare(_BARE.value)
         return
@@ -88,7 +88,7 @@ def main(_: list[str]) -> None:
     other = "nothing beside the training"
     with films.films() as given, tempfile.TemporaryDirectory() as name:
         data_dir = Path(name) / "data"
-        # So small that a step takes a quarter of a second: the less it takes, the more what is beside it weighs.
+        # A small batch, so that a step takes a quarter of a second: the shorter the step, the larger the share of the overhead.
         films.prepare(given, data_dir, "--height=96", "--width=64")
         job = config(str(data_dir))
         epoch = training_order.plan(job, manifest.load(data_dir), workers=1).steps_per_epoch

@@ -1,10 +1,11 @@
-"""How fast posters become shards: trainer.prepare, what one would write instead, and the fastest libraries alone.
+"""Speed of preparation: trainer.prepare, simple scripts with the same purpose, and the fastest libraries alone.
 
     python -m benchmarks.prepare --posters=10000
 
-Each is a program of its own, from its start to its end, on all cores, from picture files to JPEG of 192 × 128 at quality 95, not
-subsampled. The peers write the pictures and a label into TFRecord shards; trainer.prepare also reads the CSV, checks each picture,
-hashes it, looks for the same poster in two splits, and writes checksums. The limit decodes, resizes and encodes, and writes none.
+Each contender is a separate program, timed from start to exit on all cores. It turns image files into JPEG of 192 × 128 at quality
+95, without chroma subsampling. The peers write images and a label into TFRecord shards. trainer.prepare also reads the CSV, checks
+and hashes each image, looks for the same poster in two splits, and writes checksums. The limit decodes, resizes and encodes, but
+writes no file.
 """
 
 import functools
@@ -33,12 +34,12 @@ _LIMIT = "limit: libjpeg-turbo at a reduced scale, and OpenCV"
 
 
 def pil() -> None:
-    """Decodes with PIL in a pool of processes, and writes as the results come."""
+    """Decodes with PIL in a process pool, and writes the results as they arrive."""
     _write(_pooled(_with_pil))
 
 
 def reduced() -> None:
-    """The same, of pictures that PIL decodes at the scale at which trainer.prepare does: few know that it can."""
+    """Does the same, with PIL decoding at the reduced scale that trainer.prepare uses, a lesser-known feature of PIL."""
     _write(_pooled(functools.partial(_with_pil, draft=True)))
 
 
@@ -56,7 +57,7 @@ def tf_data() -> None:
 
 
 def limit() -> None:
-    """Does what cannot be left out, with the fastest libraries."""
+    """Does only the unavoidable work, with the fastest libraries."""
     for _ in _pooled(_with_fastest):
         pass
 
@@ -82,7 +83,7 @@ def _with_fastest(path: str) -> bytes:
     import cv2
     import simplejpeg
 
-    # Reduced as far as possible, but not below the new size.
+    # Decodes at the smallest scale that is not below the new size.
     image = simplejpeg.decode_jpeg(Path(path).read_bytes(), min_height=_HEIGHT, min_width=_WIDTH, fastdct=True, fastupsample=True)
     resized = cv2.resize(image, (_WIDTH, _HEIGHT), interpolation=cv2.INTER_AREA)
     return simplejpeg.encode_jpeg(resized, quality=_QUALITY, colorsubsampling="444", fastdct=True)
@@ -111,7 +112,7 @@ _PROGRAMS = {_PIL: pil, _TF_DATA: tf_data, _REDUCED: reduced, _LIMIT: limit}
 
 
 def main(_: list[str]) -> None:
-    """Prints the comparison, or is one of the peers."""
+    """Prints the comparison, or runs as one of the peers."""
     if _CONTENDER.value:
         _PROGRAMS[_CONTENDER.value]()
         return

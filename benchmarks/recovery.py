@@ -1,8 +1,8 @@
-"""How long a killed worker costs: two local workers, from a kill -9 to the next training step, and a fresh start of the same job.
+"""Time lost to a killed worker: from a kill -9 of one of two local workers to the next training step, and a fresh start of the job.
 
     python -m benchmarks.recovery
 
-The job is that of `make chaos`, `resnet` on pictures of 16 × 16, where a step takes no time: what is left are starts of processes.
+The job is the one of `make chaos`: `resnet` on images of 16 × 16. Its steps take almost no time, so process starts dominate.
 """
 
 import tempfile
@@ -17,7 +17,7 @@ from tests.support import drawn
 from tests.support.chaos import Chaos, Strike, struck
 from tests.support.chaos_worker import EPOCH
 
-_JOBS = flags.DEFINE_integer("jobs", 3, "Jobs that count, of each of which both workers are killed, one after the other.")
+_JOBS = flags.DEFINE_integer("jobs", 3, "Jobs that are measured. In each, both workers are killed, one after the other.")
 
 
 def main(_: list[str]) -> None:
@@ -33,14 +33,14 @@ def main(_: list[str]) -> None:
             job = Chaos(Path(name) / str(number), workers=2)
             began = time.time()
             seconds = struck(job, data_dir, strikes, "--model=resnet")
-            if not number:  # What it read first is in the system's memory now.
+            if not number:  # The first job only warms up the system's file cache.
                 continue
             for who, outage in zip(victims, seconds, strict=True):
                 found[who][OURS].append(outage)
                 found[who][fresh].append(job.events("step")[0] - began)
-    for who, figures in found.items():
+    for who, measured in found.items():
         title = f"From a kill of {who}, of two local ones, to the next step"
-        comparison.report(title, "seconds", figures, [Goal((fresh,), most=1.3)])
+        comparison.report(title, "seconds", measured, [Goal((fresh,), most=1.3)])
 
 
 if __name__ == "__main__":

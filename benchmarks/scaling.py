@@ -1,9 +1,9 @@
-"""The figures of SCALING.md: what the networks compute and move, and what follows for accelerators, workers and buckets.
+"""The numbers of SCALING.md: what the networks compute and move, and what follows for accelerators, workers and buckets.
 
     python -m benchmarks.scaling
 
-Nothing is measured here. What a network computes is counted from its layers; what an accelerator, a core or a network can do are
-the constants below.
+Nothing is measured here. The cost of a network is counted from its layers. The speeds of accelerators, cores and networks are the
+constants below.
 """
 
 import dataclasses
@@ -15,32 +15,32 @@ from absl import app
 _HEIGHT, _WIDTH, _GENRES = 192, 128, 25
 _NETWORKS = ("cnn", "resnet", "efficientnet_lite0", "efficientnet_v2_b0", "resnet50_v2")
 _WORKERS = (2, 8, 32, 256)
-_BATCH = 64  # Of a worker.
+_BATCH = 64  # Images per worker.
 
-# A training step computes what the forward pass does about three times: forwards, and back to the inputs and to the weights.
+# A training step computes about three times the forward pass: forward, gradients for the inputs, gradients for the weights.
 _PASSES = 3
-# How often a step moves what a convolution puts out: written and read forwards, read again and its gradient written and read back.
+# How often a step moves a convolution's output: written and read forward; read again and its gradient written and read backward.
 _MOVES = 5
-_BYTES = 2  # Of a value in bfloat16 or float16.
+_BYTES = 2  # Bytes per value in bfloat16 or float16.
 
-# Measured, see RESULTS.md: the images a second that one processor of the machine there makes of shards, and a poster's bytes there.
+# Measured, see RESULTS.md: images per second that one of that machine's processors reads from shards, and bytes of a poster there.
 _RATES = {"jpeg": 3_200, "raw": 11_700}
 _SIZES = {"jpeg": 15_000, "raw": _HEIGHT * _WIDTH * 3}
 
-# Assumed: what a message between two machines of a zone takes, however short.
+# Assumed: latency of a message between two machines of a zone, in seconds.
 _LATENCY = 50e-6
 
 
 @dataclasses.dataclass(frozen=True)
 class Accelerator:
-    """What a maker's data sheet says of a device, and Google Cloud of the smallest machine with one: not measured here.
+    """An accelerator as its data sheet describes it, in the smallest machine that Google Cloud offers with it. Not measured here.
 
     Attributes:
-      tera_flops: dense, in a format of 16 bits, 10^12 a second.
-      gigabytes: that its memory moves, 10^9 a second.
-      memory: 10^9 bytes.
+      tera_flops: dense 16-bit arithmetic, in 10^12 operations per second.
+      gigabytes: memory bandwidth, in 10^9 bytes per second.
+      memory: memory size, in 10^9 bytes.
       processors: vCPUs of the machine.
-      gigabits: of the machine's network, 10^9 a second.
+      gigabits: network bandwidth of the machine, in 10^9 bits per second.
     """
 
     name: str
@@ -62,15 +62,15 @@ _ACCELERATORS = (
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a network costs.
+    """The cost of a network.
 
     Attributes:
-      parameters: its trainable weights.
-      flops: of the forward pass of one picture; a multiplication and an addition are two.
-      moved: values that its convolutions, dense and pooling layers put out for one picture: what has to go through memory where
-        everything else is done on the way.
-      kept: values that all of its layers put out for one picture: what is held for the way back at most.
-      normalized: channels of each layer whose statistics are those of the global batch.
+      parameters: number of trainable weights.
+      flops: operations of the forward pass of one image; a multiplication and an addition count as two.
+      moved: output values of the convolution, dense and pooling layers for one image, which must pass through memory even where
+        everything else is fused.
+      kept: output values of all layers for one image, the most that is kept for the backward pass.
+      normalized: channels of each layer that normalizes by the statistics of the global batch.
     """
 
     parameters: int
@@ -92,12 +92,12 @@ def cost(name: str) -> Cost:
     normalized = []
     for layer in _leaves(network):
         outputs = layer.output_shape
-        if not isinstance(outputs, tuple):  # An input's.
+        if not isinstance(outputs, tuple):  # The output of an input layer.
             continue
         values = math.prod(outputs[1:])
         kept += values
         depthwise, kernel = getattr(layer, "depthwise_kernel", None), getattr(layer, "kernel", None)
-        # Each value put out is a sum over the kernel's window and, unless it is depthwise, over the channels put in.
+        # Each output value sums over the kernel's window and, unless the layer is depthwise, over the input channels.
         if depthwise is not None:
             flops += 2 * values * math.prod(depthwise.shape[:2])
         elif kernel is not None:
@@ -118,19 +118,19 @@ def _leaves(network: Any) -> list[Any]:
 
 
 def ceiling(found: Cost, device: Accelerator) -> tuple[float, float]:
-    """Images a second at most, by arithmetic and by what goes through memory."""
+    """Returns the most images per second that arithmetic and memory bandwidth allow, in this order."""
     by_arithmetic = device.tera_flops * 1e12 / (_PASSES * found.flops)
     by_memory = device.gigabytes * 1e9 / (_MOVES * _BYTES * found.moved)
     return by_arithmetic, by_memory
 
 
 def largest_batch(found: Cost, device: Accelerator) -> int:
-    """Pictures whose values a device can keep for the way back, weights and optimizer beside them."""
+    """Returns how many images' values fit into a device's memory for the backward pass, beside weights and optimizer."""
     return int((device.memory * 1e9 - 4 * 4 * found.parameters) / (_BYTES * found.kept))
 
 
 def all_reduce(size: int, workers: int, gigabits: float, *, latency: float = _LATENCY) -> float:
-    """Seconds of an all-reduce of `size` bytes: around a ring where they are many, over two trees where they are few.
+    """Returns the seconds of an all-reduce of `size` bytes: around a ring for many bytes, over two trees for few.
 
     Sources: P. Patarasu, X. Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations", 2009; P. Sanders, J.
     Speck, J. L. Träff, "Two-tree algorithms for full bandwidth broadcast, reduction and scan", 2009.
@@ -142,7 +142,7 @@ def all_reduce(size: int, workers: int, gigabits: float, *, latency: float = _LA
 
 
 def exchange(found: Cost, workers: int, gigabits: float) -> tuple[float, float]:
-    """Seconds a step that the gradients take in one piece, and the statistics: two numbers a channel, forwards and backwards."""
+    """Returns a step's seconds for exchanging the gradients, in one piece, and the statistics, two numbers a channel each way."""
     gradients = all_reduce(4 * found.parameters, workers, gigabits)
     return gradients, sum(2 * all_reduce(8 * channels, workers, gigabits) for channels in found.normalized)
 

@@ -1,7 +1,7 @@
-"""Do training and serving see the same picture?
+"""Checks that training and serving see the same image.
 
-Predicts the posters of a job's test split from their source files, through the exported model, and compares the scores
-with those that the job's evaluation found on the prepared shards:
+Predicts the posters of a job's test split from their source files with the exported model, and compares the scores with the scores
+of the job's evaluation on the prepared shards:
 
     python benchmarks/serving_parity.py --job_dir=jobs/first --images=posters/
 """
@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 
-_JOB_DIR = flags.DEFINE_string("job_dir", None, "The directory of a finished job.", required=True)
-_IMAGES = flags.DEFINE_string("images", None, "The folder of the posters that the data set was prepared from.", required=True)
+_JOB_DIR = flags.DEFINE_string("job_dir", None, "Directory of a finished job.", required=True)
+_IMAGES = flags.DEFINE_string("images", None, "Folder with the posters from which the data set was prepared.", required=True)
 
 
 def compare(job_dir: Path, images: Path) -> dict[str, float]:
@@ -24,11 +24,11 @@ def compare(job_dir: Path, images: Path) -> dict[str, float]:
 
     Args:
       job_dir: the directory of a finished job.
-      images: holds a picture ID.* for each film.
+      images: folder that holds an image ID.* for each film.
 
     Returns:
-      How many films and decisions were compared, the median and the largest difference of a score, and the share of decisions
-      (a genre of a film, at the tuned thresholds) that differ.
+      The number of films and decisions compared, the median and the largest difference of a score, and the share of decisions
+      (one genre of one film, at the tuned thresholds) that differ.
     """
     with (job_dir / "evaluation" / "predictions.csv").open(encoding="utf-8") as file:
         evaluated = list(csv.DictReader(file))

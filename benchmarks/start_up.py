@@ -1,4 +1,4 @@
-"""How long until something happens: a fresh job's first step, and the launcher's dry run.
+"""Start-up times: a fresh job's first step, and the launcher's dry run.
 
 python -m benchmarks.start_up
 """
@@ -19,13 +19,13 @@ _MODEL = "resnet"
 
 
 def first_step(data_dir: Path) -> float:
-    """Seconds from a fresh job's start to the end of its first step."""
+    """Returns the seconds from a fresh job's start to the end of its first step."""
     with tempfile.TemporaryDirectory() as name, steps.job(steps.train(data_dir, f"{name}/job", f"--model={_MODEL}")) as job:
         return job.steps(1)[0] - job.began
 
 
 def whole(*arguments: str) -> float:
-    """Seconds from a Python program's start to its end."""
+    """Returns the seconds from a Python program's start to its end."""
     began = time.monotonic()
     comparison.run((sys.executable, *arguments))
     return time.monotonic() - began

@@ -1,12 +1,12 @@
-"""How fast a training step is: this package's networks, and the same layers in PyTorch and in Keras 3.
+"""Speed of a training step: this package's networks, and the same layers in PyTorch and in Keras 3.
 
     python -m benchmarks.step --model=cnn
     python -m benchmarks.step --model=resnet
 
-All train on one batch of random pictures, with Adam and sigmoid cross-entropy, without augmentation, on all cores or on the GPU if
-there is one. This package's and Keras's are called through `fit`. This package's `cnn` applies ReLU after pooling, which gives the
-same values; the peers' before, as everyone does. This package's also draws its dropout by film and computes its running figures,
-and leaves out what trainer.task does beside the device: benchmarks/overhead.py measures that.
+All train on one batch of random images, with Adam and sigmoid cross-entropy, without augmentation, on all cores or on the GPU if
+there is one. This package's networks and Keras's run through `fit`. This package's `cnn` applies ReLU after pooling, which gives
+the same values as the usual order of the peers. This package also draws dropout by film and computes its training metrics. The work
+that trainer.task does on the host is excluded here: benchmarks/overhead.py measures it.
 """
 
 import os
@@ -31,7 +31,7 @@ _RESNET_CHANNELS = (32, 64, 128, 256)
 
 
 def ours(model: str, batch: int, steps: int) -> Callable[[], float]:
-    """The step of trainer.task."""
+    """Returns what measures the step of trainer.task."""
     from trainer.config import TrainConfig
     from trainer.model import networks, objective
     from trainer.training import loop
@@ -44,7 +44,7 @@ def ours(model: str, batch: int, steps: int) -> Callable[[], float]:
 
 
 def keras_3(model: str, batch: int, steps: int) -> Callable[[], float]:
-    """Keras 3 on TensorFlow, as it comes."""
+    """Returns what measures Keras 3 on TensorFlow with default settings."""
     import keras  # noqa: TID251, as a peer
 
     layers = keras.layers
@@ -82,13 +82,13 @@ def _fit(network: Any, batch: Any, size: int, steps: int) -> Callable[[], float]
     import tensorflow as tf
 
     options = tf.data.Options()
-    options.autotune.enabled = False  # With it the iterator may end late, which is no part of a step: see trainer.input.pipeline.
+    options.autotune.enabled = False  # It can delay the iterator's end, which is not part of a step: see trainer.input.pipeline.
     data = tf.data.Dataset.from_tensors(batch).cache().repeat().prefetch(2).with_options(options)
     return comparison.rate(lambda: network.fit(data, steps_per_epoch=steps, verbose=0), size * steps)
 
 
 def torch_step(model: str, batch: int, steps: int) -> Callable[[], float]:
-    """PyTorch, channels last, as it runs without a compiler."""
+    """Returns what measures eager PyTorch, with channels last."""
     import torch
     from torch import nn
     from torch.nn import functional
@@ -130,7 +130,7 @@ def torch_step(model: str, batch: int, steps: int) -> Callable[[], float]:
     network = nn.Sequential(*{"cnn": cnn, "resnet": resnet}[model]()).to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), _RATE, fused=True)
     images, labels = map(torch.from_numpy, _batch(batch))
-    images = images.permute(0, 3, 1, 2)  # In memory they are channels last as they are.
+    images = images.permute(0, 3, 1, 2)  # The layout in memory stays channels last.
 
     def run() -> None:
         for _ in range(steps):

@@ -1,10 +1,10 @@
-"""What a second worker brings: two workers of one core each, and one, on the same global batch.
+"""Gain from a second worker: two workers of one core each, and one worker, on the same global batch.
 
     python -m benchmarks.two_workers --model=resnet
     python -m benchmarks.two_workers --model=cnn
 
-Beside them, two jobs that know nothing of each other, of one core and half of the batch each: they do what the two workers do, but
-for the exchanges, the waiting for each other, and in `resnet` the second pass of a batch normalization over both halves.
+For comparison, two independent jobs also run, each with one core and half of the batch. They do the same work as the two workers
+except for communication, waiting for each other, and in `resnet` the second pass of batch normalization over both halves.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ _ONE, _APART = "one worker on one core", "two jobs of half the batch, apart"
 
 
 def workers(data_dir: Path, count: int) -> float:
-    """Trains one job on the first cores, a worker a core, and returns its images a second once it runs."""
+    """Trains one job with one worker on each of the first cores, and returns its images per second after the warm-up."""
     addresses = [f"127.0.0.1:{port}" for port in _free_ports(count)]
     tasks = [{"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}} for index in range(count)]
     environments = [{"TF_CONFIG": json.dumps(task)} for task in tasks] if count > 1 else [{}]
@@ -39,7 +39,7 @@ def workers(data_dir: Path, count: int) -> float:
 
 
 def jobs_apart(data_dir: Path) -> float:
-    """Trains two jobs at once, a core each, and returns the images a second of both together."""
+    """Trains two jobs at once, one core each, and returns the images per second of both together."""
     with tempfile.TemporaryDirectory() as name:
         return sum(_rates(data_dir, [f"{name}/one", f"{name}/other"], [{}, {}], batch_size=_BATCH // 2))
 
@@ -50,7 +50,7 @@ def _rates(data_dir: Path, job_dirs: Sequence[str], environments: Sequence[dict[
         for job_dir, environment, core in zip(job_dirs, environments, sorted(os.sched_getaffinity(0)), strict=False):
             command = steps.train(data_dir, job_dir, f"--model={_MODEL.value}", f"--batch_size={batch_size}")
             running.append(stack.enter_context(steps.job(command, environment=environment, cores=[core])))
-        # Each is listened to at the same time as the others.
+        # The steps of all jobs are awaited at the same time.
         listeners = stack.enter_context(ThreadPoolExecutor(len(running)))
         moments = listeners.map(lambda job: job.steps(_STEPS), running)
         return [steps.images_per_second(found, batch_size=batch_size, first=_WARM_UP) for found in moments]
@@ -63,7 +63,7 @@ def _free_ports(count: int) -> list[int]:
 
 
 def parameters(data_dir: Path) -> int:
-    """Returns how many trainable weights the network has on a data set."""
+    """Returns the number of trainable weights of the network for a data set."""
     from trainer.config import TrainConfig
     from trainer.dataset import manifest
     from trainer.model import networks

@@ -1,8 +1,8 @@
-"""Measuring contenders in turn, and the table of what was found.
+"""Measures contenders in turn, and prints the table of results.
 
-The speed of a shared machine drifts by more than what a benchmark is to show. So every contender is measured once before any is
-measured again, another one first each time, and a ratio is taken between two figures of one round: what is quoted is the median of
-the rounds' ratios, with the least and the greatest.
+The speed of a shared machine drifts by more than the differences that a benchmark should show. So each round measures every
+contender once, starting with a different one, and ratios are taken within a round. The table shows the median, the smallest and the
+largest of the rounds' ratios.
 """
 
 import contextlib
@@ -32,12 +32,12 @@ _PACKAGES = ("tensorflow", "tf_keras", "keras", "torch", "grain", "pillow", "sim
 
 @dataclasses.dataclass(frozen=True)
 class Goal:
-    """A bound for the ratio of this project's figure to another's.
+    """A bound for the ratio of this project's value to another contender's.
 
     Attributes:
-      against: the others; of several, the one that does best counts.
-      least: what the ratio is to reach, where a high figure is good.
-      most: what it is not to exceed, where a low one is.
+      against: names of the other contenders. The best of them counts.
+      least: lower bound for the ratio, where high values are good.
+      most: upper bound for the ratio, where low values are good.
     """
 
     against: Sequence[str]
@@ -46,28 +46,28 @@ class Goal:
 
 
 def in_turn(contenders: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
-    """Measures each contender `--repeats` times, after a round that does not count; returns the figures by name."""
+    """Measures each contender `--repeats` times, after a warm-up round; returns the values by name."""
     found: dict[str, list[float]] = {name: [] for name in contenders}
     names = list(contenders)
     for number in range(_REPEATS.value + 1):
         first = number % len(names)
         for name in names[first:] + names[:first]:
-            figure = contenders[name]()
+            value = contenders[name]()
             if number:
-                found[name].append(figure)
+                found[name].append(value)
     return found
 
 
 @contextlib.contextmanager
 def apart(*makers: tuple[Callable[..., Callable[[], float]], Sequence[object]]) -> Iterator[list[Callable[[], float]]]:
-    """Gives each contender a process of its own, which lives until the block ends and stands still while others are measured.
+    """Runs each contender in its own process, which lives until the block ends and is stopped while others are measured.
 
     Args:
-      makers: for each contender a module's function, and its arguments; called in the process, it sets the contender up and returns
-        what measures it.
+      makers: for each contender, a function of a module and its arguments. The process calls it; it sets the contender up and
+        returns a function that measures it.
 
     Yields:
-      For each contender what measures it there.
+      For each contender, a function that measures it in its process.
     """
     with contextlib.ExitStack() as stack:
         yield [stack.enter_context(_in_process(make, arguments)) for make, arguments in makers]
@@ -85,7 +85,7 @@ def _in_process(make: Callable[..., Callable[[], float]], arguments: Sequence[ob
 
     def stopped_after_answer() -> float:
         answer = end.recv()
-        # Else its threads would go on loading, in the others' time.
+        # Otherwise its threads would go on loading while others are measured.
         os.kill(pid, signal.SIGSTOP)
         return answer
 
@@ -113,7 +113,7 @@ def _serve(connection: Connection, make: Callable[..., Callable[[], float]], arg
 
 @contextlib.contextmanager
 def on_cores(count: int) -> Iterator[None]:
-    """Keeps this process, and those that it starts meanwhile, on the first `count` of its cores."""
+    """Limits this process, and processes that it starts meanwhile, to the first `count` of its cores."""
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, sorted(cores)[:count])
     try:
@@ -123,7 +123,7 @@ def on_cores(count: int) -> Iterator[None]:
 
 
 def rate(work: Callable[[], object], images: int) -> Callable[[], float]:
-    """Does the work once, for what is built or compiled then; returns what does it again and tells the images a second."""
+    """Does the work once to build and compile everything; returns a function that repeats it and returns the images per second."""
     work()
 
     def measure() -> float:
@@ -138,7 +138,7 @@ def run(command: Sequence[str]) -> None:
     """Runs a command to its end.
 
     Raises:
-      RuntimeError: it failed; with the end of what it said.
+      RuntimeError: the command failed; the message has the end of its stderr.
     """
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", cwd=REPOSITORY)
     if done.returncode:
@@ -146,12 +146,12 @@ def run(command: Sequence[str]) -> None:
 
 
 def report(title: str, unit: str, found: Mapping[str, Sequence[float]], goals: Sequence[Goal] = ()) -> None:
-    """Prints the figures as a Markdown table, this project's first, and what became of the goals."""
+    """Prints the values as a Markdown table, this project's first, and whether the goals were reached."""
     print(f"\n**{title}** ({unit}; median of {len(found[OURS])} rounds, least to greatest)\n")
     print("| | median | range | this project / it | range |")
     print("|---|---|---|---|---|")
-    for name, figures in found.items():
-        cells = [name, _short(statistics.median(figures)), _range(figures)]
+    for name, values in found.items():
+        cells = [name, _short(statistics.median(values)), _range(values)]
         ratios = _ratios(found, name)
         cells += ["", ""] if name == OURS else [_short(statistics.median(ratios)), _range(ratios)]
         print("| " + " | ".join(cells) + " |")
@@ -162,7 +162,7 @@ def report(title: str, unit: str, found: Mapping[str, Sequence[float]], goals: S
 
 
 def machine() -> str:
-    """Returns what a figure depends on: the processor, how many of its cores this process may use, the memory, the releases."""
+    """Returns what the results depend on: the processor, the cores that this process may use, the memory, the package versions."""
     processor = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()

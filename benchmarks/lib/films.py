@@ -1,4 +1,4 @@
-"""Posters to measure with: drawn, as large as real ones and as costly to decode."""
+"""Posters to measure with: drawn here, with the size and the decoding cost of real ones."""
 
 import contextlib
 import csv
@@ -16,34 +16,34 @@ from PIL import Image
 
 from benchmarks.lib import comparison
 
-_POSTERS = flags.DEFINE_integer("posters", 2000, "How many are drawn.", lower_bound=100)
+_POSTERS = flags.DEFINE_integer("posters", 2000, "Number of posters to draw.", lower_bound=100)
 
-# Those of a large public collection of posters: 300 × 442 pixels in 32 KB.
+# As in a large public collection of posters: 300 × 442 pixels in 32 KB.
 _HEIGHT, _WIDTH, _QUALITY, _GRAIN = 442, 300, 88, 5
 _GENRES = ("Action", "Comedy", "Drama", "Romance")
 
 
 @dataclasses.dataclass(frozen=True)
 class Films:
-    """A CSV, and the folder of the pictures that it names."""
+    """A CSV, and the folder of the images that it names."""
 
     csv: Path
     images: Path
 
     def files(self) -> list[str]:
-        """Returns the paths of the pictures."""
+        """Returns the paths of the images."""
         return sorted(map(str, self.images.iterdir()))
 
 
 @contextlib.contextmanager
 def films() -> Iterator[Films]:
-    """Draws `--posters` films, which are gone when the block ends."""
+    """Draws `--posters` films, and deletes them when the block ends."""
     with tempfile.TemporaryDirectory() as folder:
         yield draw(Path(folder), _POSTERS.value)
 
 
 def draw(folder: Path, count: int) -> Films:
-    """Draws soft fields of colour under grain: what decodes as slowly as a poster, and is like no other."""
+    """Draws soft fields of colour under grain, which decode as slowly as posters and are all different."""
     posters = folder / "posters"
     posters.mkdir(parents=True)
     names = [f"tt{film:07d}" for film in range(count)]

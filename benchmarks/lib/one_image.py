@@ -1,4 +1,4 @@
-"""Data sets of one picture, again and again, for what depends on how much there is and not on what it shows."""
+"""Data sets that repeat one image, for measurements that depend on the amount of data and not on its content."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from trainer.storage import files
 
 
 def write(folder: Path, pixels: np.ndarray, shard_counts: Mapping[str, int], *, films_a_shard: int) -> None:
-    """Writes a data set whose films all have one picture, uint8 [H, W, 3]; `shard_counts` says the shards of each split."""
+    """Writes a data set whose films share one image, uint8 [H, W, 3]; `shard_counts` has the number of shards of each split."""
     image = decode.encode_jpeg(pixels)
 
     def record(film: int) -> bytes:

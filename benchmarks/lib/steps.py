@@ -1,4 +1,4 @@
-"""Jobs of trainer.task, and the moments at which their training steps end: a benchmark listens where the guard would."""
+"""Runs jobs of trainer.task and reports when their training steps end, from the heartbeats meant for the guard."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ class Job:
     """A running command that trains.
 
     Attributes:
-      began: when it was started, on the clock of `time.monotonic`.
+      began: start time, on the clock of `time.monotonic`.
     """
 
     def __init__(self, beats: int, log: IO[bytes], began: float) -> None:
@@ -29,10 +29,10 @@ class Job:
         """Waits for steps.
 
         Returns:
-          When each ended, on the same clock.
+          The time at which each step ended, on the same clock.
 
         Raises:
-          RuntimeError: the command ended before.
+          RuntimeError: the command ended first; the message has the end of its output.
         """
         moments: list[float] = []
         while len(moments) < count:
@@ -48,7 +48,7 @@ class Job:
 def job(
     command: Sequence[str], *, environment: Mapping[str, str] | None = None, cores: Sequence[int] | None = None
 ) -> Iterator[Job]:
-    """Runs a command until the block ends; `cores` are those that it may use."""
+    """Runs a command until the block ends, on all allowed cores or only on `cores`."""
     beats, end = os.pipe()
     allowed = os.sched_getaffinity(0)
     with tempfile.TemporaryFile() as log:
@@ -73,10 +73,10 @@ def job(
 
 
 def train(data_dir: Path | str, job_dir: Path | str, *options: str) -> tuple[str, ...]:
-    """The command of a job."""
+    """Returns the command of a job."""
     return (sys.executable, "-m", "trainer.task", f"--data_dir={data_dir}", f"--job_dir={job_dir}", *options)
 
 
 def images_per_second(moments: Sequence[float], *, batch_size: int, first: int) -> float:
-    """The rate from the end of the step `first`, counted from 1, to that of the last one."""
+    """Returns the rate from the end of step `first`, counted from 1, to the end of the last step."""
     return (len(moments) - first) * batch_size / (moments[-1] - moments[first - 1])

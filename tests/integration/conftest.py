@@ -1,4 +1,4 @@
-"""A drawn data set, finished jobs and Cloud Storage. A job takes long: the test process that needs it first makes it for all."""
+"""A drawn data set, finished jobs and Cloud Storage. Jobs are slow, so the first test process that needs one runs it for all."""
 
 import fcntl
 import os
@@ -16,7 +16,7 @@ from tests.support.jobs import train
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """170 films to train on, 30 to validate, 37 to test."""
+    """A data set with 170 films for training, 30 for validation and 37 for testing."""
     folder = tmp_path_factory.mktemp("data")
     drawn.dataset(folder, train=170, validation=30, test=37, shard_count=8)
     return folder
@@ -24,15 +24,15 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def job_dir(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
-    """A job that nothing disturbed; tests leave it as it is."""
+    """An undisturbed job; tests do not change it."""
     made = _made_once(tmp_path_factory, "job", lambda folder: run(*train(data_dir, folder)))
-    # A copy of its own: a test may look at a finished job's lock, or add to its files for a while.
+    # Each process has its own copy, because a test may check a finished job's lock, or add files for a while.
     return shutil.copytree(made, tmp_path_factory.mktemp("jobs") / "job")
 
 
 @pytest.fixture(scope="session")
 def pair_dir(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
-    """What `chaos.SHORT` describes, on two workers that nothing disturbed; tests only read it."""
+    """The undisturbed job of `chaos.SHORT` on two workers; tests only read it."""
 
     def make(folder: Path) -> None:
         job = (f"--data_dir={data_dir}", f"--job_dir={folder}", *chaos.OPTIONS, *chaos.SHORT)
@@ -42,14 +42,14 @@ def pair_dir(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
 
 
 def _made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """A job's directory that all processes of a test run share; the others wait for the one that makes it."""
+    """Returns a job directory that all processes of a test run share. One of them makes it; the others wait."""
     common = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         common = common.parent
     folder = common / f"made-{name}"
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        # What a process that was killed has begun, the next one's job goes on with.
+        # If the process was killed, the next one's job resumes from its state.
         if not (folder / "DONE.json").exists():
             make(folder)
     return folder
@@ -57,7 +57,7 @@ def _made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callab
 
 @pytest.fixture(scope="session")
 def cloud() -> Iterator[Storage]:
-    """Cloud Storage with a bucket gs://posters."""
+    """The fake Cloud Storage, with a bucket gs://posters."""
     with storage() as server:
         server.bucket("posters")
         yield server

@@ -1,4 +1,4 @@
-"""What a user can get wrong in trainer.task and trainer.evaluate: one line, exit code 2, nothing lost."""
+"""User errors in trainer.task and trainer.evaluate: one line, exit code 2, and nothing lost."""
 
 import json
 import os
@@ -12,20 +12,20 @@ from tests.support.commands import refusal, run
 from tests.support.jobs import train
 
 
-def test_flags(data_dir, tmp_path):
+def test_a_wrong_flag_is_an_error(data_dir, tmp_path):
     assert "Unknown command line flag 'epoch'" in refusal("trainer.task", "--epoch=3")
     assert "'3' is not a flag" in refusal(*train(data_dir, tmp_path / "job"), "3")
     assert "--early_stopping" in run("trainer.task", "--help").stdout
 
 
-def test_an_empty_split_is_noticed_before_training(tmp_path):
+def test_an_empty_split_is_an_error_before_training(tmp_path):
     drawn.dataset(tmp_path / "data", train=40, validation=2, test=0, shard_count=1)
     line = refusal(*train(tmp_path / "data", tmp_path / "job"))
     assert "'test'" in line
     assert not (tmp_path / "job" / "checkpoints").exists()
 
 
-def test_no_data_set(tmp_path):
+def test_a_folder_without_a_data_set_is_an_error(tmp_path):
     assert f"{tmp_path} is not a data set" in refusal(*train(tmp_path, tmp_path / "job"))
     assert not (tmp_path / "job").exists()
 
@@ -43,14 +43,14 @@ def test_a_damaged_shard_is_named(data_dir, tmp_path):
     assert "train-00003-of-00008.tfrecord" in told["reason"]
 
 
-def test_a_directory_of_another_job(data_dir, job_dir):
+def test_a_directory_of_another_job_is_an_error(data_dir, job_dir):
     line = refusal(*train(data_dir, job_dir, "--batch_size=32", "--seed=5"))
     assert "holds a job with batch_size=16 (not 32), seed=0 (not 5)" in line
     assert (job_dir / "DONE.json").exists()
     assert not (job_dir / "FAILED.json").exists()
 
 
-def test_a_loss_that_is_not_finite(data_dir, tmp_path):
+def test_a_loss_that_is_not_finite_is_an_error(data_dir, tmp_path):
     line = refusal(*train(data_dir, tmp_path / "job", "--model=cnn", "--learning_rate=1e30", "--warmup_epochs=0"))
     assert "lower --learning_rate" in line
     named = refusal(
@@ -59,26 +59,26 @@ def test_a_loss_that_is_not_finite(data_dir, tmp_path):
     assert "a value is not finite" in named
 
 
-def test_other_genres(job_dir, tmp_path):
+def test_other_genres_are_an_error(job_dir, tmp_path):
     genres = ("Action", "Western", "Drama")
     made = drawn.dataset(tmp_path, train=8, validation=3, test=3, shard_count=1, genres=genres)
     line = refusal("trainer.evaluate", f"--job_dir={job_dir}", f"--data_dir={made.path}")
     assert "only in the data set: Western; only in the job: Comedy" in line
 
 
-def test_a_job_without_its_weights(job_dir, data_dir, tmp_path):
+def test_a_job_without_its_weights_is_an_error(job_dir, data_dir, tmp_path):
     shutil.copytree(job_dir, tmp_path / "job")
     shutil.rmtree(tmp_path / "job" / "checkpoints" / "best")
     line = refusal("trainer.evaluate", f"--job_dir={tmp_path / 'job'}", f"--data_dir={data_dir}")
     assert "checkpoints/best has no checkpoint" in line
 
 
-def test_no_finished_job(data_dir, tmp_path):
+def test_a_job_that_is_not_finished_is_an_error(data_dir, tmp_path):
     assert "holds no finished job" in refusal("trainer.evaluate", f"--job_dir={tmp_path}", f"--data_dir={data_dir}")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount the small disk")
-def test_a_full_disk(data_dir, tmp_path):
+def test_a_full_disk_is_an_error(data_dir, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], check=False).returncode:

@@ -1,4 +1,4 @@
-"""What benchmarks do with processes and files of their own."""
+"""How the benchmarks use their own processes and files."""
 
 import contextlib
 import io
@@ -18,7 +18,7 @@ DRAWN = 40
 
 
 def processor_seconds():
-    """A contender whose threads never rest, and whose figure is the processor time that its process has had."""
+    """Returns a contender with always busy threads, whose value is the processor time of its process."""
     import threading
 
     def work():
@@ -30,25 +30,25 @@ def processor_seconds():
 
 
 def process_id():
-    """A contender whose figure is the number of its process."""
+    """Returns a contender whose value is its process id."""
     return lambda: float(os.getpid())
 
 
-def test_each_contender_has_a_process_of_its_own():
+def test_each_contender_has_its_own_process():
     with comparison.apart((process_id, ()), (process_id, ())) as measures:
         one, other = (measure() for measure in measures)
         assert len({one, other, float(os.getpid())}) == 3
         assert measures[0]() == one
 
 
-def test_a_contender_stands_still_while_others_are_measured():
+def test_a_contender_is_stopped_while_others_are_measured():
     with comparison.apart((processor_seconds, ())) as (measure,):
         before = measure()
         time.sleep(2)
         assert measure() - before < 1
 
 
-def test_a_job_is_seen_to_step_and_is_ended():
+def test_the_steps_of_a_job_are_seen_and_the_job_is_ended():
     program = "import os, time; os.write(int(os.environ['POSTER_GUARD_FD']), b'.s.ss'); time.sleep(600)"
     with steps.job((sys.executable, "-c", program)) as job:
         moments = job.steps(3)
@@ -56,7 +56,7 @@ def test_a_job_is_seen_to_step_and_is_ended():
     assert job.began < moments[0] == moments[2]
 
 
-def test_a_job_that_fails_tells_what_it_said():
+def test_a_failed_job_is_reported_with_its_output():
     with (
         steps.job((sys.executable, "-c", "raise SystemExit('no such thing')")) as job,
         pytest.raises(RuntimeError, match="no such"),
@@ -72,7 +72,7 @@ def test_drawn_posters_can_be_prepared_and_are_as_large_as_real_ones(tmp_path):
     assert sum(split.examples for split in dataset.splits.values()) == DRAWN
 
 
-def test_the_tables_of_scaling_are_what_the_program_prints():
+def test_the_tables_of_scaling_md_are_what_the_program_prints():
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         scaling.main([])

@@ -1,4 +1,4 @@
-"""A job on two workers that loses workers ends as one that nothing disturbed; `make chaos` loses them in every phase."""
+"""A job that loses workers ends as an undisturbed one. `make chaos` tests this in every phase."""
 
 import re
 import signal
@@ -8,7 +8,7 @@ from tests.support.chaos_worker import EPOCH, EVALUATION, START, TRAINING_END, V
 from tests.support.jobs import assert_equal
 
 
-def test_killed_in_five_phases_and_asked_to_stop(pair_dir, data_dir, tmp_path):
+def test_a_job_killed_in_five_phases_and_asked_to_stop_ends_the_same(pair_dir, data_dir, tmp_path):
     job = Chaos(tmp_path / "struck", workers=2)
     strikes = (
         Strike(START, ("worker 1",)),
@@ -19,7 +19,7 @@ def test_killed_in_five_phases_and_asked_to_stop(pair_dir, data_dir, tmp_path):
     )
     struck(job, data_dir, strikes, *SHORT)
     assert_equal(pair_dir, job.job_dir)
-    # Asked to stop, the workers save the same step, and all go on with it.
+    # Asked to stop, all workers save the same step, and resume from it.
     saved = re.findall(r"the state is saved at step (\d+)", job.log.read_text())
     assert len(saved) == 2
     assert f"restored step {saved[0]} of" in job.log.read_text()

@@ -1,4 +1,4 @@
-"""A step of a pretrained network on two replicas, in a process whose CPU is split into two devices."""
+"""A step of a pretrained network on two replicas, in a process that splits the CPU into two devices."""
 
 import subprocess
 import sys
@@ -36,7 +36,7 @@ def compare_a_step(file):
             with strategy.scope():
                 network = about_to_learn(config(file))
             network.pretrained.multiplier.assign(0.5)
-            # While the head is zero, no gradient reaches the backbone.
+            # With a head of zeros, no gradient would reach the backbone.
             head = network.get_layer("genres").kernel
             head.assign(np.linspace(-1, 1, head.shape.num_elements()).reshape(head.shape))
             before = [weight.numpy() for weight in network.trainable_weights]

@@ -1,4 +1,4 @@
-"""The guard around a worker, as real processes: fake workers that hang, die, lose their peers and are asked to stop."""
+"""The guard as a real process, around fake workers that hang, die, lose their peers or are asked to stop."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from tests.support import commands
 from tests.support.guard_worker import PRELUDE
 from trainer.process import guarded
 
-# Ends well when it is asked to, and says by what.
+# Prints the signal that asks it to stop, and exits 143.
 OBEDIENT = """
 def stop(number, frame):
     say("asked by", signal.Signals(number).name)
@@ -26,7 +26,7 @@ for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, stop)
 """
 
-# Says each request, and goes on.
+# Prints each signal, and goes on.
 DEAF = """
 for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda number, frame: say("asked by", signal.Signals(number).name))
@@ -63,7 +63,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     yield start
     for guard in started:
-        guard.kill()  # Its worker goes with it.
+        guard.kill()  # Its worker dies with it.
         guard.communicate(timeout=10)
 
 
@@ -113,7 +113,7 @@ def test_the_workers_exit_code_is_the_guards(start: Start, code: int) -> None:
     [
         (signal.SIGKILL, "error: the worker was killed by SIGKILL: out of memory?"),
         (signal.SIGABRT, "error: the worker was killed by SIGABRT"),
-        (signal.SIGTERM, "error: the worker was killed by SIGTERM"),  # Someone signalled the worker itself.
+        (signal.SIGTERM, "error: the worker was killed by SIGTERM"),  # The worker itself received a signal.
     ],
 )
 def test_a_killed_worker_gives_the_exit_code_of_a_shell(start: Start, number: signal.Signals, line: str) -> None:
@@ -149,7 +149,7 @@ def test_a_worker_that_lost_its_peers_is_restarted_rejoin_times(start: Start, tm
 
 
 def test_a_training_step_resets_the_count_of_restarts(start: Start, tmp_path: Path) -> None:
-    # The step comes just before the end, when the guard may look at both at once.
+    # The step comes just before the exit, so that the guard may see both at once.
     script = "attempt() in (2, 3) and heartbeat.beat(heartbeat.STEP); heartbeat.beat(); os._exit(75)"
     code, _, err = ended(start(script, rejoin=1))
     assert code == 75
@@ -165,7 +165,7 @@ def test_without_rejoin_a_worker_is_not_restarted(start: Start, tmp_path: Path) 
 # Stalls.
 
 
-def test_a_worker_that_holds_the_interpreters_lock_leaves_the_stacks_of_all_threads(start: Start, tmp_path: Path) -> None:
+def test_the_stacks_of_all_threads_of_a_worker_that_holds_the_gil_are_logged(start: Start, tmp_path: Path) -> None:
     script = """
 def elsewhere():
     threading.Event().wait()
@@ -183,7 +183,7 @@ hold_the_lock()
     assert err.index("in hold_the_lock") < err.index("made no progress") < err.index("attempt 1 of 10")
 
 
-def test_until_its_first_step_a_worker_has_three_times_as_long(start: Start) -> None:
+def test_before_its_first_step_a_worker_may_stall_three_times_as_long(start: Start) -> None:
     signs = "heartbeat.beat()", "heartbeat.beat(heartbeat.STEP)"
     silences = []
     for guard in [start(f"{sign}; time.sleep(1000)", stall_timeout=0.5, rejoin=0) for sign in signs]:
@@ -213,7 +213,7 @@ def test_the_time_in_which_all_was_frozen_is_not_a_stall(start: Start) -> None:
     assert code == 5, err
 
 
-def test_a_worker_that_closed_its_stderr_and_hangs_in_its_exit_is_ended(start: Start) -> None:
+def test_a_worker_that_closed_its_stderr_and_hangs_at_exit_is_killed(start: Start) -> None:
     script = "os.close(2); heartbeat.beat(heartbeat.STEP); atexit.register(time.sleep, 1000)"
     code, _, err = ended(start(script, stall_timeout=0.3, rejoin=0))
     assert code == 75
@@ -234,7 +234,7 @@ def test_the_guard_sleeps_while_a_worker_has_closed_the_pipe(start: Start) -> No
     assert ended(guard)[0] == 143
 
 
-def test_a_worker_never_waits_for_the_guard_to_read(start: Start) -> None:
+def test_a_worker_never_waits_for_the_guard_to_read_its_heartbeats(start: Start) -> None:
     script = """
 say("ready")
 while pathlib.Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[0] != "T":
@@ -270,8 +270,8 @@ def test_ctrl_c_reaches_the_worker_once(start: Start) -> None:
     assert ended(guard) == (143, "asked by SIGINT\n", "")
 
 
-def test_a_signal_that_a_wrapper_sends_twice_is_one_request(start: Start) -> None:
-    # timeout(1) sends it to its child and then to its whole group.
+def test_a_signal_that_a_wrapper_sends_twice_counts_as_one_request(start: Start) -> None:
+    # timeout(1) signals its child, and then its whole process group.
     guard = start(DEAF + "say('ready')\ntime.sleep(0.5)\nos._exit(1)")
     said(guard)
     guard.terminate()
@@ -281,17 +281,17 @@ def test_a_signal_that_a_wrapper_sends_twice_is_one_request(start: Start) -> Non
 
 
 @pytest.mark.parametrize(("code", "expected"), [(0, 0), (1, 143), (2, 2), (75, 143)])
-def test_how_a_stopped_worker_ends_decides_the_code(start: Start, code: int, expected: int) -> None:
+def test_the_exit_code_after_a_stop_depends_on_how_the_worker_exits(start: Start, code: int, expected: int) -> None:
     guard = start(f"signal.signal(signal.SIGTERM, lambda *_: os._exit({code}))" + WAIT)
     said(guard)
     guard.terminate()
     assert ended(guard)[0] == expected
 
 
-def test_a_worker_that_holds_the_interpreters_lock_is_gone_after_the_grace_period(start: Start) -> None:
+def test_a_worker_that_holds_the_gil_is_killed_after_the_grace_period(start: Start) -> None:
     guard = start(OBEDIENT + "say(os.getpid())\nhold_the_lock()", grace_period=0.4)
     worker = int(said(guard))
-    assert eventually(lambda: state(worker) == "S")  # It waits in C.
+    assert eventually(lambda: state(worker) == "S")  # It is blocked in C code.
     begin = time.monotonic()
     guard.terminate()
     code, out, err = ended(guard)
@@ -301,7 +301,7 @@ def test_a_worker_that_holds_the_interpreters_lock_is_gone_after_the_grace_perio
     assert not is_alive(worker)
 
 
-def test_a_worker_that_hangs_in_its_exit_is_gone_after_the_grace_period(start: Start) -> None:
+def test_a_worker_that_hangs_at_exit_is_killed_after_the_grace_period(start: Start) -> None:
     script = "atexit.register(time.sleep, 1000)\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(143))"
     guard = start(script + WAIT, grace_period=0.3)
     said(guard)
@@ -316,7 +316,7 @@ def test_a_second_request_kills_at_once(start: Start) -> None:
     said(guard)
     guard.terminate()
     assert said(guard) == "asked by SIGTERM"
-    time.sleep(0.3)  # Sooner it is the same request.
+    time.sleep(0.3)  # An earlier signal would count as the same request.
     guard.send_signal(signal.SIGINT)
     code, out, err = ended(guard)
     assert (code, out) == (143, "")
@@ -364,7 +364,7 @@ def test_a_worker_dies_with_its_guard(start: Start, script: str) -> None:
 
 
 def alone(script: str, **variables: str) -> tuple[int, bytes]:
-    """The exit code and the stdout of a worker that no guard started."""
+    """Runs a worker without a guard; returns its exit code and stdout."""
     command, environment = [sys.executable, "-c", PRELUDE + script], commands.ENVIRONMENT | variables
     process = subprocess.run(
         command, cwd=commands.REPOSITORY, env=environment, stdout=subprocess.PIPE, start_new_session=True, timeout=20
@@ -372,7 +372,7 @@ def alone(script: str, **variables: str) -> tuple[int, bytes]:
     return process.returncode, process.stdout
 
 
-def test_a_worker_whose_guard_died_before_it_could_look_ends() -> None:
+def test_a_worker_whose_guard_died_before_the_worker_could_check_exits() -> None:
     assert alone("say('goes on')", **{guarded.VARIABLE: "0"}) == (-signal.SIGKILL, b"")
 
 
@@ -380,13 +380,13 @@ def test_without_a_guard_a_worker_is_not_affected() -> None:
     assert alone("import faulthandler; say(faulthandler.unregister(signal.SIGQUIT)); heartbeat.beat()") == (0, b"False\n")
 
 
-def test_a_process_of_the_worker_that_calls_the_same_code_has_no_guard(start: Start) -> None:
+def test_a_child_process_of_the_worker_that_calls_the_same_code_has_no_guard(start: Start) -> None:
     script = f"sys.exit(subprocess.run([sys.executable, '-c', {PRELUDE + 'sys.exit(5)'!r}]).returncode)"
     assert ended(start(script))[0] == 5
 
 
-def test_a_worker_may_replace_itself(start: Start) -> None:
-    # Only a step that the guard hears of lets the third attempt begin; SIGKILL when the guard dies is asserted in the fourth.
+def test_a_worker_may_replace_itself_by_exec(start: Start) -> None:
+    # The third attempt starts only if the guard receives the step; the fourth checks SIGKILL on the guard's death.
     script = """
 if "again" not in sys.argv:
     say(os.getpid())
@@ -405,7 +405,7 @@ time.sleep(1000)
     assert eventually(lambda: not is_alive(worker))
 
 
-def test_a_killed_worker_takes_its_own_processes_along(start: Start) -> None:
+def test_the_child_processes_of_a_killed_worker_are_killed_too(start: Start) -> None:
     helper = "say(subprocess.Popen(['sleep', '30'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).pid)"
     guard = start(helper + DEAF + WAIT, grace_period=0.2)
     pids = [int(said(guard)), int(said(guard))]
@@ -423,13 +423,13 @@ UNSHARE = ("unshare", "--fork", "--pid", "--mount-proc", "--kill-child")
 
 @pytest.fixture
 def process_1() -> tuple[str, ...]:
-    """The prefix of a command that is to be process 1 of a process namespace of its own."""
+    """The prefix of a command that runs as process 1 of its own PID namespace."""
     if not shutil.which("unshare") or subprocess.run([*UNSHARE, "true"], capture_output=True).returncode:
         pytest.skip("needs unshare(1) and the right to make process namespaces: root outside a container")
     return UNSHARE
 
 
-def test_as_process_1_it_reaps_orphans_and_can_be_asked_to_stop(start: Start, process_1: tuple[str, ...]) -> None:
+def test_as_process_1_the_guard_reaps_orphans_and_can_be_asked_to_stop(start: Start, process_1: tuple[str, ...]) -> None:
     script = """
 assert os.getppid() == 1
 for _ in range(20):
@@ -444,6 +444,6 @@ os.kill(1, signal.SIGTERM)
     assert out.endswith("asked by SIGTERM\n")
 
 
-def test_as_process_1_it_tells_the_worker_from_an_orphan(start: Start, process_1: tuple[str, ...]) -> None:
+def test_as_process_1_the_guard_distinguishes_the_worker_from_orphans(start: Start, process_1: tuple[str, ...]) -> None:
     script = "subprocess.run(['sh', '-c', '(sleep 0.1; exit 9) & exit 0']); time.sleep(0.3); os._exit(7)"
     assert ended(start(script, prefix=process_1))[0] == 7

@@ -1,8 +1,8 @@
-"""The image: built as `make image` builds it, and jobs run in it as Kubernetes would run them. It is what `make test-image` runs.
+"""The container image: built as `make image` builds it, with jobs run as Kubernetes would run them. Run by `make test-image`.
 
-It takes podman, and root for the base: where the official image that the Dockerfile names has not been pulled, Debian's packages
-make a stand-in under its name. That shows nothing about the official image, which has the same Debian and another build of the same
-Python. ACCELERATOR=gpu or tpu tests those images, on the CPU. Images stay, so that the next run finds their layers.
+It needs podman, and root for a substitute base image: if the official one in the Dockerfile has not been pulled, Debian's packages
+form a substitute of the same name. This proves nothing about the official image, which has the same Debian but another build of the
+same Python. ACCELERATOR=gpu or tpu tests those images, on the CPU. Images are kept, so that the next run can reuse their layers.
 """
 
 import contextlib
@@ -30,13 +30,13 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="make test-image needs root, for debootstrap"),
 ]
 
-# A job that lasts until it is stopped, and then not for long: 40 epochs of a few steps.
+# A job that runs until it is stopped, and then finishes soon: 40 epochs of a few steps.
 TRAINING = ("--model=cnn", "--strategy=one_device", "--epochs=40", "--batch_size=16")
 
-# What the Dockerfile may copy, and what builds it.
+# The files that the Dockerfile may copy, and those that the build needs.
 SOURCES = ("Dockerfile", ".dockerignore", "Makefile", "pyproject.toml", "README.md", "LICENSE", "trainer", "launch", "k8s")
 
-# Run in the image: what it holds.
+# Runs in the image, and lists its contents.
 LOOK = """
 import importlib.metadata, json, os, pathlib, sys, sysconfig
 def files(folder, pattern):
@@ -55,11 +55,11 @@ print(json.dumps({
 
 
 class Podman:
-    """Podman, told what a machine needs on which it may not raise its own limits."""
+    """Podman, configured for machines on which it may not raise its limits."""
 
     def __init__(self, folder: Path) -> None:
         """Args:
-        folder: for its configuration.
+        folder: folder for its configuration.
         """
         self.environment = dict(os.environ)
         if "CONTAINERS_CONF" not in os.environ:
@@ -70,13 +70,13 @@ class Podman:
             self.environment["CONTAINERS_CONF"] = str(settings)
 
     def __call__(self, *arguments: object) -> str:
-        """Runs a command that must succeed, and returns what it prints on stdout."""
+        """Runs a command that must succeed, and returns its stdout."""
         done = subprocess.run(self.command(*arguments), env=self.environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{done.args}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
         return done.stdout.strip()
 
     def start(self, *arguments: object) -> subprocess.Popen[str]:
-        """Starts a command whose stderr comes with its stdout."""
+        """Starts a command, with stderr merged into stdout."""
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         return subprocess.Popen(self.command(*arguments), env=self.environment, **pipes)  # type: ignore[call-overload]
 
@@ -86,7 +86,7 @@ class Podman:
 
 
 class Image:
-    """An image, and the folder that it is built from, a copy of this one."""
+    """An image, and the folder from which it is built, a copy of this repository."""
 
     def __init__(self, podman: Podman, folder: Path) -> None:
         self.podman, self.source = podman, folder / "source"
@@ -98,7 +98,7 @@ class Image:
             copy(REPOSITORY / name, self.source / name)
 
     def build(self) -> float:
-        """Builds it as a user would, with the flags that this kind of machine needs, and returns how many seconds that took."""
+        """Builds the image as a user would, with the flags that this machine needs, and returns the seconds that it took."""
         begun = time.monotonic()
         flags = " ".join(("--isolation=chroot", "--pull=never", "--network=host", "--layers", *self._secrets))
         command = ["make", "image", "DOCKER=podman", f"ACCELERATOR={ACCELERATOR}", f"IMAGE={self.name}", f"BUILD_FLAGS={flags}"]
@@ -107,17 +107,17 @@ class Image:
         return time.monotonic() - begun
 
     def layers(self) -> list[str]:
-        """Its layers, the base's first."""
+        """Returns its layers, the base image's first."""
         return json.loads(self.podman("image", "inspect", "--format={{json .RootFS.Layers}}", self.name))
 
     @contextlib.contextmanager
     def run(self, folder: Path, *command: object, entrypoint: str | None = None) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-        """Runs a container under the constraints of k8s/base/job.yaml; it may write to /tmp and to one folder alone.
+        """Runs a container under the constraints of k8s/base/job.yaml. It may write only to /tmp and to one folder.
 
         Args:
-          folder: appears as /job.
-          command: its arguments.
-          entrypoint: instead of the image's.
+          folder: folder that appears as /job in the container.
+          *command: arguments of the container.
+          entrypoint: command to run instead of the image's entrypoint.
 
         Yields:
           The container's name, and a process whose exit code is the container's.
@@ -132,7 +132,7 @@ class Image:
             "--network=none",
         ]
         flags += ["--read-only", "--read-only-tmpfs=false", "--tmpfs=/tmp", "--cap-drop=all", "--security-opt=no-new-privileges"]
-        flags += ["--env=TPU_LIBRARY_PATH=/dev/null"]  # As in the Dockerfile: there is none here.
+        flags += ["--env=TPU_LIBRARY_PATH=/dev/null"]  # As in the Dockerfile, because this machine has no TPU.
         flags += [f"--entrypoint={entrypoint}"] if entrypoint else []
         process = self.podman.start("run", *flags, self.name, *command)
         try:
@@ -143,7 +143,7 @@ class Image:
                 process.communicate()
 
     def result(self, folder: Path, *command: object, entrypoint: str | None = None, code: int = 0) -> str:
-        """Runs a container to its end, asserts its exit code and returns what it printed."""
+        """Runs a container to its end, asserts its exit code, and returns its output."""
         with self.run(folder, *command, entrypoint=entrypoint) as (_, process):
             printed, _ = process.communicate(timeout=600)
         assert process.returncode == code, f"exit {process.returncode}, not {code}\n{printed}"
@@ -151,7 +151,7 @@ class Image:
 
 
 def _pip_secrets(folder: Path) -> list[str]:
-    """Flags that hand the build what this machine's pip is told about its index and certificates."""
+    """Returns flags that pass this machine's pip settings for index and certificates to the build."""
 
     def configured(key: str) -> str | None:
         done = subprocess.run(["pip", "config", "get", key], capture_output=True, text=True, check=False)
@@ -166,14 +166,14 @@ def _pip_secrets(folder: Path) -> list[str]:
 
 
 def _stand_in(podman: Podman, name: str, folder: Path) -> None:
-    """Makes an image from Debian's packages that has in common with the official one what the Dockerfile uses of it."""
+    """Makes a substitute from Debian's packages, which has all that the Dockerfile uses from the official image."""
     debian = name.rpartition("-")[2]
     root = folder / "base"
     packages = "--include=python3,python3-pip,ca-certificates"
     subprocess.run(["debootstrap", "--variant=minbase", packages, debian, root], check=True, capture_output=True)
     (root / "usr/local/bin/python").symlink_to("/usr/bin/python3")
     for marker in root.glob("usr/lib/python3*/EXTERNALLY-MANAGED"):
-        marker.unlink()  # The official image lets pip install.
+        marker.unlink()  # The official image allows pip to install packages.
     for rubbish in (*root.glob("var/cache/apt/archives/*.deb"), *root.glob("var/lib/apt/lists/*_*")):
         rubbish.unlink()
     subprocess.run(["tar", "--create", f"--directory={root}", f"--file={folder / 'base.tar'}", "."], check=True)
@@ -218,7 +218,7 @@ def train(*options: str) -> tuple[str, ...]:
     return ("--data_dir=/job/data", "--job_dir=/job/first", *TRAINING, *options)
 
 
-def test_it_holds_what_its_lock_names_and_the_code(image, folder):
+def test_the_image_holds_the_locked_packages_and_the_code(image, folder):
     seen = json.loads(image.result(folder, "-c", LOOK, entrypoint="python").splitlines()[-1])
     assert seen["user"] == [1000, 1000]
     names = {normalised(name) for name in seen["distributions"]}
@@ -236,7 +236,7 @@ def test_the_build_left_nothing_behind(image):
     assert printed.splitlines() == ["drwxrwxrwt"]
 
 
-def test_it_trains_with_a_read_only_root(image, folder):
+def test_a_job_trains_with_a_read_only_root(image, folder):
     prepare(image, folder)
     begun = time.monotonic()
     image.result(folder, *train("--max_steps=1"))
@@ -245,12 +245,12 @@ def test_it_trains_with_a_read_only_root(image, folder):
     assert (folder / "first/evaluation/report.html").stat().st_uid == 1000
 
 
-def test_a_mistake_ends_with_the_code_that_kubernetes_knows(image, folder):
+def test_a_user_error_exits_with_the_code_that_the_kubernetes_rules_expect(image, folder):
     printed = image.result(folder, "--data_dir=/job/none", "--job_dir=/job/first", code=2)
     assert "error: " in printed and "Traceback" not in printed
 
 
-def test_asked_to_stop_a_container_saves_its_state_and_the_next_one_goes_on(image, folder):
+def test_a_container_asked_to_stop_saves_its_state_and_the_next_one_resumes(image, folder):
     prepare(image, folder)
     with image.run(folder, *train()) as (name, process):
         deadline = time.monotonic() + 120
@@ -268,7 +268,7 @@ def test_asked_to_stop_a_container_saves_its_state_and_the_next_one_goes_on(imag
     assert len((folder / "first/history.csv").read_text().splitlines()) == 41
 
 
-def test_a_change_of_the_code_rebuilds_its_layers_alone(image, folder):
+def test_a_change_of_the_code_rebuilds_only_its_layers(image, folder):
     before = image.layers()
     with (image.source / "trainer/guard.py").open("a") as file:
         file.write(f"# {uuid.uuid4()}\n")
@@ -277,6 +277,6 @@ def test_a_change_of_the_code_rebuilds_its_layers_alone(image, folder):
     print(f"\nafter a change of the code: built in {image.build():.0f} s")
     after = image.layers()
     assert before != after
-    assert before[:-2] == after[:-2]  # The code, and the check that leaves nothing.
+    assert before[:-2] == after[:-2]  # The last two layers are the code and a check, which adds no files.
     look = "import os; print([files for _, _, files in os.walk('/') if {'credentials.json', '.env'} & set(files)])"
     assert image.result(folder, "-c", look, entrypoint="python").splitlines() == ["[]"]

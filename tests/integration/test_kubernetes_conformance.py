@@ -1,7 +1,7 @@
-"""What is rendered for Kubernetes does there what it should: the rendered YAML alone, run as a cluster runs it.
+"""Runs only the YAML that launch renders for Kubernetes, as a cluster would, and checks that it works as intended.
 
-Pods are processes with file systems, networks, host names and users of their own, under `tests/fakes/kubernetes/node.py`, which
-shares no code with launch. The clock of back-offs runs faster. POSTER_LONG=1 adds the JobSet, and an eviction in the middle of an
+Pods are processes with their own file systems, networks, host names and users, under `tests/fakes/kubernetes/node.py`, which shares
+no code with launch. Back-offs are shorter than in Kubernetes. POSTER_LONG=1 adds the JobSet, and an eviction in the middle of an
 epoch.
 """
 
@@ -24,7 +24,7 @@ from tests.support import namespaces
 from tests.support.commands import REPOSITORY, run
 from tests.support.jobs import assert_equal
 
-# Of the same job as `pair_dir`.
+# The flags of the job in `pair_dir`.
 OPTIONS = (
     "--model=cnn",
     "--augment=strong",
@@ -37,20 +37,20 @@ OPTIONS = (
 STEPS = 28
 USER = 1000
 
-PLACES = ("--data_dir=/gcs/films/dataset", "--job_dir=/gcs/films/jobs/first")
+PATHS = ("--data_dir=/gcs/films/dataset", "--job_dir=/gcs/films/jobs/first")
 
 GREETING = '$(HOME) costs $$5,\n  "isn\'t" it?'
 
 LAUNCH = ("--target=kubernetes", "--dry_run", "--name=film", "--image=poster-trainer", "--workers=2")
 
 
-def rendered(*options: str, arguments: tuple[str, ...] = (*PLACES, *OPTIONS)) -> Manifest:
-    """What launch prints for a job of two workers."""
+def rendered(*options: str, arguments: tuple[str, ...] = (*PATHS, *OPTIONS)) -> Manifest:
+    """Returns the manifest that launch prints for a job of two workers."""
     return expander.load(run("launch", *LAUNCH, *options, "--", *arguments).stdout)
 
 
 def with_command(manifest: Manifest, program: str, **pod: object) -> Manifest:
-    """The same with another program for its containers, in Python, and with other fields of the pod."""
+    """Returns a copy whose containers run another Python program, with other fields of the pod."""
     changed = copy.deepcopy(manifest)
     spec = changed.workload["spec"]["template"]["spec"]
     spec |= pod
@@ -59,18 +59,18 @@ def with_command(manifest: Manifest, program: str, **pod: object) -> Manifest:
 
 
 def kubernetes_escaped(text: str) -> str:
-    """A text that stays as it is where $(NAME) is expanded."""
+    """Returns a text that expands to the given one where $(NAME) is expanded."""
     return text.replace("$", "$$")
 
 
 @contextlib.contextmanager
 def cluster(folder: Path, manifest: Manifest, data_dir: Path | None) -> Iterator[kubernetes_node.Node]:
-    """A cluster with the job, and a bucket that has the data set."""
+    """Runs a cluster with the job, and a bucket that holds the data set."""
     (folder / "buckets/films").mkdir(parents=True)
     if data_dir:
         shutil.copytree(data_dir, folder / "buckets/films/dataset")
-    for place in (folder / "buckets", *(folder / "buckets").rglob("*")):
-        os.chown(place, USER, USER)
+    for path in (folder / "buckets", *(folder / "buckets").rglob("*")):
+        os.chown(path, USER, USER)
     try:
         with kubernetes_node.node(folder, manifest, pace=20) as node:
             yield node
@@ -79,29 +79,30 @@ def cluster(folder: Path, manifest: Manifest, data_dir: Path | None) -> Iterator
 
 
 def saved(job_dir: Path) -> int:
-    """The step of the newest backup."""
+    """Returns the step of the newest backup."""
     steps = [int(match[1]) for each in job_dir.glob("backup/ckpt-*.index") if (match := re.search(r"ckpt-(\d+)", each.name))]
     return max(steps, default=0)
 
 
 def resumed(node: kubernetes_node.Node) -> list[int]:
-    """The steps at which the job was taken up again."""
-    return [int(step) for each in node.containers for step in re.findall(rf"restored step (\d+) of {STEPS}", each.text())]
+    """Returns the step of each resumption on each worker. Only the chief logs what it restored, but all log the step."""
+    logged = (re.findall(r'"message": "training", "worker": \d+, "step": (\d+)', each.text()) for each in node.containers)
+    return [int(step) for steps in logged for step in steps if int(step)]
 
 
-def test_a_job_that_loses_pods_ends_as_one_that_nothing_disturbed(pair_dir, data_dir, tmp_path):
+def test_a_job_that_loses_pods_ends_as_an_undisturbed_one(pair_dir, data_dir, tmp_path):
     cache = "--cache=/tmp/$(HOME) 'x' $$"
-    manifest = rendered(f"--env=GREETING={GREETING}", arguments=(*PLACES, *OPTIONS, cache))
+    manifest = rendered(f"--env=GREETING={GREETING}", arguments=(*PATHS, *OPTIONS, cache))
     with cluster(tmp_path, manifest, data_dir) as node:
         job_dir = node.buckets / "films/jobs/first"
         node.wait(lambda: all(each.ready for each in node.containers), 60)
         for container in node.containers:
             words, variables = container.given()
-            assert words == ["python", "-m", "trainer.guard", "--rejoin=30", "--peer_timeout=900", *PLACES, *OPTIONS, cache]
+            assert words == ["python", "-m", "trainer.guard", "--rejoin=30", "--peer_timeout=900", *PATHS, *OPTIONS, cache]
             assert variables["GREETING"] == GREETING
         node.wait(lambda: saved(job_dir), 240)
         node.crash(1)
-        # The pod in its place is taken away as it starts; all the while the other waits in place.
+        # Its replacement is evicted while it starts; meanwhile the other worker waits without a restart.
         node.wait(lambda: len(node.containers) == 3 and node.containers[2].text(), 60)
         node.evict(1)
         node.wait(lambda: node.controller.end, 240)
@@ -114,7 +115,7 @@ def test_a_job_that_loses_pods_ends_as_one_that_nothing_disturbed(pair_dir, data
 
 
 @pytest.mark.skipif("POSTER_LONG" not in os.environ, reason="part of make chaos")
-def test_a_chief_that_is_evicted_in_an_epoch_goes_on_where_it_stopped(pair_dir, data_dir, tmp_path):
+def test_a_chief_that_is_evicted_in_an_epoch_resumes_where_it_stopped(pair_dir, data_dir, tmp_path):
     with cluster(tmp_path, rendered(), data_dir) as node:
         job_dir = node.buckets / "films/jobs/first"
         node.wait(lambda: saved(job_dir), 240)
@@ -152,9 +153,9 @@ def test_a_worker_that_crashes_too_often_fails_the_job_and_the_other_is_asked_to
 PROBE = """
 import json, os, signal, socket, time
 index, service = int(os.environ["JOB_COMPLETION_INDEX"]), os.environ["POSTER_SERVICE"]
-def can_write(place):
+def can_write(path):
     try:
-        open(f"{place}/probe-{index}", "x").close()
+        open(f"{path}/probe-{index}", "x").close()
     except OSError:
         return False
     return True
@@ -171,7 +172,7 @@ while not resolved(peer) and time.time() < until:
 print(json.dumps({
     "pid": os.getpid(), "user": os.getuid(), "groups": [os.getgid(), *os.getgroups()], "host": socket.gethostname(),
     "own": resolved(socket.gethostname()), "peer": resolved(peer), "stranger": resolved("example.org"),
-    "writable": [place for place in ("/", "/app", "/usr", "/etc", "/dev/shm", "/gcs", "/tmp") if can_write(place)],
+    "writable": [path for path in ("/", "/app", "/usr", "/etc", "/dev/shm", "/gcs", "/tmp") if can_write(path)],
     "privileges": [line.split()[1] for line in open("/proc/self/status") if line.startswith(("CapBnd", "NoNewPrivs"))],
 }), flush=True)
 time.sleep(60)
@@ -179,12 +180,12 @@ time.sleep(60)
 
 
 def told(container: kubernetes_node.Container) -> dict[str, object]:
-    """What the probe says."""
+    """Returns what the probe printed."""
     lines = [line for line in container.text().splitlines() if line.startswith("{")]
     return json.loads(lines[0]) if lines else {}
 
 
-def test_a_pod_has_the_user_the_files_the_names_and_the_end_that_its_spec_says(tmp_path):
+def test_a_pod_has_the_user_files_names_and_termination_of_its_spec(tmp_path):
     manifest = with_command(rendered(), PROBE, terminationGracePeriodSeconds=1)
     name = manifest.workload["metadata"]["name"]
     with cluster(tmp_path, manifest, None) as node:
@@ -202,8 +203,8 @@ def test_a_pod_has_the_user_the_files_the_names_and_the_end_that_its_spec_says(t
                 "writable": ["/dev/shm", "/gcs", "/tmp"],
                 "privileges": ["0000000000000000", "1"],
             }
-        # It does not heed SIGTERM, and is killed. The one in its place has an address and folders of its own; in the bucket is the
-        # file of the one before it.
+        # The pod ignores SIGTERM, and is killed. Its replacement has a new address and new folders; the bucket holds the file of
+        # the earlier pod.
         node.evict(1)
         node.wait(lambda: len(node.containers) == 3 and told(node.containers[2]), 30)
         assert (node.story()[1], "asked" in node.containers[1].text()) == ((1, 137, True), True)
@@ -211,7 +212,7 @@ def test_a_pod_has_the_user_the_files_the_names_and_the_end_that_its_spec_says(t
         assert told(node.containers[2])["writable"] == ["/dev/shm", "/tmp"]
 
 
-def test_under_a_service_of_another_name_the_workers_are_not_found(tmp_path):
+def test_workers_do_not_find_each_other_under_another_services_name(tmp_path):
     manifest = with_command(rendered(), PROBE.replace("+ 5", "+ 1"))
     manifest.services[0]["metadata"]["name"] = "film"
     with cluster(tmp_path, manifest, None) as node:
@@ -219,7 +220,7 @@ def test_under_a_service_of_another_name_the_workers_are_not_found(tmp_path):
         assert [told(each)["peer"] for each in node.containers] == [None, None]
 
 
-def test_what_a_person_writes_for_kustomize_runs_as_what_launch_writes(tmp_path):
+def test_a_users_kustomize_overlay_runs_like_launchs_objects(tmp_path):
     if not shutil.which("kubectl"):
         pytest.skip("kubectl is not installed")
     launched = rendered("--restarts=5", "--service_account=trainer")
@@ -235,11 +236,11 @@ def test_what_a_person_writes_for_kustomize_runs_as_what_launch_writes(tmp_path)
     names = expander.names(written.services, endpoints)
     assert names == expander.names(launched.services, endpoints)
     assert len(names) == 8
-    # And what the job controller does is the same.
+    # The job controller acts the same.
     assert written.jobs() == launched.jobs()
 
 
-# What k8s/base/job.yaml tells a person to set.
+# The fields that k8s/base/job.yaml tells users to set.
 OVERLAY = """
 resources: [../k8s/base]
 components: [../k8s/components/gcsfuse]
@@ -282,7 +283,7 @@ patches:
 
 
 @pytest.mark.skipif("POSTER_LONG" not in os.environ, reason="part of make chaos")
-def test_a_jobset_restarts_both_workers_where_one_crashes_and_ends_as_one_that_nothing_disturbed(pair_dir, data_dir, tmp_path):
+def test_a_jobset_restarts_both_workers_when_one_crashes_and_ends_as_an_undisturbed_job(pair_dir, data_dir, tmp_path):
     with cluster(tmp_path, rendered("--jobset"), data_dir) as node:
         job_dir = node.buckets / "films/jobs/first"
         node.wait(lambda: saved(job_dir), 240)

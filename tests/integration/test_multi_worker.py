@@ -1,4 +1,4 @@
-"""Several workers: the same training whatever their number, and an end by the contract where they cannot train together."""
+"""Several workers: training is the same for every number of them, and they exit by the contract if they cannot train together."""
 
 import functools
 import json
@@ -20,7 +20,7 @@ from tests.support.jobs import history, tensors, train
 
 LONG = pytest.mark.skipif("POSTER_LONG" not in os.environ, reason="part of make chaos")
 
-# Of a rate at which rounding does not grow, so that sums of floats in another order stay as near as they are.
+# With a learning rate so low that rounding differences from another order of summation do not grow.
 OPTIONS = ("--learning_rate=0.0001", "--batch_size=16", "--epochs=2", "--backup_steps=2")
 
 
@@ -32,8 +32,8 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def place(ports: list[int], index: int) -> dict[str, str]:
-    """The environment of one of several workers."""
+def environment_of(ports: list[int], index: int) -> dict[str, str]:
+    """Returns the environment of one of several workers."""
     task = {"type": "worker", "index": index}
     cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
     return {**ENVIRONMENT, "TF_CONFIG": json.dumps({"cluster": cluster, "task": task}), "POSTER_JOB_ID": "job"}
@@ -45,30 +45,30 @@ def guarded(
     """Starts a worker's guard."""
     command = (*prefix, sys.executable, "-m", "trainer.guard", *train(data_dir, job_dir, *options)[1:])
     return subprocess.Popen(
-        command, env=place(ports, index), cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, env=environment_of(ports, index), cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
 def launched(data_dir: Path, job_dir: Path, workers: int, *options: str) -> subprocess.Popen[str]:
-    """Starts a job on several workers of this machine."""
+    """Starts a job with several workers on this machine."""
     flags = train(data_dir, job_dir, *OPTIONS, *options)[1:]
     return start("launch", "--target=local", f"--workers={workers}", "--", *flags)
 
 
 def finished(process: subprocess.Popen[str]) -> str:
-    """Waits for a job and returns what it wrote."""
+    """Waits for a job to succeed, and returns its output."""
     out, err = process.communicate(timeout=600)
     assert process.returncode == 0, out + err
     return out + err
 
 
 def has_backup(job_dir: Path, step: int) -> bool:
-    """Whether a job has a backup of this step or a later one."""
+    """Returns whether a job has a backup of this step or a later one."""
     return any(int(path.stem.rpartition("-")[2]) >= step for path in (job_dir / "backup").glob("ckpt-*.index"))
 
 
 def assert_alike(one: Path, other: Path) -> None:
-    """Asserts that two jobs ended within the tolerance of floats that are summed in another order, as a worker alone does it."""
+    """Asserts that two jobs have equal results, within the tolerance of floats that are summed in another order."""
     for first, second in zip(history(one), history(other), strict=True):
         for name in ("loss", "val_loss"):
             assert float(first[name]) == pytest.approx(float(second[name]), rel=1e-3)
@@ -88,7 +88,7 @@ def alone(data_dir, tmp_path_factory):
 
 
 @pytest.mark.parametrize("numbers", [(2, 1), pytest.param((2, 1, 4), marks=LONG)])
-def test_a_job_goes_on_with_another_number_of_workers(alone, data_dir, tmp_path, numbers):
+def test_a_job_resumes_with_another_number_of_workers(alone, data_dir, tmp_path, numbers):
     folder = tmp_path / "job"
     stops = (4, 8)
     for number, step in zip(numbers[:-1], stops, strict=False):
@@ -102,7 +102,7 @@ def test_a_job_goes_on_with_another_number_of_workers(alone, data_dir, tmp_path,
 
 @LONG
 @pytest.mark.parametrize("workers", [2, 4, 8])
-def test_workers_together_train_as_one_alone(alone, data_dir, tmp_path, workers):
+def test_several_workers_train_as_one_worker_does(alone, data_dir, tmp_path, workers):
     log = finished(launched(data_dir, tmp_path / "job", workers))
     assert f"{workers} replica(s)" in log
     assert_alike(alone, tmp_path / "job")
@@ -110,15 +110,15 @@ def test_workers_together_train_as_one_alone(alone, data_dir, tmp_path, workers)
 
 @LONG
 @pytest.mark.parametrize("workers", [2, 3])
-def test_validation_over_several_workers_gives_the_figures_of_one(data_dir, tmp_path, workers):
-    # The weights stay as they were drawn, so that the figures differ by evaluation alone.
+def test_validation_on_several_workers_gives_the_metrics_of_one(data_dir, tmp_path, workers):
+    # The weights stay at their initial values, so that only evaluation could change the metrics.
     options = ("--model=cnn", "--learning_rate=0", "--weight_decay=0", "--epochs=1", "--max_steps=1", "--batch_size=12")
     for number in (1, workers):
         finished(launched(data_dir, tmp_path / str(number), number, *options))
     (one,), (several,) = history(tmp_path / "1"), history(tmp_path / str(workers))
-    figures = [name for name in one if name.startswith("val_")]
-    assert len(figures) == 8
-    for name in figures:
+    metrics = [name for name in one if name.startswith("val_")]
+    assert len(metrics) == 8
+    for name in metrics:
         assert float(one[name]) == pytest.approx(float(several[name]), abs=1e-6)
 
 
@@ -136,7 +136,7 @@ def test_a_peer_that_never_comes_is_named_by_every_worker(data_dir, tmp_path):
 
 @pytest.mark.parametrize("as_process_1", [False, True])
 def test_a_worker_that_hangs_in_tensorflow_is_gone_within_the_grace_period(data_dir, tmp_path, as_process_1):
-    """Its peer answered and then died: TensorFlow waits for it, holds the interpreter's lock and takes no signal."""
+    """Its peer answered and then died: TensorFlow waits for it, holds the GIL, and reacts to no signal."""
     prefix: tuple[str, ...] = ()
     if as_process_1:
         prefix = ("unshare", "--fork", "--pid", "--mount-proc", "--kill-child")
@@ -152,7 +152,7 @@ def test_a_worker_that_hangs_in_tensorflow_is_gone_within_the_grace_period(data_
         time.sleep(3)
         assert process.poll() is None
         asked = time.monotonic()
-        # unshare itself would only die of the signal; its child is process 1 there, and the guard.
+        # The signal would just kill unshare itself. Its child, process 1 there, is the guard.
         pid = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0]) if as_process_1 else process.pid
         os.kill(pid, signal.SIGTERM)
         rest = process.stderr.read()
@@ -170,7 +170,7 @@ def test_workers_with_different_commands_are_refused(data_dir, tmp_path):
         assert "error: worker(s) 1 have other flags or another data set than the chief" in err
 
 
-def test_a_job_directory_is_one_jobs_and_a_restart_takes_it_over_at_once(data_dir, tmp_path):
+def test_a_job_directory_belongs_to_one_job_and_its_restart_takes_over_at_once(data_dir, tmp_path):
     folder = tmp_path / "job"
     first = {**ENVIRONMENT, "POSTER_JOB_ID": "first"}
     command = train(data_dir, folder, "--model=cnn", "--epochs=50")

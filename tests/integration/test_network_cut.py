@@ -1,6 +1,6 @@
-"""Two workers on hosts of their own, between which the network is cut: both leave within a minute, and the job ends the same.
+"""Two workers on separate hosts whose network is cut: both exit within a minute, and the job's results stay the same.
 
-Each test prints how long the workers took to leave. POSTER_LONG=1 adds the other cuts to silent loss in the middle of training.
+Each test prints how long the workers took to exit. POSTER_LONG=1 adds cuts other than silent loss in the middle of training.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from tests.support import namespaces
 from tests.support.commands import ENVIRONMENT, REPOSITORY
 from tests.support.jobs import assert_equal, train
 
-# What the log of a worker that waits for its peers says, of one that has seen them, and of a guard that starts a worker again.
+# In the log of a worker that waits for its peers, of one that has seen them, and of a guard that restarts a worker.
 WAITS, MEETS, REJOINS = "waiting for 1 peer, up to", "all 2 workers answer", "the worker rejoins the others"
 
 HOSTS = ("worker-0.posters", "worker-1.posters")
@@ -29,7 +29,7 @@ OTHER = HOSTS[1]
 OPTIONS = ("--model=cnn", "--epochs=6")
 STEPS = 60
 
-# In which a worker that lost a peer has left.
+# Seconds within which a worker that lost a peer must exit.
 MINUTE = 60.0
 
 pytestmark = pytest.mark.skipif("POSTER_LONG" not in os.environ, reason="part of make chaos")
@@ -40,9 +40,9 @@ class Job:
     """A job whose guards run on the hosts of a network.
 
     Attributes:
-      network: its hosts.
-      data_dir: its data set, on a disk that no cut concerns.
-      folder: where its directory is, on the same disk, and the logs beside it.
+      network: network of its hosts.
+      data_dir: its data set, on a disk that stays reachable.
+      folder: folder with its directory and the logs, on the same disk.
     """
 
     network: namespaces.Network
@@ -56,30 +56,30 @@ class Job:
         return self.folder / "job"
 
     def start(self, *options: str) -> None:
-        """Starts a guard on each host, where none runs."""
+        """Starts a guard on each host that runs none."""
         _, *flags = train(self.data_dir, self.job_dir, *OPTIONS, *options)
         self._guards = []
         for index, host in enumerate(HOSTS):
-            place = {"cluster": {"worker": [f"{name}:2222" for name in HOSTS]}, "task": {"type": "worker", "index": index}}
-            environment = ENVIRONMENT | {"TF_CONFIG": json.dumps(place), "POSTER_JOB_ID": "cut-1"}
+            tf_config = {"cluster": {"worker": [f"{name}:2222" for name in HOSTS]}, "task": {"type": "worker", "index": index}}
+            environment = ENVIRONMENT | {"TF_CONFIG": json.dumps(tf_config), "POSTER_JOB_ID": "cut-1"}
             with self._log(host).open("ab") as log:
                 command = (*self.network.on(host), sys.executable, "-m", "trainer.guard", *flags)
                 self._guards.append(subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=REPOSITORY))
 
     def train_to_the_middle(self) -> None:
-        """Waits until a part of the steps is made and saved, and most are not made."""
+        """Waits until some steps are done and saved, but fewer than half."""
         self.wait_until((self.job_dir / "backup" / "ckpt-12.index").exists, 120)
         assert self.codes() == [None, None]
 
     def wait_until(self, happened: Callable[[], object], seconds: float) -> None:
-        """Waits until something has happened."""
+        """Waits until a condition holds."""
         deadline = time.monotonic() + seconds
         while not happened():
             assert time.monotonic() < deadline, f"it did not happen within {seconds:g} s: {self.logs()}"
             time.sleep(0.002)
 
     def expect_both_to_leave(self, cut: str, has_left: Callable[[int], object]) -> None:
-        """Asserts that both workers end within a minute of a cut that came just now, and prints when each did."""
+        """Asserts that both workers exit within a minute of a cut just now, and prints when each one did."""
         start = time.monotonic()
         left: dict[str, str] = {}
 
@@ -93,28 +93,28 @@ class Job:
         print(f"{cut}: {', '.join(left.values())}")
 
     def end(self) -> None:
-        """Waits until the job is done."""
+        """Waits until both guards have exited with 0."""
         self.wait_until(lambda: None not in self.codes(), 180)
         assert self.codes() == [0, 0], self.logs()
 
     def codes(self) -> list[int | None]:
-        """The exit code of each guard, None where it still runs."""
+        """Returns the exit code of each guard, None if it still runs."""
         return [guard.poll() for guard in self._guards]
 
     def log(self, index: int) -> str:
-        """What a guard and its workers wrote."""
+        """Returns the log of a guard and its workers."""
         return self._log(HOSTS[index]).read_text()
 
     def logs(self) -> str:
-        """What all wrote last."""
+        """Returns the end of all logs."""
         return "".join(f"\n--- {HOSTS[index]}, {code}:\n{self.log(index)[-3000:]}" for index, code in enumerate(self.codes()))
 
     def resumed_at(self) -> int:
-        """The step at which the chief went on for the last time."""
+        """Returns the step at which the chief resumed for the last time."""
         return int(re.findall(rf"restored step (\d+) of {STEPS}", self.log(0))[-1])
 
     def kill(self) -> None:
-        """Ends what still runs; a guard takes its worker with it."""
+        """Kills the guards that still run; their workers end with them."""
         for guard in self._guards:
             guard.kill()
             guard.wait()
@@ -138,7 +138,7 @@ def _job(data_dir: Path, folder: Path) -> Iterator[Job]:
 
 @pytest.fixture(scope="module")
 def undisturbed(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a job that no cut disturbed."""
+    """The directory of a job that was not disturbed."""
     with _job(data_dir, tmp_path_factory.mktemp("undisturbed")) as job:
         job.start()
         job.end()
@@ -147,17 +147,17 @@ def undisturbed(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture
 def job(undisturbed: Path, data_dir: Path, tmp_path: Path) -> Iterator[Job]:
-    """A job that is not started yet."""
+    """A job that has not been started yet."""
     with _job(data_dir, tmp_path) as job:
         yield job
 
 
-def test_after_silent_loss_both_rejoin_and_go_on_by_themselves(job, undisturbed):
+def test_after_silent_loss_both_workers_rejoin_and_resume_by_themselves(job, undisturbed):
     job.start()
     job.train_to_the_middle()
     job.network.lose(OTHER)
     job.expect_both_to_leave("silent loss", lambda index: REJOINS in job.log(index))
-    # Each waits for the other now, until the cut is mended.
+    # Each one waits for the other until the network is restored.
     job.wait_until(lambda: all(job.log(index).count(WAITS) == 2 for index in (0, 1)), 60)
     time.sleep(3)
     assert [job.log(index).count(MEETS) for index in (0, 1)] == [1, 1]
@@ -167,7 +167,7 @@ def test_after_silent_loss_both_rejoin_and_go_on_by_themselves(job, undisturbed)
     assert_equal(undisturbed, job.job_dir)
 
 
-def test_a_link_that_goes_down_ends_both_with_75_and_restarted_they_go_on(job, undisturbed):
+def test_when_a_link_goes_down_both_workers_exit_75_and_resume_after_a_restart(job, undisturbed):
     job.start("--rejoin=0")
     job.train_to_the_middle()
     job.network.link_down(OTHER)

@@ -1,4 +1,4 @@
-"""Workers wait for their peers: real processes on this machine, which start, die and answer as they do in a cluster.
+"""Workers that wait for their peers, as real processes that start, die and answer as in a cluster.
 
 POSTER_LONG=1 starts them up to a minute apart, many times.
 """
@@ -21,7 +21,7 @@ from trainer.cluster import rendezvous
 from trainer.cluster.discovery import Cluster
 from trainer.errors import LostPeer
 
-# A worker: waits for its peers, then holds its port as TensorFlow does, until its stdin ends.
+# A worker: waits for its peers, then holds its port as TensorFlow does, until its stdin is closed.
 WORKER = """
 import logging, signal, socket, sys, time
 from trainer import errors
@@ -65,7 +65,7 @@ with socket.create_server(("", int(addresses[int(index)].rpartition(":")[2]))):
 
 
 class Worker:
-    """A process that waits for its peers; what it prints goes to a file."""
+    """A process that waits for its peers, with its output in a file."""
 
     def __init__(self, folder: Path, index: int, addresses: list[str], *, delay: float = 0, timeout: float = 60) -> None:
         self.output = folder / f"worker-{index}-{time.monotonic_ns()}.txt"
@@ -85,7 +85,7 @@ class Worker:
         return self.lines().count("beat")
 
     def end(self) -> int:
-        """Lets it end, as a job that is finished does."""
+        """Lets the worker end, as when a job is finished."""
         self.process.communicate(timeout=20)
         return self.process.returncode
 
@@ -114,7 +114,7 @@ def until(condition, *, seconds=20.0):
 
 
 def free_ports(count):
-    """Free ports below those that the system gives to outgoing connections."""
+    """Returns free ports below the range that the system uses for outgoing connections."""
     found: list[int] = []
     for port in random.sample(range(20_000, 32_000), 500):
         with contextlib.suppress(OSError), socket.create_server(("", port)):
@@ -129,7 +129,7 @@ def local(*ports):
 
 
 def assert_free(port):
-    """A new server, with the option that gRPC's have too, gets the port at once, on all interfaces."""
+    """Asserts that a new server with gRPC's socket option gets the port at once, on all interfaces."""
     socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True).close()
     socket.create_server(("", port)).close()
 
@@ -144,7 +144,7 @@ LONG = os.environ.get("POSTER_LONG") == "1"
 
 
 @pytest.mark.parametrize("seed", range(10 if LONG else 1))
-def test_workers_meet_whenever_they_start(start, seed):
+def test_workers_meet_whatever_their_start_times(start, seed):
     draw = random.Random(seed)
     addresses = local(*free_ports(4))
     delays = [0.0, *(draw.uniform(0, 60 if LONG else 3) for _ in addresses[1:])]
@@ -158,7 +158,7 @@ def test_workers_meet_whenever_they_start(start, seed):
     assert [worker.end() for worker in workers] == [0] * len(workers)
 
 
-def test_a_worker_that_dies_while_another_is_missing_must_come_again(start):
+def test_a_worker_that_dies_while_another_is_missing_must_answer_again(start):
     addresses = local(*free_ports(3))
     first, dying = start(0, addresses), start(1, addresses)
     until(lambda: dying.beats >= 1)
@@ -175,7 +175,7 @@ def test_a_worker_that_dies_while_another_is_missing_must_come_again(start):
     assert [worker.end() for worker in workers] == [0, 0, 0]
 
 
-def test_a_restarted_worker_meets_peers_that_have_gone_on_to_tensorflow(start):
+def test_a_restarted_worker_meets_peers_that_already_run_tensorflow(start):
     addresses = local(*free_ports(2))
     workers = [start(index, addresses) for index in range(2)]
     until(lambda: all(worker.met for worker in workers))
@@ -186,7 +186,7 @@ def test_a_restarted_worker_meets_peers_that_have_gone_on_to_tensorflow(start):
     assert [again.end(), workers[1].end()] == [0, 0]
 
 
-def test_a_name_that_resolves_late(start):
+def test_a_host_name_may_resolve_late(start):
     ports = free_ports(2)
     begin = time.monotonic()
     workers = [start(0, [f"127.0.0.1:{ports[0]}", f"late.test:{ports[1]}"]), start(1, local(*ports))]
@@ -207,13 +207,13 @@ def test_a_worker_that_does_not_come_is_named_at_the_deadline():
     assert_free(ports[0])
 
 
-def test_many_missing_workers_fit_into_a_line():
+def test_many_missing_workers_fit_into_one_line():
     addresses = local(*free_ports(40))
     with pytest.raises(LostPeer, match=rf"^worker\(s\) 1 \({addresses[1]}\), .* and 29 more did not come within 0\.2 s"):
         wait(addresses, timeout=0.2)
 
 
-def test_a_worker_that_drops_packets_delays_no_round_and_is_met_once_it_answers():
+def test_a_worker_that_drops_packets_delays_no_round_and_is_met_when_it_answers():
     ports = free_ports(3)
     addresses = local(*ports)
     beats: list[int] = []
@@ -276,7 +276,7 @@ def test_a_port_that_another_process_keeps_is_named_at_the_deadline():
 
 
 def test_a_connection_that_reaches_itself_does_not_count_as_a_worker(monkeypatch):
-    # The system may give a connection to a port of this machine that port as its own; here it always does.
+    # The system may use a local destination port also as the source port of the connection; here it always does.
     connect = socket.create_connection
     monkeypatch.setattr(socket, "create_connection", lambda address, timeout: connect(address, timeout, source_address=address))
     with pytest.raises(LostPeer, match=r"^worker\(s\) 1 "):

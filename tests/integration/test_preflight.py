@@ -16,7 +16,7 @@ DATA = "gs://posters/looked-at"
 
 @pytest.fixture(scope="module")
 def stored(cloud: Storage, data_dir: Path, job_dir: Path) -> Storage:
-    """Cloud Storage with a data set and a finished job in it."""
+    """Cloud Storage that holds a data set and a finished job."""
     cloud.upload_folder(data_dir, DATA)
     cloud.upload_folder(job_dir, "gs://posters/done")
     return cloud
@@ -24,7 +24,7 @@ def stored(cloud: Storage, data_dir: Path, job_dir: Path) -> Storage:
 
 @pytest.fixture(scope="module")
 def environment(stored: Storage, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What a process needs to reach Cloud Storage, and a cluster that does not answer."""
+    """The environment of a process that uses the fake Cloud Storage, and a cluster that does not answer."""
     config = {
         "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:1"}}],
         "contexts": [{"name": "c", "context": {"cluster": "c", "user": ""}}],
@@ -36,7 +36,7 @@ def environment(stored: Storage, tmp_path_factory: pytest.TempPathFactory) -> di
 
 
 def noted(environment, *words):
-    """What launch writes about a job that passes the checks; the cluster, which does not answer, ends it."""
+    """Returns launch's output for a job that passes the checks; launch then fails because the cluster does not answer."""
     _, err = start("launch", "--target=kubernetes", "--image=i", *map(str, words), env=environment).communicate(timeout=120)
     assert "127.0.0.1:1 does not answer" in err
     return err
@@ -67,7 +67,7 @@ def test_an_error_in_the_description_is_reported_in_a_dry_run_too(target, words,
     [
         ("--workers=2 --accelerator=nvidia-l4:8", 24, 16),
         ("--workers=2 --accelerator=nvidia-tesla-t4:3", 16, 6),
-        ("--accelerator=tpu-v3-device:4", 12, 8),  # Of two cores each.
+        ("--accelerator=tpu-v3-device:4", 12, 8),  # Devices with two cores each.
     ],
 )
 def test_a_batch_must_divide_among_the_devices_of_all_workers(words, batch, count):

@@ -1,4 +1,4 @@
-"""Training repeats itself bit for bit at the size of real posters, where the ops of one step run side by side."""
+"""Training is repeatable bit for bit at the size of real posters, where the ops of one step run in parallel."""
 
 import numpy as np
 import tensorflow as tf
@@ -8,7 +8,7 @@ from trainer.model import networks, objective
 from trainer.training import loop
 
 
-def test_training_steps_repeat_themselves():
+def test_training_steps_are_repeatable():
     job = TrainConfig(data_dir="d", job_dir="j", model="resnet", batch_size=64)
     random = np.random.default_rng(0)
     features = {"image": random.integers(0, 256, (64, 144, 96, 3), np.uint8), "position": np.arange(64)}

@@ -1,4 +1,4 @@
-"""A job that is killed, stopped or continued ends as one that nothing disturbed."""
+"""A job that is killed, stopped or continued ends as an undisturbed one."""
 
 import os
 import shutil
@@ -14,14 +14,14 @@ from trainer.model import backbones
 
 
 def test_another_seed_gives_another_job(job_dir, data_dir, tmp_path):
-    """That the same one gives the same job is what all the comparisons here show."""
+    """Shows that the comparisons here are sensitive: they rely on the same seed giving the same job."""
     process = start(*train(data_dir, tmp_path / "other", "--seed=1"))
     interrupt(process, signal.SIGKILL, when=(tmp_path / "other" / "history.csv").exists)
     assert history(tmp_path / "other")[0] != history(job_dir)[0]
 
 
-def test_killed_at_any_moment_a_job_ends_as_if_nothing_had_happened(job_dir, data_dir, tmp_path):
-    """Started again by a launcher it does not begin anew, either; a person's restarts are in the other tests."""
+def test_a_job_killed_at_any_moment_ends_as_an_undisturbed_one(job_dir, data_dir, tmp_path):
+    """Here a launcher restarts the job, which must not start over either; the other tests restart it as a user does."""
     folder, environment = tmp_path / "killed", {**ENVIRONMENT, "POSTER_JOB_ID": "launch-1"}
     command = train(data_dir, folder, "--fresh")
 
@@ -43,7 +43,7 @@ def test_killed_at_any_moment_a_job_ends_as_if_nothing_had_happened(job_dir, dat
     assert_equal(job_dir, folder)
 
 
-def test_asked_to_stop_a_job_saves_its_step_and_goes_on_there(job_dir, data_dir, tmp_path):
+def test_a_job_asked_to_stop_saves_its_step_and_resumes_there(job_dir, data_dir, tmp_path):
     folder = tmp_path / "stopped"
     process = start(*train(data_dir, folder, "--backup_steps=1000"))
     history_begun = folder / "history.csv"
@@ -53,7 +53,7 @@ def test_asked_to_stop_a_job_saves_its_step_and_goes_on_there(job_dir, data_dir,
     assert_equal(job_dir, folder)
 
 
-def test_asked_to_stop_while_it_validates_a_job_stops_at_once(data_dir, tmp_path):
+def test_a_job_asked_to_stop_during_validation_stops_at_once(data_dir, tmp_path):
     folder = tmp_path / "job"
     process = start(*train(data_dir, folder, "--model=cnn", "--epochs=1"))
     assert interrupt(process, signal.SIGTERM, when=(folder / "backup" / f"ckpt-{STEPS_PER_EPOCH}.index").exists) == 143
@@ -61,7 +61,7 @@ def test_asked_to_stop_while_it_validates_a_job_stops_at_once(data_dir, tmp_path
 
 
 @pytest.mark.skipif("POSTER_LONG" not in os.environ, reason="part of make chaos")
-def test_three_replicas_in_half_precision_go_on_exactly(data_dir, tmp_path):
+def test_three_replicas_in_half_precision_resume_exactly(data_dir, tmp_path):
     command = ("--epochs=1", "--precision=mixed_float16", "--batch_size=15")
     run(*mirrored(data_dir, tmp_path / "whole", *command, replicas=3))
     killed = tmp_path / "killed"
@@ -73,21 +73,21 @@ def test_three_replicas_in_half_precision_go_on_exactly(data_dir, tmp_path):
 
 
 @pytest.mark.skipif("POSTER_LONG" not in os.environ, reason="part of make chaos")
-def test_a_pretrained_job_goes_on_exactly_and_needs_its_file_no_more(data_dir, tmp_path):
+def test_a_pretrained_job_resumes_exactly_without_its_weights_file(data_dir, tmp_path):
     weights, killed = tmp_path / "lite.weights.h5", tmp_path / "killed"
     command = ("--model=efficientnet_lite0", f"--weights={weights}", "--freeze_epochs=0.5", "--epochs=1")
     assert "no such file" in refusal(*train(data_dir, killed, *command))
     assert not (killed / "config.json").exists()
     backbones.BACKBONES["efficientnet_lite0"].build(32, 32).save_weights(weights)
     run(*train(data_dir, tmp_path / "whole", *command))
-    # It goes on at step 3, where the backbone is frozen until step 5, or at step 6.
+    # It resumes at step 3 (the backbone is frozen until step 5) or at step 6.
     interrupt(start(*train(data_dir, killed, *command)), signal.SIGKILL, when=(killed / "backup" / "ckpt-6.index").exists)
     weights.unlink()
     assert "restored step" in run(*train(data_dir, killed, *command)).stderr
     assert_equal(tmp_path / "whole", killed)
 
 
-def test_where_no_backup_can_be_read_the_job_does_not_begin_anew(data_dir, tmp_path):
+def test_a_job_does_not_start_over_if_no_backup_can_be_read(data_dir, tmp_path):
     command = train(data_dir, tmp_path, "--model=cnn")
     interrupt(start(*command), signal.SIGKILL, when=(tmp_path / "backup" / "ckpt-6.index").exists)
     for path in tmp_path.rglob("ckpt-*.data-*"):

@@ -1,4 +1,4 @@
-"""The exported model in a process that has only TensorFlow, as a TensorFlow server does."""
+"""The exported model in a process that has only TensorFlow, like a TensorFlow server."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from trainer.model import export
 
 ODD_IMAGES = Path(__file__).parents[2].parent / "shared" / "data" / "odd_images"
 
-# Run with -I from another folder, so that the project cannot be imported even by accident.
+# Run with -I from another folder, so that the project cannot be imported by accident.
 STOCK_TENSORFLOW = """
 import json, sys
 import tensorflow as tf

@@ -1,4 +1,4 @@
-"""Objects of Cloud Storage, their failures, and the lock on it: through Google's client as it is, in this process."""
+"""Objects of Cloud Storage, failures of requests, and the lock: through Google's unmodified client, in this process."""
 
 import base64
 import contextlib
@@ -173,7 +173,7 @@ def test_the_replacement_of_a_token_is_waited_for_too(cloud, monkeypatch):
     with reached(cloud.metadata_environment, monkeypatch):
         objects.write("gs://posters/renewed", b"1")
         cloud.revoke()
-        # google-auth itself asks for a few seconds.
+        # google-auth itself retries for a few seconds.
         cloud.refuse_metadata(seconds=20)
         assert objects.read("gs://posters/renewed") == b"1"
         # An outage that outlasts the deadline is not the user's to fix.
@@ -187,7 +187,7 @@ def test_the_replacement_of_a_token_is_waited_for_too(cloud, monkeypatch):
     cloud.clear()
 
 
-def test_content_that_arrives_damaged_is_read_again(folder, monkeypatch):
+def test_damaged_content_is_read_again(folder, monkeypatch):
     objects.write(f"{folder}/x", b"content" * 1000)
     blob = objects._blob(f"{folder}/x")
     download = type(blob).download_as_bytes
@@ -296,7 +296,7 @@ def test_no_token_is_logged(folder, cloud, caplog):
     assert token not in str(failed.value)
 
 
-def test_one_job_at_a_time_has_the_lock(folder, monkeypatch):
+def test_one_job_at_a_time_holds_the_lock(folder, monkeypatch):
     path = epath.Path(folder) / "LOCK.json"
     with lock.held(path, "first") as owned:
         owned.check()

@@ -1,4 +1,4 @@
-"""The Cloud Storage of `tests.fakes.storage` serves unmodified clients, and strikes them as it is told.
+"""The Cloud Storage of `tests.fakes.storage` serves unmodified clients, and delivers the planned faults.
 
 Clients run in processes of their own, as `python -m tests.integration.test_storage_server FUNCTION ARGUMENT…`.
 """
@@ -28,7 +28,7 @@ from tests.fakes.storage.server import Ports, Storage
 from tests.support.commands import ENVIRONMENT, REPOSITORY
 
 _API = "storage.googleapis.com"
-_NAME = "folder/a b+ü?#%2F.txt"  # All that a path must not hold as it is.
+_NAME = "folder/a b+ü?#%2F.txt"  # With characters that must be encoded in a path.
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +40,14 @@ def storage() -> Iterator[Storage]:
 
 @pytest.fixture
 def bucket(storage: Storage, request: pytest.FixtureRequest) -> str:
-    """A new bucket's `gs://NAME`; nothing goes wrong there yet."""
+    """The `gs://NAME` of a new bucket, without faults so far."""
     storage.clear()
     name = request.node.name.removeprefix("test_").replace("[", "-").replace("]", "").replace("_", "-")
     return storage.bucket(f"{name[:50]}-{time.monotonic_ns() % 10**6}")
 
 
 def _elsewhere(environment: dict[str, str], function: str, *arguments: str) -> Any:
-    """Calls a function of this file in another process, and returns what it returns."""
+    """Calls a function of this file in another process, and returns its result."""
     command = (sys.executable, "-m", __name__, function, *arguments)
     done = subprocess.run(command, env=ENVIRONMENT | environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-5000:]}"
@@ -58,7 +58,7 @@ def _elsewhere(environment: dict[str, str], function: str, *arguments: str) -> A
 
 
 def tensorflow_works(bucket: str) -> dict[str, Any]:
-    """Does with TensorFlow what a training job does."""
+    """Does the file operations of a training job with TensorFlow."""
     import tensorflow as tf
 
     gfile = tf.io.gfile
@@ -108,10 +108,10 @@ def test_tensorflow_works_as_a_service_account(storage: Storage, bucket: str) ->
 
 
 @pytest.mark.skipif("POSTER_LONG" not in os.environ, reason="part of make test-cloud")
-def test_tensorflow_outlives_a_late_metadata_server_and_faults(storage: Storage, bucket: str) -> None:
+def test_tensorflow_survives_a_late_metadata_server_and_faults(storage: Storage, bucket: str) -> None:
     storage.refuse_metadata(requests=3)
     kinds = ("429", "500", "503", "reset", "truncated")
-    # 5 % would be too few of these few requests to prove anything.
+    # 5 % of these few requests would be too few.
     storage.inject(Plan(kinds, rate=0.1, seed=3, match=bucket.removeprefix("gs://")))
     _tensorflow_worked(_elsewhere(storage.metadata_environment, "tensorflow_works", bucket), storage, bucket)
     assert [request["status"] for request in storage.requests() if request["host"] == "metadata"][:4] == [503, 503, 503, 200]
@@ -122,7 +122,7 @@ def test_tensorflow_outlives_a_late_metadata_server_and_faults(storage: Storage,
 
 
 def google_works(bucket: str, revoked_at: str) -> dict[str, Any]:
-    """Does with google-cloud-storage what it is used for; tokens are revoked by a server at this control port, if any."""
+    """Does the package's operations with google-cloud-storage. If there is a control port, revokes the tokens in between."""
     from google.api_core import exceptions
     from google.cloud import storage
 
@@ -158,7 +158,7 @@ def google_works(bucket: str, revoked_at: str) -> dict[str, Any]:
 _GOOGLE_WORKED = {"small": "deleted", "large": True, "names": [_NAME, "large"], "refused": [412, 412]}
 
 
-def test_google_works_and_gets_a_new_token_when_its_own_is_revoked(storage: Storage, bucket: str) -> None:
+def test_googles_client_works_and_gets_a_new_token_after_a_revocation(storage: Storage, bucket: str) -> None:
     assert _elsewhere(storage.environment, "google_works", bucket, str(storage.ports.control)) == _GOOGLE_WORKED
     requests = storage.requests()
     assert [request["status"] for request in requests if request["host"] == _API].count(401) == 1
@@ -166,8 +166,8 @@ def test_google_works_and_gets_a_new_token_when_its_own_is_revoked(storage: Stor
     assert storage.names(bucket) == ["large"]
 
 
-def test_google_outlives_a_late_metadata_server_and_faults(storage: Storage, bucket: str) -> None:
-    # Not to its first look, whether there is such a server: google-auth takes a 503 for a no.
+def test_googles_client_survives_a_late_metadata_server_and_faults(storage: Storage, bucket: str) -> None:
+    # Not on its first request, which detects the server: after a 503 google-auth would assume that there is none.
     storage.refuse_metadata(requests=2, match="token")
     storage.inject(Plan(("429", "500", "503", "reset", "slow"), rate=0.3, seed=5, slow_seconds=0.1, match="^GET storage"))
     assert _elsewhere(storage.metadata_environment, "google_works", bucket, "") == _GOOGLE_WORKED
@@ -181,11 +181,11 @@ def test_google_outlives_a_late_metadata_server_and_faults(storage: Storage, buc
 
 
 class _Client:
-    """A client that does nothing by itself.
+    """A minimal client that sends single requests.
 
     Attributes:
-      token: what it sends with each request.
-      location: the Location header of the last answer.
+      token: token that it sends with each request.
+      location: Location header of the last answer.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -195,7 +195,7 @@ class _Client:
         self.location = ""
 
     def ask(self, method: str, target: str, body: bytes = b"", host: str = _API, **headers: str) -> tuple[int, bytes]:
-        """Status and body of an answer."""
+        """Sends a request; returns status and body of the answer."""
         connection = http.client.HTTPSConnection("127.0.0.1", self._storage.ports.proxy, timeout=30, context=self._context)
         connection.set_tunnel(host, 443)
         given = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -227,7 +227,7 @@ def _upload(bucket: str, name: str) -> str:
     return f"/upload/storage/v1/b/{bucket.removeprefix('gs://')}/o?uploadType=media&name={quote(name, safe='')}"
 
 
-def test_no_request_without_a_token_that_is_good(storage: Storage, bucket: str, client: _Client) -> None:
+def test_a_request_without_a_valid_token_is_refused(storage: Storage, bucket: str, client: _Client) -> None:
     storage.put(f"{bucket}/object", b"content")
     assert client.ask("GET", _media(f"{bucket}/object")) == (200, b"content")
     storage.revoke()
@@ -240,24 +240,24 @@ def test_no_request_without_a_token_that_is_good(storage: Storage, bucket: str, 
     assert "made-up" not in json.dumps(storage.requests())
 
 
-def test_other_hosts_are_out_of_reach(client: _Client) -> None:
+def test_other_hosts_cannot_be_reached(client: _Client) -> None:
     with pytest.raises(OSError, match="403"):
         client.ask("GET", "/", host="example.com")
 
 
 @pytest.mark.parametrize("kind", ["401", "403", "404", "429", "500", "503"])
-def test_refused_in_place_of_an_answer(storage: Storage, bucket: str, client: _Client, kind: str) -> None:
+def test_a_refusal_replaces_the_answer(storage: Storage, bucket: str, client: _Client, kind: str) -> None:
     storage.inject(Plan((kind,), match="object", count=1))
     status, body = client.ask("POST", _upload(bucket, "object"), b"content")
     assert (status, json.loads(body)["error"]["code"]) == (int(kind), int(kind))
     assert storage.names(bucket) == []
     assert storage.counts() == {kind: 1}
-    # One was to be struck, so the next is not.
+    # The plan had one fault, so the next request succeeds.
     assert client.ask("POST", _upload(bucket, "object"), b"content")[0] == 200
     assert storage.counts() == {kind: 1}
 
 
-def test_reset_before_or_after_the_storage_acts(storage: Storage, bucket: str, client: _Client) -> None:
+def test_a_reset_comes_before_or_after_the_storage_acts(storage: Storage, bucket: str, client: _Client) -> None:
     for kind, stored in (("reset", []), ("lost_answer", ["object"])):
         storage.inject(Plan((kind,), match="object"))
         with pytest.raises(ConnectionResetError):
@@ -266,19 +266,19 @@ def test_reset_before_or_after_the_storage_acts(storage: Storage, bucket: str, c
     assert storage.counts() == {"reset": 1, "lost_answer": 1}
 
 
-def test_truncated_is_half_a_body(storage: Storage, bucket: str, client: _Client) -> None:
+def test_a_truncated_answer_has_half_a_body(storage: Storage, bucket: str, client: _Client) -> None:
     storage.put(f"{bucket}/object", b"0123456789")
     storage.put(f"{bucket}/tiny", b"0")
     storage.inject(Plan(("truncated",)))
     with pytest.raises(http.client.IncompleteRead) as caught:
         client.ask("GET", _media(f"{bucket}/object"))
     assert (caught.value.partial, caught.value.expected) == (b"01234", 5)
-    # What has no half comes whole, and does not count.
+    # A body too short to halve is sent whole, and the fault is not counted.
     assert client.ask("GET", _media(f"{bucket}/tiny")) == (200, b"0")
     assert storage.counts() == {"truncated": 1}
 
 
-def test_slow_comes_late(storage: Storage, bucket: str, client: _Client) -> None:
+def test_a_slow_answer_comes_late(storage: Storage, bucket: str, client: _Client) -> None:
     storage.inject(Plan(("slow",), match="object", slow_seconds=0.5))
     start = time.monotonic()
     assert client.ask("POST", _upload(bucket, "object"), b"content")[0] == 200
@@ -289,7 +289,7 @@ def test_slow_comes_late(storage: Storage, bucket: str, client: _Client) -> None
     assert 0.3 < storage.requests()[-1]["seconds"] < 3
 
 
-def test_swallowed_leaves_no_object(storage: Storage, bucket: str, client: _Client) -> None:
+def test_a_swallowed_upload_stores_no_object(storage: Storage, bucket: str, client: _Client) -> None:
     storage.inject(Plan(("swallowed",), match="object"))
     status, body = client.ask("POST", _upload(bucket, "object"), b"content")
     assert (status, json.loads(body)["name"], json.loads(body)["size"]) == (200, "object", "7")
@@ -305,7 +305,7 @@ def test_no_token_while_its_server_fails(storage: Storage, client: _Client) -> N
     assert storage.counts() == {"token_503": 1}
 
 
-def test_a_resumable_upload_says_how_much_has_come(storage: Storage, bucket: str, client: _Client) -> None:
+def test_a_resumable_upload_reports_how_much_was_received(storage: Storage, bucket: str, client: _Client) -> None:
     target = _upload(bucket, _NAME).replace("uploadType=media", "uploadType=resumable")
     storage.inject(Plan(("lost_answer",), match="^PUT", count=1))
     assert client.ask("POST", f"{target}&ifGenerationMatch=0")[0] == 200
@@ -313,16 +313,16 @@ def test_a_resumable_upload_says_how_much_has_come(storage: Storage, bucket: str
     with pytest.raises(ConnectionResetError):
         client.ask("PUT", session, b"01234", Content_Range="bytes 0-4/10")
     assert client.ask("PUT", session, Content_Range="bytes */10")[0] == 308
-    # The emulator alone would have made an object of the half.
+    # The emulator alone would have made an object from this half.
     assert storage.names(bucket) == []
     assert client.ask("PUT", session, b"56789", Content_Range="bytes 5-9/10")[0] == 200
-    # Whoever did not hear that can ask.
+    # A client that lost the answer can ask again.
     assert client.ask("PUT", session, Content_Range="bytes */10")[0] == 200
     assert storage.objects(bucket) == {_NAME: b"0123456789"}
     assert client.ask("POST", f"{target}&ifGenerationMatch=0")[0] == 412
 
 
-def test_one_of_many_makes_an_object_that_must_not_be_there(storage: Storage, bucket: str, client: _Client) -> None:
+def test_of_many_writers_that_require_no_object_only_one_creates_it(storage: Storage, bucket: str, client: _Client) -> None:
     target = f"{_upload(bucket, 'object')}&ifGenerationMatch=0"
     with ThreadPoolExecutor(12) as pool:
         statuses = list(pool.map(lambda number: client.ask("POST", target, str(number).encode())[0], range(12)))
@@ -330,15 +330,17 @@ def test_one_of_many_makes_an_object_that_must_not_be_there(storage: Storage, bu
     assert storage.get(f"{bucket}/object") == str(statuses.index(200)).encode()
 
 
-# ------------------------------------------------------------------------------------------------------------- What it rests on
+# ------------------------------------------------------------------------------------------------------------- Foundations
 
 
-def test_folders_go_up_and_come_down(storage: Storage, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_are_uploaded_and_downloaded(
+    storage: Storage, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(server, "_PAGE", 3)
     names = {_NAME: b"odd", "deep/er": b"", **{f"many/{number}": b"1" for number in range(10)}}
     for name, data in names.items():
         storage.put(f"{bucket}/folder/{name}", data)
-    # More than a page of a listing holds.
+    # More objects than a page of a listing holds.
     assert storage.objects(f"{bucket}/folder") == names
     assert storage.names(f"{bucket}/fold") == []
     storage.download_folder(f"{bucket}/folder", tmp_path)
@@ -374,13 +376,13 @@ def test_a_plan_begins_and_ends() -> None:
 
 
 def hold() -> None:
-    """Starts the server, tells where it is, and is killed."""
+    """Starts the server, prints its ports, and waits to be killed."""
     with server.storage() as started:
         print(json.dumps(started.ports.__dict__), flush=True)
         signal.pause()
 
 
-def test_it_ends_with_whoever_started_it() -> None:
+def test_the_server_ends_with_the_process_that_started_it() -> None:
     command = (sys.executable, "-m", __name__, "hold")
     process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE)
     assert process.stdout is not None

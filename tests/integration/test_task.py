@@ -43,7 +43,7 @@ def test_times_hosts_and_paths_are_in_run_json_alone(job_dir, data_dir):
         assert str(job_dir) not in text
 
 
-def test_a_finished_job_is_left_as_it_is(job_dir, data_dir):
+def test_a_finished_job_is_not_changed(job_dir, data_dir):
     before = {path: path.stat().st_mtime_ns for path in job_dir.rglob("*") if path.is_file()}
     ended = run(*train(data_dir, job_dir))
     assert "is finished" in ended.stderr
@@ -123,7 +123,7 @@ def test_two_mirrored_replicas_learn_what_one_device_learns(data_dir, tmp_path):
     assert float(two["val_loss"]) == pytest.approx(float(one["val_loss"]), rel=1e-3)
 
 
-def test_a_batch_that_replicas_cannot_share_is_refused_and_the_finished_job_kept(job_dir, data_dir, tmp_path):
+def test_a_batch_that_does_not_divide_among_replicas_is_refused_and_the_finished_job_kept(job_dir, data_dir, tmp_path):
     shutil.copytree(job_dir, tmp_path / "job")
     line = refusal(*mirrored(data_dir, tmp_path / "job", "--epochs=4", replicas=3))
     assert line == "error: --batch_size=16 does not divide among 3 replicas: choose a multiple of 3"

@@ -1,4 +1,4 @@
-"""What is installed is all that is needed: the package as a wheel, in a folder that has nothing else."""
+"""The installed wheel, in a folder without other files, has everything that it needs."""
 
 import shutil
 import subprocess

@@ -41,10 +41,10 @@ def network_of(**choices):
 
 
 def open_shapes(graph):
-    """The operations of a graph, and of the functions that it calls, with an output whose size is only known at run time.
+    """Returns the operations of a graph and of the functions that it calls that have an output of unknown size.
 
-    What a fused batch normalization reserves for its gradient, and the zeros that stand for it, do not count: only a GPU's own
-    kernel uses them, and XLA has nothing there.
+    The reserve space of fused batch normalization, and the zeros for its gradient, do not count: only a GPU's own kernel uses them,
+    and in XLA they are empty.
     """
     definition = graph.as_graph_def(add_shapes=True)
     nodes = operations(definition)

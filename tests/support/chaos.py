@@ -1,6 +1,6 @@
-"""Jobs on several workers that are struck again and again, and how they end.
+"""Jobs on several workers that lose processes again and again, and how they end.
 
-`tests/integration/test_chaos.py` has the short form; the long one is `make chaos`, which prints a table in Markdown.
+`tests/integration/test_chaos.py` runs a short form. `make chaos` runs the long form, and prints a Markdown table.
 """
 
 import dataclasses
@@ -28,18 +28,18 @@ OPTIONS = (
     "--peer_timeout=120",
 )
 
-# Added to them, what `make test` makes of it, where one undisturbed job is the measure of all: see `pair_dir`.
+# Added to OPTIONS in `make test`, where all results are compared with one undisturbed job: see `pair_dir`.
 SHORT = ("--model=cnn", "--epochs=2")
 
 
 @dataclasses.dataclass(frozen=True)
 class Strike:
-    """What happens to whom.
+    """A signal to workers or guards in a phase.
 
     Attributes:
-      phase: where the chief then is, one of `PHASES`.
-      victims: `worker 1`, `guard 0`, …; a guard takes its worker with it.
-      number: the signal.
+      phase: phase of the chief, one of `PHASES`.
+      victims: processes, such as `worker 1` or `guard 0`. The worker of a killed guard dies too.
+      number: signal that they receive.
     """
 
     phase: str
@@ -52,29 +52,29 @@ class Chaos:
     """A job that is struck.
 
     Attributes:
-      folder: where the job is, and the marks of its workers beside it.
-      workers: how many there are.
-      place: where the job's directory is, if it is not on a disk.
-      environment: what the processes have in theirs besides.
+      folder: folder with the job's directory, its log, and the marks of its workers.
+      workers: number of workers.
+      uri: URI of the job's directory, if it is not on a disk.
+      environment: additional variables of the processes.
     """
 
     folder: Path
     workers: int
-    place: str = ""
+    uri: str = ""
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def job_dir(self) -> Path:
-        """The job's directory on a disk."""
+        """The job's directory on the disk."""
         return self.folder / "job"
 
     @property
     def log(self) -> Path:
-        """What all processes wrote."""
+        """The log of all processes."""
         return self.folder / "log"
 
     def start(self, data_dir: Path | str, *options: str, plan: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
-        """Launches the job; its chief stands still in the phases of the plan."""
+        """Launches the job; its chief pauses in the phases of the plan."""
         marks = self.folder / "marks"
         marks.mkdir(parents=True)
         (marks / "plan.json").write_text(json.dumps(plan))
@@ -86,41 +86,41 @@ class Chaos:
             f"--workers={self.workers}",
             "--restarts=1000",
         )
-        job = (f"--data_dir={data_dir}", f"--job_dir={self.place or self.job_dir}", *OPTIONS, *options)
+        job = (f"--data_dir={data_dir}", f"--job_dir={self.uri or self.job_dir}", *OPTIONS, *options)
         environment = {**ENVIRONMENT, **self.environment, "CHAOS_DIR": str(marks)}
         with self.log.open("wb") as log:
             return subprocess.Popen((*launch, "--", *job), stdout=log, stderr=log, env=environment, cwd=REPOSITORY)
 
     def strike(self, victims: tuple[str, ...], number: signal.Signals) -> None:
-        """Sends a signal to workers or guards, to all at the same moment."""
+        """Sends a signal to workers or guards, to all at the same time."""
         targets = []
         for victim in victims:
             kind, index = victim.split()
             guard, worker = map(int, (self.folder / "marks" / f"pids-{index}").read_text().split())
             targets.append(guard if kind == "guard" else worker)
         for pid in targets:
-            # One that is just being started again has been struck already, in a way.
+            # A process that is just being restarted is down already.
             try:
                 os.kill(pid, number)
             except ProcessLookupError:
                 continue
 
     def phase(self) -> str:
-        """Where the chief is."""
+        """Returns the chief's phase."""
         return (self.folder / "marks" / "phase-0").read_text()
 
     def events(self, name: str) -> list[float]:
-        """The moments at which the chief's process did something, in seconds since 1970."""
+        """Returns when the chief's process did something, in seconds since 1970."""
         path = self.folder / "marks" / "events-0"
         lines = path.read_text().splitlines() if path.exists() else []
         return [float(moment) for moment, event in map(str.split, lines) if event == name]
 
 
 def struck(chaos: Chaos, data_dir: Path | str, strikes: tuple[Strike, ...], *options: str, timeout: float = 600) -> list[float]:
-    """Runs a job to its end through strikes, one after the other.
+    """Runs a job to its end with strikes, one after the other.
 
     Returns:
-      For each strike before training was over, how many seconds later the next training step was made.
+      For each strike before the end of training, the seconds until the next training step.
     """
     process = chaos.start(data_dir, *options, plan=tuple(strike.phase for strike in strikes))
     marks = chaos.folder / "marks"
@@ -140,17 +140,18 @@ def struck(chaos: Chaos, data_dir: Path | str, strikes: tuple[Strike, ...], *opt
 
 
 def struck_at_random(chaos: Chaos, data_dir: Path, seed: int, kills: int, *options: str, span: float) -> Counter[str]:
-    """Runs a job to its end, and kills at moments that a seed chooses.
+    """Runs a job to its end, and kills processes at random times.
 
     Args:
-      chaos: the job.
-      data_dir: its data set.
-      seed: of the moments and the victims.
-      kills: how many at most; the job may end before.
-      span: seconds over which a kill's moment is drawn, from the kill before it on.
+      chaos: job to run.
+      data_dir: data set of the job.
+      seed: seed for the times and the victims.
+      kills: largest number of kills; the job may end before them.
+      *options: flags of the job, added to `OPTIONS`.
+      span: longest time between two kills, in seconds.
 
     Returns:
-      How many kills fell in each phase.
+      The number of kills in each phase.
     """
     draw = random.Random(seed)
     everyone = [f"{kind} {index}" for kind in ("worker", "guard") for index in range(chaos.workers)]
@@ -175,7 +176,7 @@ def struck_at_random(chaos: Chaos, data_dir: Path, seed: int, kills: int, *optio
 
 
 def one_a_phase(victims: tuple[tuple[str, ...], ...]) -> tuple[Strike, ...]:
-    """A kill in each phase, of each of the victims in turn."""
+    """Returns one kill for each phase, of each of the victims in turn."""
     return tuple(Strike(phase, victims[number % len(victims)]) for number, phase in enumerate(chaos_worker.PHASES))
 
 

@@ -1,4 +1,4 @@
-"""`python -m launch` whose workers are those of tests.support.chaos_worker: it is the launcher and, named guard, the guard."""
+"""Runs `python -m launch` with the workers of tests.support.chaos_worker. With the argument `guard`, it is the guard."""
 
 import dataclasses
 import runpy
@@ -30,7 +30,7 @@ if __name__ == "__main__":
         config.define_flags()
         flags.adopt_module_key_flags(config)
         entry.run(_guard)
-    # The back-off is for workers that fail by themselves; these are struck down.
+    # Long back-offs are for workers that fail by themselves, not for killed ones.
     supervisor._LONGEST_DELAY = 1.0
     specify = local.specify
     local.specify = lambda *arguments, **options: _watched(specify(*arguments, **options))

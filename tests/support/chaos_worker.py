@@ -1,7 +1,7 @@
-"""trainer.task that says which phase it is in, and stands still in a phase in which a test wants to strike.
+"""Runs trainer.task, reports its phase, and pauses in a phase in which a test wants to strike.
 
-It is told where to leave marks by CHAOS_DIR, whose plan.json lists the phases to stand still in, one after the other. The chief
-stands still: it leaves `reached-K` and waits for `struck-K`. Nothing else about the job is changed.
+It writes marks to the folder CHAOS_DIR, whose plan.json lists the phases in which to pause, in this order. Only the chief pauses:
+it creates `reached-K` and waits for `struck-K`. Nothing else about the job changes.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from trainer.model import export
 from trainer.process import heartbeat
 from trainer.training import checkpoints
 
-START, EPOCH, BACKUP, VALIDATION, EPOCH_END, TRAINING_END, EVALUATION, PLOTS, EXPORT = PHASES = (
+START, EPOCH, BACKUP, VALIDATION, EPOCH_END, TRAINING_END, EVALUATION, CHARTS, EXPORT = PHASES = (
     "start-up",
     "epoch",
     "backup",
@@ -32,16 +32,16 @@ START, EPOCH, BACKUP, VALIDATION, EPOCH_END, TRAINING_END, EVALUATION, PLOTS, EX
     "epoch's end",
     "training's end",
     "last evaluation",
-    "plots",
+    "charts",
     "export",
 )
 
-# Steps that a process makes before it stands still in an epoch, so that a backup is behind it.
+# Steps of a process before it pauses in an epoch, so that it has made a backup.
 _STEPS = 5
 
 
 class _Marks:
-    """What this worker tells the test."""
+    """The marks with which this worker informs the test."""
 
     def __init__(self, folder: Path, index: int) -> None:
         self._folder, self._index = folder, index
@@ -54,13 +54,13 @@ class _Marks:
         self.event("start")
 
     def event(self, name: str) -> None:
-        """Notes a moment."""
+        """Records the time of an event."""
         with (self._folder / f"events-{self._index}").open("a") as file:
             file.write(f"{time.time():.3f} {name}\n")
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Says that the worker is in a phase for the time of a block."""
+        """Reports that the worker is in a phase for the duration of a `with` block."""
         self._phases.append(name)
         self._tell("phase", name)
         try:
@@ -70,17 +70,17 @@ class _Marks:
             self._tell("phase", self._phases[-1])
 
     def step(self) -> None:
-        """A training step has been made."""
+        """Records a training step."""
         if self._steps == 0:
             self._phases[0] = EPOCH
             self._tell("phase", self._phases[-1])
             self.event("step")
         self._steps += 1
         if self._steps == _STEPS:
-            self.stand_still(EPOCH)
+            self.pause(EPOCH)
 
-    def stand_still(self, phase: str) -> None:
-        """Waits to be struck, if this is the phase for it."""
+    def pause(self, phase: str) -> None:
+        """Pauses until the strike, if the next one is planned for this phase."""
         strikes = len(list(self._folder.glob("struck-*")))
         if self._index == 0 and self._plan[strikes : strikes + 1] == [phase]:
             (self._folder / f"reached-{strikes}").touch()
@@ -88,7 +88,7 @@ class _Marks:
                 time.sleep(0.02)
 
     def is_in(self, phase: str) -> bool:
-        """Whether the worker is in a phase now."""
+        """Returns whether the worker is in a phase now."""
         return self._phases[-1] == phase
 
     def _tell(self, name: str, value: str) -> None:
@@ -114,28 +114,28 @@ def _watch(marks: _Marks) -> None:
 
         def replaced(*arguments: Any, **options: Any) -> Any:
             if marks.is_in(phase):
-                marks.stand_still(phase)
+                marks.pause(phase)
             return original(*arguments, **options)
 
         setattr(owner, name, replaced)
 
-    # Every peer has been seen, and TensorFlow is about to be asked.
+    # All peers have been seen, and TensorFlow is about to start.
     within(strategy, "create", START)
     before(strategy, "create", START)
     within(checkpoints.TrainingState, "back_up", BACKUP)
-    # The data are there, and the pointer to them is not.
+    # The backup's data exist, but the pointer to them does not.
     before(checkpoint_management, "update_checkpoint_state_internal", BACKUP)
     within(evaluate, "epoch_metrics", VALIDATION)
-    # At training's end the other workers have finished their steps.
+    # At the end of training, the other workers have finished their steps.
     ends = {True: TRAINING_END, False: EPOCH_END}
     within(checkpoints.TrainingState, "save_epoch", lambda training: ends[len(training.progress.history) == flags.FLAGS.epochs])
     for end in ends.values():
         before(checkpoint_management, "update_checkpoint_state_internal", end)
     within(evaluate, "evaluate_split", EVALUATION)
-    within(charts, "pr_curves", PLOTS, then=lambda: marks.stand_still(PLOTS))
-    # All files of the model are there, and DONE.json is not.
+    within(charts, "pr_curves", CHARTS, then=lambda: marks.pause(CHARTS))
+    # All files of the model exist, but DONE.json does not.
     within(export, "export", EXPORT)
-    within(tf.saved_model, "save", EXPORT, then=lambda: marks.stand_still(EXPORT))
+    within(tf.saved_model, "save", EXPORT, then=lambda: marks.pause(EXPORT))
 
     beat = heartbeat.beat
 
@@ -145,7 +145,7 @@ def _watch(marks: _Marks) -> None:
             marks.step()
         for phase in (VALIDATION, EVALUATION):  # Between two batches.
             if marks.is_in(phase):
-                marks.stand_still(phase)
+                marks.pause(phase)
 
     heartbeat.beat = watched_beat
 

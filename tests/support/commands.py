@@ -1,4 +1,4 @@
-"""Runs the package's commands as a user would: real processes, their exit codes and what they print."""
+"""Runs the package's commands as a user would, as real processes with exit codes and output."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from typing import Any
 
 REPOSITORY = Path(__file__).parents[2]
 
-# Where launch keeps its jobs of this machine: the user's own are not the tests'.
+# launch keeps the records of local jobs here, apart from the user's own.
 _STATE = tempfile.TemporaryDirectory(prefix="poster-trainer-tests-")
 
 ENVIRONMENT = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "XDG_STATE_HOME": _STATE.name}

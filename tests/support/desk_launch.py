@@ -1,4 +1,4 @@
-"""`python -m launch` on this machine whose workers are shell commands, from the variable DESK_WORKERS, a line a worker."""
+"""Runs a local job of `python -m launch` whose workers are shell commands: the lines of the variable DESK_WORKERS."""
 
 import dataclasses
 import os

@@ -1,4 +1,4 @@
-"""Small data sets whose pictures are drawn, so that a test can tell from a picture which film it is."""
+"""Small data sets with drawn images, so that a test can recognize the film from the pixels."""
 
 import dataclasses
 from pathlib import Path
@@ -16,26 +16,26 @@ _BLOCK = 4
 
 
 def film_id(film: int) -> str:
-    """The id of a film."""
+    """Returns the id of a film."""
     return f"tt{film:07d}"
 
 
 def label_of(film: int) -> np.ndarray:
-    """Its genres, int64 [3]."""
+    """Returns the label of a film, int64 [3]."""
     return np.array([film % 2, film % 3 == 0, 1 - film % 2])
 
 
 def image_of(film: int) -> np.ndarray:
-    """A picture, uint8 [16, 16, 3], that shows the film's number in black and white blocks, and so outlives JPEG."""
+    """Returns an image, uint8 [16, 16, 3], that encodes the film's number in black and white blocks, which survive JPEG."""
     bits = [(film >> bit) & 1 for bit in range(16)]
     blocks = np.array(bits, np.uint8).reshape(_SIZE // _BLOCK, _SIZE // _BLOCK) * 255
     return np.repeat(np.repeat(blocks, _BLOCK, 0), _BLOCK, 1)[:, :, np.newaxis].repeat(3, 2)
 
 
 def film_of(image: np.ndarray) -> int:
-    """The inverse of `picture_of`."""
+    """Returns the film that an image shows: the inverse of `image_of`."""
     bits = image[_BLOCK // 2 :: _BLOCK, _BLOCK // 2 :: _BLOCK, 0].ravel() > 127
-    return sum(int(bit) << place for place, bit in enumerate(bits))
+    return sum(int(bit) << number for number, bit in enumerate(bits))
 
 
 def dataset(
@@ -48,7 +48,7 @@ def dataset(
     encoding: str = "jpeg",
     genres: tuple[str, ...] = GENRES,
 ) -> manifest.Dataset:
-    """Writes a data set; film n of the training split is example n, those of the others follow. There are three genres."""
+    """Writes a data set of three genres. Example n of the training split is film n; the other splits' films follow."""
     folder.mkdir(parents=True, exist_ok=True)
     splits, first = {}, 0
     for split, examples in {"train": train, "validation": validation, "test": test}.items():

@@ -1,7 +1,7 @@
-"""A guard around a fake worker: `python -m tests.support.guard_worker FIELDS SCRIPT`.
+"""Runs a guard around a fake worker: `python -m tests.support.guard_worker FIELDS SCRIPT`.
 
-FIELDS is JSON: fields of the job that differ from their defaults, and `pause`, the seconds before a worker is started again. SCRIPT
-is the worker: Python source that runs after PRELUDE.
+FIELDS is JSON: fields of the job that differ from their defaults, and `pause`, the seconds before a worker is restarted. SCRIPT is
+the worker's Python source, which runs after PRELUDE.
 """
 
 import json
@@ -20,13 +20,13 @@ def say(*words):
     print(*words, flush=True)
 
 def attempt():
-    "Which attempt this is, the first being 1."
+    "Returns the number of this attempt, from 1."
     with open(os.environ["ATTEMPTS"], "a") as file:
         file.write(".")
         return file.tell()
 
 def hold_the_lock():
-    "Hangs as in TensorFlow's C++, the interpreter's lock held; unlike sleep(3), no signal interrupts a wait for one's own mutex."
+    "Hangs as in TensorFlow's C++, with the GIL held. Unlike sleep(3), a wait for one's own mutex is not interrupted by signals."
     mutex = ctypes.create_string_buffer(64)
     while True:
         ctypes.PyDLL(None).pthread_mutex_lock(mutex)

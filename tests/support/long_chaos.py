@@ -1,4 +1,4 @@
-"""`make chaos`: kills jobs on several workers in every phase and at random, and prints what came of it as a table in Markdown."""
+"""`make chaos`: kills workers of jobs in every phase and at random, and prints the results as a Markdown table."""
 
 import itertools
 import statistics
@@ -17,7 +17,7 @@ _LEAST_RANDOM_KILLS = 30
 
 
 def main(folder: Path) -> None:
-    """Runs all of it; fails at the first job that does not end as the undisturbed one."""
+    """Runs all jobs; fails at the first one whose results differ from the undisturbed job's."""
     data_dir = folder / "data"
     drawn.dataset(data_dir, train=170, validation=30, test=37, shard_count=8)
     _say("| job | kills | same result | seconds from a kill to the next step, median | a fresh start |", "|---|---|---|---|---|")
@@ -47,8 +47,8 @@ def _undisturbed(folder: Path, data_dir: Path, workers: int, *options: str) -> C
     return whole
 
 
-def _strike(whole: Chaos, place: Path, data_dir: Path, name: str, victims: tuple[tuple[str, ...], ...], *options: str) -> None:
-    job = Chaos(place, whole.workers)
+def _strike(whole: Chaos, folder: Path, data_dir: Path, name: str, victims: tuple[tuple[str, ...], ...], *options: str) -> None:
+    job = Chaos(folder, whole.workers)
     strikes = one_a_phase(victims)
     seconds = struck(job, data_dir, strikes, *options)
     assert_equal(whole.job_dir, job.job_dir)
@@ -57,7 +57,7 @@ def _strike(whole: Chaos, place: Path, data_dir: Path, name: str, victims: tuple
 
 
 def _random(whole: Chaos, folder: Path, data_dir: Path, *options: str) -> None:
-    """At moments drawn over whole runs, until there are enough kills; short phases are rarely hit so, and have theirs above."""
+    """Kills at random times in whole runs, until there are enough kills. They rarely hit short phases, which are covered above."""
     phases: Counter[str] = Counter()
     started = time.time()
     for seed in itertools.count():

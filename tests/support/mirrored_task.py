@@ -1,4 +1,4 @@
-"""trainer.task on a machine whose several devices are parts of the CPU: `python -m tests.support.mirrored_task DEVICES FLAGS`."""
+"""Runs trainer.task with the CPU split into several devices: `python -m tests.support.mirrored_task DEVICES FLAGS`."""
 
 import runpy
 import sys

@@ -1,6 +1,6 @@
-"""Hosts in network namespaces, joined by cables and a switch that a test can cut and mend: on Linux, as root.
+"""Hosts in network namespaces, joined by cables and a switch that a test can cut and restore. Needs Linux and root.
 
-What is in a namespace sees no network but that of the others, so the addresses clash with none outside.
+The namespaces see only each other, so their addresses do not clash with addresses outside.
 """
 
 import contextlib
@@ -10,48 +10,48 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-# `ip netns exec` shows a file of /etc/netns/NAMESPACE as the file of /etc.
+# `ip netns exec` shows files of /etc/netns/NAMESPACE in /etc.
 _ETC = Path("/etc/netns")
 
 
 class Unavailable(Exception):
-    """This system makes no network of namespaces."""
+    """This system cannot create network namespaces."""
 
 
 class Network:
     """Hosts, each with a cable to a switch.
 
-    Each is a namespace, the switch too: so a cable has two ends that carry a signal whatever the switch does with what comes.
+    The switch is a namespace too, so both ends of a cable stay up whatever the switch does with its packets.
     """
 
     def __init__(self, hosts: tuple[str, ...]) -> None:
         """Args:
-        hosts: the names by which they find each other.
+        hosts: names by which the hosts find each other.
         """
         self._prefix = f"posters-{os.getpid()}"
         self._namespaces = {host: f"{self._prefix}-{number}" for number, host in enumerate(hosts)}
         self._switch = f"{self._prefix}-switch"
 
     def add(self, host: str) -> str:
-        """Plugs in one more host, which knows the others by the address alone that is returned."""
+        """Adds a host, and returns its address. The others know it only by this address, and it knows them only by theirs."""
         self._namespaces[host] = f"{self._prefix}-{len(self._namespaces)}"
         self._plug_in(host, f"127.0.0.1 localhost\n{self._address(host)} {host}\n")
         return self._address(host)
 
     def on(self, host: str) -> tuple[str, ...]:
-        """What precedes a command so that it runs on a host; the process is the command's own."""
+        """Returns the prefix with which a command runs on a host; it execs the command, so the process is the command's."""
         return ("ip", "netns", "exec", self._namespaces[host])
 
     def link_down(self, host: str) -> None:
-        """Pulls a host's cable: its kernel knows at once, the others only that nothing comes."""
+        """Pulls a host's cable. Its own kernel notices at once; the others only receive nothing."""
         _ip("-n", self._namespaces[host], "link", "set", "eth0", "down")
 
     def link_up(self, host: str) -> None:
-        """Plugs it in again."""
+        """Plugs a host's cable in again."""
         _ip("-n", self._namespaces[host], "link", "set", "eth0", "up")
 
     def lose(self, host: str) -> None:
-        """Lets all that a host sends, or is sent, vanish in the switch: every link stays up, and nobody is told."""
+        """Drops all packets from and to a host in the switch. Every link stays up, and nobody is notified."""
         _ip("-n", self._switch, "link", "set", self._port(host), "nomaster")
 
     def find(self, host: str) -> None:
@@ -59,10 +59,10 @@ class Network:
         _ip("-n", self._switch, "link", "set", self._port(host), "master", "bridge")
 
     def make(self) -> None:
-        """Makes it, in place of one that a process of the same number left behind.
+        """Creates the network, and replaces one that an earlier process with the same id left behind.
 
         Raises:
-          Unavailable: it cannot be made here.
+          Unavailable: this system cannot create it.
         """
         if os.geteuid() != 0:
             raise Unavailable("network namespaces need root")
@@ -71,7 +71,7 @@ class Network:
         self.remove()
         try:
             self._make()
-            # It may be that a namespace can be made, and yet nothing can be run there.
+            # A system may create namespaces but not run commands in them.
             for host in self._namespaces:
                 _run(*self.on(host), "true")
         except (subprocess.CalledProcessError, OSError) as error:
@@ -80,11 +80,11 @@ class Network:
             raise Unavailable(f"network namespaces cannot be made: {reason}") from error
 
     def remove(self) -> None:
-        """Removes what is there of it. Processes that still run there keep it until they end, but no longer its name."""
+        """Removes the network, as far as it exists. Running processes keep their namespace, without its name, until they end."""
         for namespace in (*self._namespaces.values(), self._switch):
             subprocess.run(("ip", "netns", "delete", namespace), capture_output=True)
             shutil.rmtree(_ETC / namespace, ignore_errors=True)
-        # The folder is others' too.
+        # Other networks may use the folder too.
         with contextlib.suppress(OSError):
             _ETC.rmdir()
 
@@ -119,13 +119,13 @@ class Network:
 
 @contextlib.contextmanager
 def network(*hosts: str) -> Iterator[Network]:
-    """A network for the time of a `with` block.
+    """Creates a network for the duration of a `with` block.
 
     Args:
-      hosts: the names by which they find each other.
+      *hosts: names by which the hosts find each other.
 
     Raises:
-      Unavailable: it cannot be made here.
+      Unavailable: this system cannot create it.
     """
     made = Network(hosts)
     made.make()

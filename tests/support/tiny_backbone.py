@@ -1,4 +1,4 @@
-"""A backbone with all that the large ones have, in hundredths of their time, and a network that learns with it."""
+"""A backbone with all kinds of layers of the large ones, but much faster, and a network that trains with it."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ LABELS = tf.constant(np.eye(BATCH, 3), tf.float32)
 
 
 def tiny(image: tf.Tensor) -> keras.Model:
-    """A network without its head, of its symbolic input."""
+    """Returns a network without its head, for a symbolic input."""
     x = keras.layers.Conv2D(8, 3, strides=2, use_bias=False, name="stem")(image)
     x = keras.layers.BatchNormalization(name="stem_norm")(x)
     x = keras.layers.ReLU(name="stem_relu")(x)
@@ -34,18 +34,18 @@ def tiny(image: tf.Tensor) -> keras.Model:
 
 
 def use_tiny(patch: pytest.MonkeyPatch) -> None:
-    """Puts it in the place of efficientnet_lite0."""
+    """Replaces efficientnet_lite0 with the tiny backbone."""
     patch.setitem(backbones.BACKBONES, "efficientnet_lite0", backbones.Backbone(tiny, scale=255 / 128, offset=-127 / 128))
 
 
 def config(weights: object = "none", **changes: Any) -> TrainConfig:
-    """A job with this backbone."""
+    """Returns a job with the tiny backbone."""
     values: dict[str, Any] = {"model": "efficientnet_lite0", "batch_size": BATCH, "augment": "none", "dropout": 0.0}
     return TrainConfig(data_dir="d", job_dir="j", weights=str(weights), **(values | changes))
 
 
 def as_if_trained(network: keras.Model) -> keras.Model:
-    """Its statistics, scales and offsets are not those of a new one."""
+    """Changes statistics, scales and offsets, so that they differ from a new network's."""
     draw = np.random.default_rng(0)
     for weight in network.weights:
         if "kernel" not in weight.name:
@@ -54,7 +54,7 @@ def as_if_trained(network: keras.Model) -> keras.Model:
 
 
 def about_to_learn(job: TrainConfig) -> Any:
-    """A network with its weights and optimizer."""
+    """Returns a compiled network with its pretrained weights."""
     network = networks.build(job, genres=3, height=SIDE, width=SIDE)
     loop.compile_network(network, job, objective.GenreLoss())
     assert network.pretrained

@@ -1,8 +1,8 @@
-"""The controllers of Jobs and of JobSets: which pods are made, when again, and how a job ends.
+"""The controllers of Jobs and JobSets: which pods are created, when they are replaced, and how a job ends.
 
-They see the specs of `tests/fakes/kubernetes/expander.py` and the ends of pods, and nothing else. As in Kubernetes, each look at
-the pods (`sync`) may start some, end some, and set conditions. Sources: the documentation of Jobs and of JobSet v1alpha2, and how
-kubernetes 1.31 does what it leaves open.
+Their only inputs are the specs of `tests/fakes/kubernetes/expander.py` and the exit codes of pods. As in Kubernetes, each call of
+`sync` may start pods, end pods, and set conditions. Sources: the documentation of Jobs and of JobSet v1alpha2 and, where it leaves
+details open, the behaviour of Kubernetes 1.31.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from tests.fakes.kubernetes import expander
 
-_FIRST_DELAY, _LONGEST_DELAY = 10.0, 600.0  # Seconds, of the job controller.
+_FIRST_DELAY, _LONGEST_DELAY = 10.0, 600.0  # Seconds, as in the job controller.
 _NO_LIMIT = 2**31 - 1
 
 KILLED = 137  # 128 + SIGKILL.
@@ -22,13 +22,13 @@ class Process(Protocol):
     """A pod on a node."""
 
     def poll(self) -> int | None:
-        """The container's exit code, None while it runs."""
+        """Returns the container's exit code, None while it runs."""
 
     def terminate(self) -> None:
-        """Asks the container to end, by SIGTERM."""
+        """Asks the container to end, with SIGTERM."""
 
     def kill(self) -> None:
-        """Ends it, by SIGKILL."""
+        """Ends the container with SIGKILL."""
 
 
 Start = Callable[[expander.Pod], Process]
@@ -36,18 +36,18 @@ Start = Callable[[expander.Pod], Process]
 
 @dataclasses.dataclass
 class Run:
-    """A pod that was made.
+    """A pod that was created.
 
     Attributes:
-      pod: what it is.
-      process: what of it runs.
-      failures: how many pods of its index failed before it, and were counted.
-      ignored: how many failed that were not.
-      began: when it was made.
-      code: its container's exit code, None while it runs.
-      ended: when that was seen.
-      deleted: when it was asked to end, if it was.
-      disrupted: whether that was its node's wish, which its condition DisruptionTarget says.
+      pod: description of the pod.
+      process: its process on the node.
+      failures: number of earlier counted failures of its index.
+      ignored: number of earlier ignored failures of its index.
+      began: creation time.
+      code: exit code of its container, None while it runs.
+      ended: time at which the exit was seen.
+      deleted: time at which it was asked to end, if it was.
+      disrupted: whether its node asked for that, as the condition DisruptionTarget says.
     """
 
     pod: expander.Pod
@@ -63,7 +63,7 @@ class Run:
 
     @property
     def is_active(self) -> bool:
-        """Whether it runs and nobody asked it to end."""
+        """Whether it runs and was not asked to end."""
         return self.code is None and self.deleted is None
 
     @property
@@ -72,13 +72,13 @@ class Run:
         return self.code not in (None, 0)
 
     def delete(self, now: float, *, disrupted: bool = False) -> None:
-        """Asks it to end; once its grace period is over, it is killed."""
+        """Asks the pod to end; it is killed when its grace period is over."""
         if self.is_active:
             self.deleted, self.disrupted = now, disrupted
             self.process.terminate()
 
     def look(self, now: float) -> None:
-        """Takes note of its end."""
+        """Records the end of its container, or kills it when its grace period is over."""
         if self.code is None:
             self.code, self.ended = self.process.poll(), now
         if self.code is None and self.deleted is not None and now - self.deleted >= self.pod.grace and not self._killed:
@@ -90,17 +90,17 @@ class Job:
     """An Indexed Job.
 
     Attributes:
-      runs: its pods, in the order in which they were made.
+      runs: its pods, in order of creation.
       conditions: types and reasons, in the order in which they became true.
     """
 
     def __init__(self, spec: Mapping[str, Any], pod: Callable[[int], expander.Pod], start: Start, now: float, pace: float) -> None:
         """Args:
-        spec: of the Job.
-        pod: the pod of an index.
-        start: starts one on a node.
-        now: the time.
-        pace: how much faster than the job controller's clock the one of back-offs runs.
+        spec: spec of the Job.
+        pod: returns the pod of an index.
+        start: starts a pod on a node.
+        now: current time, in seconds.
+        pace: factor by which back-offs are shorter than the job controller's.
         """
         self._spec, self._pod, self._start, self._began, self._pace = spec, pod, start, now, pace
         self._completions: int = spec["completions"]
@@ -114,15 +114,15 @@ class Job:
 
     @property
     def end(self) -> tuple[str, str] | None:
-        """Complete or Failed with its reason, once no pod runs any more."""
+        """Complete or Failed with its reason, once no pod runs."""
         return next((each for each in self.conditions if each[0] in ("Complete", "Failed")), None)
 
     def of(self, index: int) -> list[Run]:
-        """The pods of an index."""
+        """Returns the pods of an index."""
         return [run for run in self.runs if run.pod.index == index]
 
     def action(self, run: Run) -> str:
-        """What a failed pod comes to: the first rule that matches says it."""
+        """Returns the action for a failed pod, from the first rule that matches."""
         for rule in self._rules:
             codes, conditions = rule.get("onExitCodes"), rule.get("onPodConditions", [])
             if codes and codes.get("containerName", run.pod.container) == run.pod.container:
@@ -135,7 +135,7 @@ class Job:
         return "Count"
 
     def sync(self, now: float) -> None:
-        """Looks at the pods, and does what is due."""
+        """Updates the state of the pods, and takes the actions that are due."""
         for run in self.runs:
             run.look(now)
         if self.end:
@@ -158,7 +158,7 @@ class Job:
             run.delete(now)
 
     def _failure(self, now: float) -> str | None:
-        """Why the job fails."""
+        """Returns why the job fails, None if it does not."""
         failed = [run for run in self.runs if run.has_failed]
         if any(self.action(run) == "FailJob" for run in failed):
             return "PodFailurePolicy"
@@ -179,7 +179,7 @@ class Job:
         return {run.pod.index for run in self.runs if run.code == 0}
 
     def _lost(self) -> set[int]:
-        """The indexes that failed for good."""
+        """Returns the indexes that failed for good."""
         found = set()
         for run in self.runs:
             action = self.action(run) if run.has_failed and self._limit is not None else "Ignore"
@@ -188,7 +188,7 @@ class Job:
         return found
 
     def _make(self, now: float) -> None:
-        """Makes the pods that are missing, the lowest index first."""
+        """Creates the missing pods, lowest index first."""
         settled = self._done() | self._lost()
         blocking = [run for run in self.runs if (run.is_active if self._replaces_early else run.code is None)]
         taken = {run.pod.index for run in blocking}
@@ -205,7 +205,7 @@ class Job:
             room -= 1
 
     def _not_before(self, index: int) -> float:
-        """Until when the back-off lasts, which ignored ends feed too: one counter an index where each has a limit, else one."""
+        """Returns the end of the back-off, which ignored failures extend too. With limits per index, each index has its own."""
         runs = [run for run in (self.runs if self._limit is None else self.of(index)) if run.code is not None]
         runs.sort(key=lambda run: run.ended)
         in_a_row = 0
@@ -217,45 +217,45 @@ class Job:
 
 
 class Controller:
-    """The controllers of all that a manifest has.
+    """The controllers of all objects in a manifest.
 
     Attributes:
-      jobs: the Job; or the Jobs of a JobSet as they are since its latest restart.
-      past: those before.
-      restarts: how often the JobSet was restarted.
+      jobs: the Job, or the Jobs of a JobSet since its last restart.
+      past: Jobs of a JobSet before its last restart.
+      restarts: number of restarts of the JobSet.
     """
 
     def __init__(self, manifest: expander.Manifest, start: Start, now: float, *, pace: float = 1.0) -> None:
         """Args:
-        manifest: the objects.
+        manifest: objects of the job.
         start: starts a pod on a node.
-        now: the time.
-        pace: how much faster than the job controller's clock the one of back-offs runs.
+        now: current time, in seconds.
+        pace: factor by which back-offs are shorter than the job controller's.
         """
         self._manifest, self._start, self._pace = manifest, start, pace
         self._is_set = manifest.workload["kind"] == "JobSet"
         self.past: list[Job] = []
         self.restarts = 0
-        self._ends: str | None = None  # How the JobSet fails once its pods have ended; or that it restarts.
+        self._ends: str | None = None  # What the JobSet does once its pods have ended: Restart, or the reason of its failure.
         self._end: tuple[str, str] | None = None
         self.jobs = self._create(now)
 
     @property
     def end(self) -> tuple[str, str] | None:
-        """Complete (of a JobSet Completed) or Failed with its reason, once no pod runs any more."""
+        """Complete (for a JobSet, Completed) or Failed with its reason, once no pod runs."""
         return self._end if self._is_set else self.jobs[0].end
 
     @property
     def runs(self) -> list[Run]:
-        """All pods that were made."""
+        """All pods that were created."""
         return [run for job in (*self.past, *self.jobs) for run in job.runs]
 
     def active(self, index: int) -> Run | None:
-        """The pod of an index that runs and was not asked to end."""
+        """Returns the pod of an index that runs and was not asked to end."""
         return next((run for run in reversed(self.runs) if run.pod.index == index and run.is_active), None)
 
     def sync(self, now: float) -> None:
-        """Looks at all pods, and does what is due."""
+        """Updates the state of all pods, and takes the actions that are due."""
         for job in self.jobs:
             job.sync(now)
         if self._is_set and not self._end:
@@ -269,7 +269,7 @@ class Controller:
 
     def _sync_set(self, now: float) -> None:
         if self._ends is None:
-            # It acts on the first failure, by FailureTarget or Failed, whichever it sees.
+            # Like the JobSet controller, it acts on the first Job that has failed.
             failed = next((job for job in self.jobs if job.end and job.end[0] == "Failed"), None)
             if failed:
                 self._ends = self._decision(failed.conditions[-1][1])
@@ -298,9 +298,9 @@ class Controller:
 
     @staticmethod
     def _actions(rules: list[dict[str, Any]], reason: str) -> Iterator[str]:
-        """What the rules say that match the reason for which a Job failed; all jobs are targets."""
+        """Yields the actions of the rules that match the reason of a Job's failure; every rule must target all Jobs."""
         for rule in rules:
             if rule.get("targetReplicatedJobs"):
-                raise NotImplementedError("rules for some of the Jobs")
+                raise NotImplementedError("targetReplicatedJobs: only rules for all Jobs are emulated")
             if reason in rule.get("onJobFailureReasons", [reason]):
                 yield rule["action"]

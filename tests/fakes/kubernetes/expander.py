@@ -1,7 +1,7 @@
-"""What Kubernetes makes of the objects of a job: the pods with their arguments, environments, mounts and names.
+"""Expands a job's objects as Kubernetes does, into pods with arguments, environments, mounts and names.
 
-Reads nothing but YAML, and shares no code with launch or trainer. A field that it does not know is an error: whoever adds one to a
-spec decides here what it does. Beside it controllers.py has the controllers, and node.py runs pods as processes.
+It reads only YAML, and shares no code with launch or trainer. An unknown field is an error, so that a new field in a spec is also
+handled here. The controllers are in controllers.py; node.py runs the pods as processes.
 """
 
 import copy
@@ -15,7 +15,7 @@ import yaml
 
 from tests.fakes.kubernetes import rules
 
-# What the API server's own Service is called in every container.
+# The variables in every container for the API server's own Service.
 CLUSTER_VARIABLES = {
     "KUBERNETES_SERVICE_HOST": "10.0.0.1",
     "KUBERNETES_SERVICE_PORT": "443",
@@ -25,7 +25,7 @@ CLUSTER_VARIABLES = {
 _LONGEST_LABEL = 63
 _INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 
-# Known to the expander, or without a meaning for what runs: where it is scheduled, what it may use, who it is to Google Cloud.
+# Fields that the expander handles, or that do not change what runs: scheduling, resources, identity in Google Cloud.
 _POD_FIELDS = {
     *("restartPolicy", "subdomain", "terminationGracePeriodSeconds", "enableServiceLinks", "securityContext", "containers"),
     *("volumes", "serviceAccountName", "automountServiceAccountToken", "nodeSelector", "tolerations"),
@@ -34,17 +34,17 @@ _CONTAINER_FIELDS = {"name", "image", "command", "args", "env", "ports", "resour
 
 
 class Invalid(Exception):
-    """The API server, or a node, refuses an object."""
+    """The API server or a node refuses an object."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Mount:
-    """A folder of a container.
+    """A mounted folder of a container.
 
     Attributes:
-      path: where it is.
-      kind: disk or memory, of the pod's own, or gcs: all buckets, as folders.
-      size: of memory, as Kubernetes writes it; empty for no limit.
+      path: path in the container.
+      kind: `disk` or `memory` for a volume of the pod, or `gcs` for all buckets as folders.
+      size: size limit of a memory volume in Kubernetes's notation; empty for no limit.
     """
 
     path: str
@@ -57,21 +57,21 @@ class Pod:
     """A pod of one container, as a node reads it.
 
     Attributes:
-      job: the Job that it is of.
-      index: its index in that.
-      hostname: the host's name in it, and with its subdomain in the cluster.
-      subdomain: the Service under which it may have a name.
-      namespace: where it is.
-      labels: its labels, those of the job controller too.
-      container: the container's name.
-      command: what is run.
-      environment: in which; beside it the image's own.
-      mounts: the folders that it has.
-      user: the user's number.
-      group: the group's.
-      volume_group: the group that the pod's own folders belong to.
-      read_only: whether all else cannot be written.
-      bounded: whether it has no capabilities, nor a way to any.
+      job: name of its Job.
+      index: completion index in the Job.
+      hostname: host name in the pod and, followed by the subdomain, in the cluster.
+      subdomain: name of the Service that may give it a DNS name.
+      namespace: namespace of the pod.
+      labels: its labels, including the job controller's.
+      container: name of the container.
+      command: command with its arguments.
+      environment: variables that are added to the image's own.
+      mounts: mounted folders.
+      user: user id.
+      group: group id.
+      volume_group: id of the group that owns the pod's volumes.
+      read_only: whether everything outside the mounts is read-only.
+      bounded: whether it has no capabilities and cannot gain any.
       grace: seconds between SIGTERM and SIGKILL.
     """
 
@@ -95,23 +95,23 @@ class Pod:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """The objects of a stream: one Job or JobSet, and Services."""
+    """The objects of a YAML stream: one Job or JobSet, and Services."""
 
     workload: dict[str, Any]
     services: tuple[dict[str, Any], ...]
 
     @property
     def namespace(self) -> str:
-        """Where the job is."""
+        """The namespace of the job."""
         return str(self.workload["metadata"].get("namespace", "default"))
 
     def jobs(self) -> dict[str, dict[str, Any]]:
-        """The spec of each Job by its name; those of a JobSet as its controller makes them."""
+        """Returns the spec of each Job by name. For a JobSet, its controller creates these Jobs."""
         name, spec = self.workload["metadata"]["name"], self.workload["spec"]
         if self.workload["kind"] == "Job":
             return {name: copy.deepcopy(spec)}
         if spec.get("network", {}).get("enableDNSHostnames", True):
-            raise NotImplementedError("a Service that JobSet makes")
+            raise NotImplementedError("enableDNSHostnames: the Service that JobSet creates is not emulated")
         return {
             f"{name}-{replicated['name']}-{number}": copy.deepcopy(replicated["template"]["spec"])
             for replicated in spec["replicatedJobs"]
@@ -119,23 +119,23 @@ class Manifest:
         }
 
     def pods(self) -> list[Pod]:
-        """The pods that run together when all is well."""
+        """Returns the pods of a job in which no pod fails."""
         return [self.pod(name, index) for name, job in self.jobs().items() for index in range(job["completions"])]
 
     def pod(self, job: str, index: int) -> Pod:
-        """What the job controller and a node make of a Job's template.
+        """Returns the pod that the job controller and a node make from a Job's template.
 
         Raises:
-          Invalid: they refuse it.
+          Invalid: the controller or the node refuses it.
         """
         template = self.jobs()[job]["template"]
         spec, (container,) = template["spec"], template["spec"]["containers"]
         for found, known in ((spec, _POD_FIELDS), (container, _CONTAINER_FIELDS)):
             if unknown := found.keys() - known:
-                raise NotImplementedError(f"what do {', '.join(sorted(unknown))} do?")
+                raise NotImplementedError(f"unknown fields {', '.join(sorted(unknown))}: teach the expander what they do")
         hostname = f"{job}-{index}"
         if len(hostname) > _LONGEST_LABEL or not re.fullmatch("[a-z0-9]([-a-z0-9]*[a-z0-9])?", hostname):
-            raise Invalid(f"{hostname} is no host name")
+            raise Invalid(f"{hostname} is not a host name")
         variables = list(container.get("env", []))
         if all(each["name"] != "JOB_COMPLETION_INDEX" for each in variables):
             variables.append({"name": "JOB_COMPLETION_INDEX", "value": str(index)})
@@ -167,7 +167,7 @@ class Manifest:
         )
 
     def _links(self) -> dict[str, str]:
-        """The variables by which Services are known; a headless one has none."""
+        """Returns the variables that announce Services to containers; headless Services have none."""
         made: dict[str, str] = {}
         for service in self.services:
             if service["spec"].get("clusterIP") == "None" or service["metadata"].get("namespace", "default") != self.namespace:
@@ -179,7 +179,7 @@ class Manifest:
 
 @dataclasses.dataclass(frozen=True)
 class Endpoint:
-    """A pod that has an address, as the cluster's DNS sees it."""
+    """A pod's state in the view of the cluster's DNS."""
 
     pod: Pod
     address: str
@@ -191,16 +191,16 @@ def load(text: str, *, check_rules: bool = True) -> Manifest:
     """Reads a stream of YAML as the API server does.
 
     Args:
-      text: the stream.
-      check_rules: whether to ask also for what workers of this package need.
+      text: YAML stream.
+      check_rules: whether to check also what this package's workers need.
 
     Raises:
-      Invalid: an object is against its schema or breaks a rule.
+      Invalid: an object does not match its schema, or breaks a rule.
     """
     objects = list(yaml.safe_load_all(text))
     for each in objects:
         found = each
-        if each["kind"] == "JobSet":  # There is no schema of it; that of its child there is.
+        if each["kind"] == "JobSet":  # Kubernetes has no schema for a JobSet, but one for its child Job.
             (replicated,) = each["spec"]["replicatedJobs"]
             found = {"apiVersion": "batch/v1", "kind": "Job", "metadata": each["metadata"], "spec": replicated["template"]["spec"]}
         try:
@@ -214,20 +214,20 @@ def load(text: str, *, check_rules: bool = True) -> Manifest:
 
 
 def expand(text: str, variables: Mapping[str, str]) -> str:
-    """A value or an argument as it reaches a container: `$(NAME)` is a variable, or itself where there is none; `$$` is `$`."""
+    """Expands a value or an argument: `$(NAME)` becomes the variable's value, or stays if there is none; `$$` becomes `$`."""
 
     def replaced(match: re.Match[str]) -> str:
         return "$" if match[0] == "$$" else variables.get(match[1], match[0])
 
-    # From left to right; what was put in is not looked at again. A name goes to the next `)`, whatever is in it.
+    # From left to right, without expanding inserted values again. A name extends to the next `)`, whatever it contains.
     return re.sub(r"\$\$|\$\(([^)]*)\)", replaced, text)
 
 
 def names(services: Iterable[Mapping[str, Any]], endpoints: Iterable[Endpoint]) -> dict[str, str]:
-    """The names of pods that resolve in their namespace, with their addresses.
+    """Returns the DNS names of pods that resolve in their namespace, with their addresses.
 
-    A pod has one under a headless Service that is called as the pod's subdomain and selects it, in the same namespace. A pod that
-    is not ready, or is being ended, has none unless the Service publishes it all the same.
+    A pod has a name if a headless Service in its namespace is named like the pod's subdomain and selects the pod. A pod that is not
+    ready, or is terminating, has a name only if the Service publishes addresses that are not ready.
     """
     found = {}
     for service in services:
@@ -246,11 +246,11 @@ def names(services: Iterable[Mapping[str, Any]], endpoints: Iterable[Endpoint]) 
 
 
 def _environment(variables: Iterable[Mapping[str, str]], given: Mapping[str, str]) -> dict[str, str]:
-    """The variables of a container: each may name those before it, and stands in place of one that is given."""
+    """Returns a container's variables: each may refer to earlier ones, and replaces a given one of the same name."""
     made: dict[str, str] = {}
     for each in variables:
         if each.keys() - {"name", "value"}:
-            raise NotImplementedError(f"where does {each['name']} come from?")
+            raise NotImplementedError(f"the source of {each['name']} is not emulated")
         made[each["name"]] = expand(each.get("value", ""), {**given, **made})
     return {**given, **made}
 
@@ -266,7 +266,7 @@ def _mounts(spec: Mapping[str, Any], container: Mapping[str, Any]) -> Iterable[M
             yield Mount(mount["mountPath"], kind, volume["emptyDir"].get("sizeLimit", ""))
         elif volume.get("csi", {}).get("driver") == "gcsfuse.csi.storage.gke.io":
             if volume["csi"]["volumeAttributes"]["bucketName"] != "_":
-                raise NotImplementedError("a single bucket as a folder")
+                raise NotImplementedError("mounts of a single bucket are not emulated")
             yield Mount(mount["mountPath"], "gcs")
         else:
-            raise NotImplementedError(f"what is in the volume {mount['name']}?")
+            raise NotImplementedError(f"the kind of volume {mount['name']} is not emulated")

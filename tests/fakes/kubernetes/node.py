@@ -1,11 +1,11 @@
-"""A node that runs pods as containers: processes in namespaces of their own, on Linux, as root.
+"""A node that runs pods as containers: processes in their own namespaces. Needs Linux and root.
 
-A container has a file system (an image of this checkout and its Python, read-only where the pod says so, with the pod's volumes), a
-host name, a network with an address of its own, and process numbers that begin with its command. It runs as the pod's user with the
-pod's privileges. Its image knows no user of that number. What each pod's /etc/hosts says is the cluster's DNS.
+A container has its own file system, host name, network address, and process ids that begin with its command. The file system is an
+image of this checkout and its Python, read-only if the pod says so, with the pod's volumes. The container runs as the pod's user,
+which the image's passwd file does not list, with the pod's privileges. Each pod's /etc/hosts stands for the cluster's DNS.
 
-Not emulated: limits on memory and cores, seccomp, sidecars (that of Cloud Storage FUSE too: a folder stands for the buckets, and
-behaves as a disk does), probes (a container that runs is ready), time that DNS takes to tell of a pod, and pulling an image.
+Not emulated: limits on memory and cores; seccomp; sidecars, including Cloud Storage FUSE's (a folder on the disk stands for the
+buckets); probes (a running container is ready); the delay of DNS; and pulling an image.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from tests.support.commands import REPOSITORY
 
 _TOOLS = ("ip", "unshare", "setpriv", "mount")
 
-# Where the image has what, none of it in a place that pods mount something at.
+# Paths in the image, outside the paths at which pods mount volumes.
 _APP, _PYTHON = "/app", "/python"
 
 
@@ -36,9 +36,9 @@ class Container:
     """A pod on this node.
 
     Attributes:
-      pod: what it is.
-      address: of its network.
-      log: what it writes.
+      pod: description of the pod.
+      address: IP address.
+      log: file with its output.
     """
 
     pod: Pod
@@ -49,7 +49,7 @@ class Container:
     _is_asked: bool = False
 
     def poll(self) -> int | None:
-        """The container's exit code, None while it runs."""
+        """Returns the container's exit code, None while it runs."""
         code = self._process.poll()
         if code is None and self._is_asked and self.ready:
             self._is_asked = False
@@ -57,37 +57,37 @@ class Container:
         return code if code is None or code >= 0 else 128 - code
 
     def terminate(self) -> None:
-        """Sends SIGTERM to its first process, once that is the command."""
+        """Sends SIGTERM to the first process, as soon as that is the command."""
         self._is_asked = True
         self.poll()
 
     def kill(self) -> None:
-        """Ends all its processes by SIGKILL."""
+        """Ends all its processes with SIGKILL."""
         self._send(signal.SIGKILL)
 
     @property
     def ready(self) -> bool:
-        """Whether it runs its command: that has no probe."""
-        # Before that its first process is a shell, unshare, setpriv and env, one after the other.
+        """Whether its command runs; the command has no readiness probe."""
+        # Before the command, its first process is in turn a shell, unshare, setpriv and env.
         return self._first() is not None and tuple(self.given()[0]) == self.pod.command
 
     def text(self) -> str:
-        """What it wrote."""
+        """Returns its output."""
         return self.log.read_text(errors="replace")
 
     def given(self) -> tuple[list[str], dict[str, str]]:
-        """The arguments and the environment with which its command was started, from the kernel."""
+        """Returns the arguments and the environment with which its command was started, as the kernel has them."""
         words, variables = self._read("cmdline"), self._read("environ")
         return words, dict(each.split("=", 1) for each in variables if each)
 
     def show(self, names: str) -> None:
-        """Says which names the DNS knows. The file stays the one that is mounted, and is never empty."""
+        """Replaces the names that the DNS knows. The mounted file stays the same file, and is never empty."""
         with (self._folder / "hosts").open("r+") as file:
             file.write(names)
             file.truncate()
 
     def end(self) -> None:
-        """Waits until nothing of it is left."""
+        """Kills the container, and waits until it is gone."""
         self.kill()
         self._process.wait(30)
 
@@ -96,7 +96,7 @@ class Container:
             os.kill(self._first() or self._process.pid, number)
 
     def _first(self) -> int | None:
-        """The host's number of the container's first process."""
+        """Returns the host's process id of the container's first process."""
         with contextlib.suppress(OSError, ValueError):
             pid = int(Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text())
             status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
@@ -106,16 +106,16 @@ class Container:
     def _read(self, name: str) -> list[str]:
         try:
             return Path(f"/proc/{self._first()}/{name}").read_text().removesuffix("\0").split("\0")
-        except OSError:  # It has just ended.
+        except OSError:  # The process has just ended.
             return []
 
 
 class Node:
-    """A cluster of one node, with what a manifest makes of it.
+    """A cluster of one node that runs a manifest's pods.
 
     Attributes:
-      controller: the manifest's.
-      containers: of all pods that were started.
+      controller: controllers of the manifest's objects.
+      containers: containers of all pods that were started.
     """
 
     def __init__(self, network: namespaces.Network, folder: Path, manifest: Manifest, pace: float) -> None:
@@ -126,11 +126,11 @@ class Node:
 
     @property
     def buckets(self) -> Path:
-        """The folder that has all buckets of Cloud Storage."""
+        """The folder that holds all buckets of Cloud Storage."""
         return self._folder / "buckets"
 
     def sync(self) -> None:
-        """Lets the controllers look at the pods, and then the DNS."""
+        """Updates the controllers, and then the DNS."""
         self.controller.sync(time.monotonic())
         running = [run for run in self.controller.runs if run.code is None]
         endpoints = []
@@ -144,10 +144,10 @@ class Node:
                 self._tell(self.container(run))
 
     def wait(self, happened: Callable[[], object], seconds: float) -> None:
-        """Goes on until something has happened.
+        """Runs the cluster until a condition holds.
 
         Raises:
-          AssertionError: it has not, within these seconds.
+          AssertionError: the condition does not hold within `seconds`.
         """
         deadline = time.monotonic() + seconds
         while not happened():
@@ -156,32 +156,32 @@ class Node:
             time.sleep(0.01)
 
     def container(self, run: controllers.Run) -> Container:
-        """The container of a pod that was made."""
+        """Returns the container of a pod."""
         assert isinstance(run.process, Container)
         return run.process
 
     def crash(self, index: int) -> None:
-        """Kills the container of the pod of an index, for no reason that Kubernetes knows."""
+        """Kills the container of an index's pod; to Kubernetes, it has crashed."""
         run = self.controller.active(index)
         assert run is not None, self.story()
         run.process.kill()
 
     def evict(self, index: int) -> None:
-        """Takes the pod of an index away, as a drained node or the end of a Spot VM does."""
+        """Evicts the pod of an index, as a drained node or a preempted Spot VM does."""
         run = self.controller.active(index)
         assert run is not None, self.story()
         run.delete(time.monotonic(), disrupted=True)
 
     def story(self) -> list[tuple[int, int | None, bool]]:
-        """Of each pod, in the order in which they were made: its index, its exit code, and whether it was evicted."""
+        """Returns index, exit code and whether it was evicted for each pod, in order of creation."""
         return [(run.pod.index, run.code, run.disrupted) for run in self.controller.runs]
 
     def logs(self) -> str:
-        """What all containers wrote last."""
+        """Returns the end of all containers' output."""
         return "".join(f"\n--- {each.log.name}:\n{each.text()[-3000:]}" for each in self.containers)
 
     def remove(self) -> None:
-        """Ends what still runs."""
+        """Ends the containers that still run."""
         for each in self.containers:
             each.end()
 
@@ -190,12 +190,12 @@ class Node:
         host = f"pod-{number}"
         address = self._network.add(host)
         folder = self._folder / f"{pod.hostname}.{number}"
-        for place in (folder, folder / "root", folder / "volumes"):
-            place.mkdir()
+        for path in (folder, folder / "root", folder / "volumes"):
+            path.mkdir()
         for name, text in (("hosts", ""), ("passwd", "root:x:0:0:root:/root:/bin/sh\n")):
             (folder / name).write_text(text)
         log = self._folder / f"{pod.hostname}.{number}.log"
-        # The kernel ends it with this process, whatever ends that.
+        # The kernel ends it with this process, however this process ends.
         command = ("setpriv", "--pdeathsig=KILL", *self._network.on(host), "unshare", "--mount", "--uts", "sh", "-euc")
         with log.open("wb") as file:
             process = subprocess.Popen((*command, "\n".join(self._script(pod, folder))), stdout=file, stderr=file)
@@ -211,16 +211,16 @@ class Node:
         container.show("\n".join(lines) + "\n")
 
     def _script(self, pod: Pod, folder: Path) -> Iterator[str]:
-        """The shell's part: the image, the volumes, the host name, and then the command in their place."""
+        """Yields the shell commands that set up image, volumes and host name, and then exec the pod's command."""
         root, quote = folder / "root", shlex.quote
         yield f"mount -t tmpfs -o mode=755 image {quote(str(root))}"
         yield f"cd {quote(str(root))}"
         yield f"mkdir -p etc proc sys dev tmp .{_APP}/trainer .{_PYTHON} .{quote(sys.base_prefix)}"
         for name in ("bin", "sbin", "lib", "lib64"):
-            place = Path("/", name)
-            if place.is_symlink():
-                yield f"ln -s {quote(str(place.readlink()))} {name}"
-            elif place.is_dir():
+            path = Path("/", name)
+            if path.is_symlink():
+                yield f"ln -s {quote(str(path.readlink()))} {name}"
+            elif path.is_dir():
                 yield f"mkdir {name}; mount --rbind -o ro /{name} {name}"
         binds = {"/usr": "/usr", "/etc": "/etc", str(REPOSITORY / "trainer"): f"{_APP}/trainer", sys.prefix: _PYTHON}
         if not sys.base_prefix.startswith("/usr"):
@@ -238,7 +238,7 @@ class Node:
         for mount in pod.mounts:
             yield self._mount(mount, pod, folder)
         yield f"hostname {quote(pod.hostname)}"
-        # The shell's first child is the container's first process; of one that is killed the shell says 128 and the signal.
+        # The shell's first child is the container's first process. If a signal kills it, the shell exits with 128 + signal.
         stay = ("unshare", "--pid", "sh", "-c", '"$@"; exit $?', "sh")
         isolate = ("unshare", "--mount", f"--root={root}", f"--wd={_APP}", "--mount-proc=/proc")
         identity = ["setpriv", "--pdeathsig=KILL", f"--reuid={pod.user}", f"--regid={pod.group}"]
@@ -251,9 +251,9 @@ class Node:
         yield f"exec {shlex.join(words)}"
 
     def _mount(self, mount: Mount, pod: Pod, folder: Path) -> str:
-        place = shlex.quote(f".{mount.path}")
+        target = shlex.quote(f".{mount.path}")
         if mount.kind == "memory":
-            return f"mount -t tmpfs -o mode=1777{_size(mount.size)} memory {place}"
+            return f"mount -t tmpfs -o mode=1777{_size(mount.size)} memory {target}"
         if mount.kind == "gcs":
             source = self.buckets
         else:
@@ -262,7 +262,7 @@ class Node:
             if pod.volume_group is not None:
                 os.chown(source, 0, pod.volume_group)
             source.chmod(0o2777)
-        return f"mount --bind {shlex.quote(str(source))} {place}"
+        return f"mount --bind {shlex.quote(str(source))} {target}"
 
 
 def _size(amount: str) -> str:
@@ -273,15 +273,15 @@ def _size(amount: str) -> str:
 
 @contextlib.contextmanager
 def node(folder: Path, manifest: Manifest, *, pace: float) -> Iterator[Node]:
-    """A cluster in which the objects of a manifest have just been created; `Node.wait` lets its time go by.
+    """Creates the objects of a manifest in a new cluster; `Node.wait` runs it.
 
     Args:
-      folder: for the pods' logs, and `buckets`, which stands for all buckets and may be there before.
-      manifest: the objects.
-      pace: how much faster than in Kubernetes the clock of back-offs runs.
+      folder: folder for the pods' logs, and for `buckets`, which stands for all buckets and may exist already.
+      manifest: objects of the job.
+      pace: factor by which back-offs are shorter than in Kubernetes.
 
     Raises:
-      namespaces.Unavailable: there are no namespaces here.
+      namespaces.Unavailable: this system cannot create the namespaces.
     """
     missing = [tool for tool in _TOOLS if not shutil.which(tool)]
     if missing:

@@ -1,6 +1,6 @@
-"""What Kubernetes asks of the objects of a job beyond their schemas, and what its workers need to find each other.
+"""Checks a job's objects beyond their schemas: rules of Kubernetes, and what the workers need to find each other.
 
-Shares no code with launch, and reads nothing but the objects.
+It reads only the objects, and shares no code with launch.
 """
 
 import re
@@ -11,7 +11,7 @@ _POSTER_EXITS = {2: "FailJob", 75: "Ignore", 143: "Ignore"}
 
 
 def violations(objects: list[dict[str, Any]]) -> list[str]:
-    """What is wrong with the objects of one job, a line each; empty where all is well."""
+    """Returns what is wrong with the objects of one job, one line each; empty if nothing is."""
     return list(_violations(objects))
 
 
@@ -61,13 +61,13 @@ def _of_job(job: dict[str, Any], is_set: bool) -> Iterator[str]:
     for code in range(1, 256):
         if _action(rules, code) != wanted.get(code, "Count"):
             yield f"exit {code} comes to {_action(rules, code)}"
-    # A pod that is drained is asked to stop, and exits 143 or is killed: the disruption must be looked at first.
+    # A drained pod exits 143 or is killed, so the rule for disruptions must come before the rules for exit codes.
     if not is_set and not (rules and rules[0]["action"] == "Ignore" and _is_disruption(rules[0])):
         yield "a disruption is not the first rule, Ignore"
 
 
 def _action(rules: list[dict[str, Any]], code: int) -> str:
-    """What the first rule that matches an exit code of an undisturbed pod says."""
+    """Returns the action of the first rule that matches an exit code of a pod that was not disrupted."""
     for rule in rules:
         codes = rule.get("onExitCodes")
         if codes and (code in codes["values"]) == (codes["operator"] == "In"):
@@ -92,7 +92,7 @@ def _of_set(spec: dict[str, Any]) -> Iterator[str]:
         yield "exit 2 does not fail the JobSet"
     for rule in rules:
         if not re.fullmatch("[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?", rule["name"]):
-            yield "a rule's name is none"
+            yield "a rule's name is not valid"
 
 
 def _of_pod(template: dict[str, Any], job: dict[str, Any]) -> Iterator[str]:
@@ -109,7 +109,7 @@ def _of_pod(template: dict[str, Any], job: dict[str, Any]) -> Iterator[str]:
     if environment.get("POSTER_SERVICE") != pod.get("subdomain"):
         yield "POSTER_SERVICE is not the pods' subdomain"
     if environment.get("POSTER_PORT") not in [str(each["containerPort"]) for each in container["ports"]]:
-        yield "POSTER_PORT is no port of the container"
+        yield "POSTER_PORT is not a port of the container"
     if "hostname" in pod or pod.get("hostNetwork"):
         yield "a host name of its own hides the pod's index"
     mounts = {each["mountPath"]: each["name"] for each in container["volumeMounts"]}
@@ -119,8 +119,8 @@ def _of_pod(template: dict[str, Any], job: dict[str, Any]) -> Iterator[str]:
     if volumes.get(mounts.get("/dev/shm", ""), {}).get("emptyDir", {}).get("medium") != "Memory":
         yield "/dev/shm is not memory"
     for name in ("HOME", "TMPDIR", "MPLCONFIGDIR"):
-        place = environment.get(name, "/")
-        if not any(place == mount or place.startswith(f"{mount}/") for mount in mounts):
+        path = environment.get(name, "/")
+        if not any(path == mount or path.startswith(f"{mount}/") for mount in mounts):
             yield f"{name} cannot be written"
     resources = container["resources"]
     for name in ("cpu", "memory"):
@@ -176,6 +176,6 @@ def _of_names(workload: dict[str, Any], service: dict[str, Any], job: dict[str, 
     longest = f"{child}-{job['completions'] - 1}" + ("-abcde" if is_set else "")
     for each in (longest, service["metadata"]["name"]):
         if not re.fullmatch("[a-z]([-a-z0-9]{0,61}[a-z0-9])?", each):
-            yield f"{each} is no host name"
+            yield f"{each} is not a host name"
     if workload["metadata"].get("namespace") != service["metadata"].get("namespace"):
         yield "the Service is in another namespace"

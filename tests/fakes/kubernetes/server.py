@@ -1,4 +1,4 @@
-"""As much of a cluster's API as launch asks for, over HTTP: it validates what is created, and the test plays the controllers."""
+"""The part of a cluster's API that launch uses, over HTTP. It validates new objects; the test acts as the controllers."""
 
 import contextlib
 import dataclasses
@@ -31,7 +31,7 @@ _KINDS = {
 
 
 class Refused(Exception):
-    """An answer that is not 2xx."""
+    """An answer whose status is not 2xx."""
 
     def __init__(self, status: int, reason: str, message: str) -> None:
         super().__init__(message)
@@ -40,10 +40,10 @@ class Refused(Exception):
 
 @dataclasses.dataclass
 class Log:
-    """What a pod has written."""
+    """The output of a pod."""
 
     lines: list[bytes] = dataclasses.field(default_factory=list)
-    is_ready: bool = False  # Whether its container has begun.
+    is_ready: bool = False  # Whether its container has started.
     has_ended: bool = False
 
 
@@ -51,11 +51,11 @@ class Cluster:
     """The state of a cluster.
 
     Attributes:
-      namespaces: those there are.
-      has_jobsets: whether it knows JobSets.
-      refusals: for "METHOD plural", an answer that is given instead.
-      cuts: how many log connections are still to break, each after two lines.
-      requests: what was asked for.
+      namespaces: names of its namespaces.
+      has_jobsets: whether it supports JobSets.
+      refusals: for "METHOD plural", an error to answer with instead.
+      cuts: number of log connections that will still break, each after two lines.
+      requests: requests so far, as "METHOD plural".
     """
 
     def __init__(self) -> None:
@@ -81,15 +81,15 @@ class Cluster:
         """Stops answering."""
         self._server.close()
 
-    # What a test does as user and controller.
+    # What a test does in the role of the user or a controller.
 
     def objects(self, plural: str, namespace: str = "default") -> list[dict[str, Any]]:
-        """All objects of a kind."""
+        """Returns all objects of a kind."""
         with self.lock:
-            return [each for (kind, place, _), each in self._objects.items() if (kind, place) == (plural, namespace)]
+            return [each for (kind, found_in, _), each in self._objects.items() if (kind, found_in) == (plural, namespace)]
 
     def wait_for(self, plural: str, namespace: str = "default") -> dict[str, Any]:
-        """The first object of a kind, once there is one."""
+        """Waits for an object of a kind, and returns the first one."""
         deadline = time.monotonic() + 20
         while not (found := self.objects(plural, namespace)):
             assert time.monotonic() < deadline, f"no {plural} came"
@@ -97,7 +97,7 @@ class Cluster:
         return found[0]
 
     def wait_until_asked(self, request: str, times: int) -> None:
-        """Waits until a request has come so many more times."""
+        """Waits until a request has been made `times` more times."""
         wanted = self.requests.count(request) + times
         deadline = time.monotonic() + 20
         while self.requests.count(request) < wanted:
@@ -120,7 +120,7 @@ class Cluster:
             return made
 
     def delete(self, plural: str, namespace: str, name: str) -> dict[str, Any]:
-        """Deletes an object with all that it owns."""
+        """Deletes an object and all objects that it owns."""
         with self.lock:
             gone = self._objects.pop((plural, namespace, name), None)
             if gone is None:
@@ -134,7 +134,7 @@ class Cluster:
             return gone
 
     def get(self, plural: str, namespace: str, name: str) -> dict[str, Any]:
-        """An object, or raises Refused."""
+        """Returns an object, or raises Refused."""
         with self.lock:
             if (plural, namespace, name) not in self._objects:
                 raise Refused(404, "NotFound", f'{plural} "{name}" not found')
@@ -169,7 +169,7 @@ class Cluster:
             return name
 
     def start_pod(self, name: str) -> None:
-        """A pod's container begins."""
+        """Starts the container of a pod."""
         with self.lock:
             pod = self._pod(name)
             pod["status"] = {"phase": "Running", "containerStatuses": [{"name": "trainer", "state": {"running": {}}}]}
@@ -177,18 +177,18 @@ class Cluster:
             self.lock.notify_all()
 
     def write(self, pod: str, *lines: str) -> None:
-        """A pod writes lines, two of them at the same moment each time."""
+        """Adds lines to a pod's log; every two lines have the same time."""
         with self.lock:
             for number, line in enumerate(lines):
                 if number % 2 == 0:
                     self._moment += datetime.timedelta(microseconds=1_250_000)
-                # As the kubelet writes it: without the zeros at the end.
+                # As the kubelet writes it: without trailing zeros.
                 moment = self._moment.strftime("%Y-%m-%dT%H:%M:%S.%f").rstrip("0").rstrip(".")
                 self._logs[pod].lines.append(f"{moment}Z {line}\n".encode())
             self.lock.notify_all()
 
     def end_pod(self, name: str, code: int) -> None:
-        """A pod's worker exits."""
+        """Lets a pod's worker exit."""
         with self.lock:
             state = {"terminated": {"exitCode": code}}
             phase = "Failed" if code else "Succeeded"
@@ -197,7 +197,7 @@ class Cluster:
             self.lock.notify_all()
 
     def end(self, workload: dict[str, Any], kind: str, reason: str = "", message: str = "") -> None:
-        """A job ends by a condition."""
+        """Ends a job by setting a condition."""
         with self.lock:
             workload["status"] = {"conditions": [{"type": kind, "status": "True", "reason": reason, "message": message}]}
 
@@ -215,7 +215,7 @@ class Cluster:
         if given.get("metadata", {}).get("namespace", namespace) != namespace:
             raise Refused(400, "BadRequest", "the namespace of the object does not match that of the request")
         if not re.fullmatch("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", given.get("metadata", {}).get("name", "")):
-            raise Refused(422, "Invalid", "metadata.name is no host name")
+            raise Refused(422, "Invalid", "metadata.name is not a host name")
         if plural in ("jobs", "services"):
             try:
                 kubernetes_validate.validate(given, kubernetes_validate.latest_version(), strict=True)
@@ -224,12 +224,12 @@ class Cluster:
         if plural == "jobs" and given["spec"]["completionMode"] == "Indexed" and "completions" not in given["spec"]:
             raise Refused(422, "Invalid", "spec.completions: Required value: when completion mode is Indexed")
 
-    # What the API answers.
+    # The answers of the API.
 
     def answer(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
-        """The answer to a request that is not for a log."""
+        """Returns the answer to a request other than for a log."""
         url = urllib.parse.urlsplit(path)
-        plural, namespace, name = self._place(method, url.path)
+        plural, namespace, name = self._resource(method, url.path)
         query = {key: values[-1] for key, values in urllib.parse.parse_qs(url.query).items()}
         if method == "POST" and body is not None:
             return self.create(plural, namespace, body)
@@ -239,13 +239,13 @@ class Cluster:
             return self.get(plural, namespace, name)
         wanted = dict(each.split("=") for each in query.get("labelSelector", "").split(",") if each)
         found = [each for each in self.objects(plural, namespace) if wanted.items() <= each["metadata"].get("labels", {}).items()]
-        # The API leaves the kind of the items out.
+        # The API omits the kind of the items.
         return {"kind": "List", "metadata": {}, "items": [{k: v for k, v in each.items() if k != "kind"} for each in found]}
 
     def stream(self, path: str) -> Iterator[bytes]:
-        """The lines of a log, as they come; the first that it yields is empty."""
+        """Yields an empty line once the request is accepted, then the lines of a log as they are written."""
         url = urllib.parse.urlsplit(path)
-        _, _, name = self._place("GET", url.path)
+        _, _, name = self._resource("GET", url.path)
         query = {key: values[-1] for key, values in urllib.parse.parse_qs(url.query).items()}
         is_following = query.get("follow", "").lower() == "true"
         if query.get("container") != "trainer" or query.get("timestamps", "").lower() != "true":
@@ -273,13 +273,13 @@ class Cluster:
                 raise ConnectionAbortedError
             yield line
 
-    def _place(self, method: str, path: str) -> tuple[str, str, str]:
+    def _resource(self, method: str, path: str) -> tuple[str, str, str]:
         found = _PATH.fullmatch(path)
         if not found or found["plural"] not in _KINDS:
             raise Refused(404, "NotFound", "the server could not find the requested resource")
         group, version, _ = _KINDS[found["plural"]]
         self.requests.append(f"{method} {found['plural']}")
-        # Who may not ask is not told what there is.
+        # A client without permission learns nothing about the objects.
         if f"{method} {found['plural']}" in self.refusals:
             raise self.refusals[f"{method} {found['plural']}"]
         if (found["group"], found["version"]) != (group, version) or (found["plural"] == "jobsets" and not self.has_jobsets):
@@ -327,7 +327,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _stream(self) -> None:
         lines = self.cluster.stream(self.path)
-        next(lines)  # Raises what refuses the request.
+        next(lines)  # Raises Refused if the request is refused.
         self.send_response(200)
         self.send_header("Content-Type", "text/plain")
         self.send_header("Transfer-Encoding", "chunked")
@@ -341,4 +341,4 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(b"0\r\n\r\n")
 
     def log_message(self, *_: Any) -> None:
-        """Says nothing."""
+        """Logs nothing."""

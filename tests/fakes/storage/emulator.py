@@ -1,4 +1,4 @@
-"""The emulator behind the proxy: fake-gcs-server, with all it stores in memory."""
+"""The emulator behind the proxy: fake-gcs-server, which keeps everything in memory."""
 
 import ctypes
 import importlib.util
@@ -11,27 +11,27 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-_PDEATHSIG = 1  # Of linux/prctl.h.
+_PDEATHSIG = 1  # From linux/prctl.h.
 
 
 def start(log: Path, deadline: float) -> tuple[subprocess.Popen[bytes], int]:
-    """Starts it, for as long as this process lives at most.
+    """Starts the emulator; it ends with this process at the latest.
 
     Args:
-      log: the file for what it writes.
-      deadline: the moment, of `time.monotonic`, at which it must answer.
+      log: file for its output.
+      deadline: time, on the clock of `time.monotonic`, by which it must answer.
 
     Returns:
       Its process and its port.
 
     Raises:
-      RuntimeError: it does not answer.
+      RuntimeError: it does not answer in time.
     """
     while time.monotonic() < deadline:
         port = _free_port()
         with log.open("ab") as output:
             options = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory", "-log-level", "warn"]
-            # In its answers are addresses, which clients follow: they must lead them here through the proxy.
+            # Clients follow the URLs in its answers, which must lead them back here through the proxy.
             options += ["-external-url", "https://storage.googleapis.com"]
             process = subprocess.Popen((_binary(), *options), stdout=output, stderr=output, preexec_fn=_tie())
         while process.poll() is None and time.monotonic() < deadline:
@@ -40,7 +40,7 @@ def start(log: Path, deadline: float) -> tuple[subprocess.Popen[bytes], int]:
             except OSError:
                 time.sleep(0.02)
                 continue
-            # Another process that took the port answers there, and then this one ends.
+            # If another process took the port first, that one answers, and the emulator ends.
             time.sleep(0.05)
             if process.poll() is None:
                 return process, port
@@ -49,7 +49,7 @@ def start(log: Path, deadline: float) -> tuple[subprocess.Popen[bytes], int]:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Ends it."""
+    """Ends the emulator."""
     process.kill()
     process.wait()
 
@@ -69,9 +69,9 @@ def _free_port() -> int:
 
 
 def _tie() -> Callable[[], None] | None:
-    """What a child does before it becomes the emulator, so that no way to end this process leaves it behind."""
+    """Returns the child's setup before exec, so that the emulator ends with this process, however that ends."""
     if sys.platform != "linux":
         return None
-    # Loaded here: between fork and exec, little may be done.
+    # Loaded here, because little is allowed between fork and exec.
     prctl = ctypes.CDLL(None).prctl
     return lambda: prctl(_PDEATHSIG, signal.SIGKILL)

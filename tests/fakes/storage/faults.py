@@ -1,4 +1,4 @@
-"""What can go wrong with a request to Cloud Storage, and with which requests it does: the same ones for the same seed."""
+"""Faults of requests to Cloud Storage, and which requests they strike: the same ones for the same seed."""
 
 import dataclasses
 import hashlib
@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable
 
-# Answers that are sent without asking the storage: status, reason and message.
+# Error answers that are sent without asking the storage: status, reason and message.
 REFUSALS = {
     "401": (401, "authError", "Invalid Credentials"),
     "403": (403, "forbidden", "The caller does not have storage.objects access to the object."),
@@ -19,29 +19,29 @@ REFUSALS = {
 KINDS = (
     *REFUSALS,
     "reset",  # The connection is reset before the storage sees the request.
-    "lost_answer",  # The storage does what is asked, and the connection is reset in place of its answer.
-    "truncated",  # Half of the answer's body comes, then the connection is closed. Not for bodies of less than two bytes.
-    "slow",  # The storage does what is asked, and its answer comes late.
-    "swallowed",  # An upload is said to have succeeded, but nothing is stored.
+    "lost_answer",  # The storage acts on the request, but the connection is reset instead of its answer.
+    "truncated",  # Half of the answer's body is sent, then the connection is closed. Needs a body of at least two bytes.
+    "slow",  # The storage acts on the request, and its answer is delayed.
+    "swallowed",  # An upload is reported as successful, but nothing is stored.
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Which requests are struck, by what.
+    """Which requests are struck, and by which faults.
 
-    Each of the kinds is drawn equally often. One that does not fit the request, as `swallowed` does not fit a download, is not
-    delivered, and no other in its place.
+    Each kind is drawn equally often. A kind that does not fit the request, such as `swallowed` for a download, is dropped without a
+    replacement.
 
     Attributes:
-      kinds: of `KINDS`; `token_503` fits only requests for a token, all others only requests to the storage.
-      rate: the share of the matching requests that is struck.
-      seed: of the choice.
-      match: a regular expression, searched for in `METHOD host /path?query` as the client sent them, followed by a space and, for
-        an upload, by the object's name as it is in paths.
-      first: how many matching requests pass before the first that may be struck.
-      count: how many faults there are at most; None for no limit.
-      slow_seconds: how late `slow` is.
+      kinds: values of `KINDS`. `token_503` fits only requests for a token, all others only requests to the storage.
+      rate: share of the matching requests that are struck.
+      seed: seed of the draw.
+      match: regular expression, searched for in `METHOD host /path?query` as the client sent it, followed by a space and, for an
+        upload, by the URL-encoded name of the object.
+      first: number of matching requests that pass before faults may begin.
+      count: largest number of faults; None for no limit.
+      slow_seconds: delay of a `slow` answer, in seconds.
     """
 
     kinds: tuple[str, ...]
@@ -55,7 +55,7 @@ class Plan:
     def __post_init__(self) -> None:
         unknown = set(self.kinds) - set(KINDS)
         if unknown or not self.kinds:
-            raise ValueError(f"no kinds of faults: {sorted(unknown)}")
+            raise ValueError(f"kinds must be one or more of KINDS, got {self.kinds}")
         re.compile(self.match)
 
 
@@ -64,9 +64,9 @@ class Fault:
     """A fault for one request.
 
     Attributes:
-      kind: of `KINDS`.
-      plan: the number of the plan that it is of.
-      seconds: how late the answer of a `slow` one comes.
+      kind: value of `KINDS`.
+      plan: index of the plan that caused it.
+      seconds: delay of a `slow` answer, in seconds.
     """
 
     kind: str
@@ -75,31 +75,34 @@ class Fault:
 
 
 class Faults:
-    """Draws faults by plans, and counts them."""
+    """Draws faults from plans, and counts them."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.replace(())
 
     def replace(self, plans: Iterable[Plan]) -> None:
-        """Follows other plans from now on, each from its beginning."""
+        """Replaces the plans; each new one starts from its beginning."""
         self._plans = tuple(plans)
         self._matched = [0] * len(self._plans)
         self._drawn = [0] * len(self._plans)
 
     def draw(self, request: str, fitting: Collection[str]) -> Fault | None:
-        """Decides on a request, and counts the fault as delivered.
+        """Decides whether a fault strikes a request, and counts it as delivered.
 
         Args:
-          request: what plans match.
-          fitting: the kinds that can happen to it.
+          request: text that the plans' expressions are searched in.
+          fitting: kinds of faults that can happen to this request.
+
+        Returns:
+          The fault, or None.
         """
         chosen = None
         for number, plan in enumerate(self._plans):
             if not re.search(plan.match, request):
                 continue
             self._matched[number] += 1
-            # Every plan counts every request, so that one plan's faults do not move those of another.
+            # Every plan counts every request, so that one plan's faults do not shift another's.
             if chosen or self._matched[number] <= plan.first or self._drawn[number] == plan.count:
                 continue
             kind = _kind(plan, self._matched[number])
@@ -111,14 +114,14 @@ class Faults:
         return chosen
 
     def withdraw(self, fault: Fault) -> None:
-        """Takes back what `draw` decided, since it cannot be delivered after all."""
+        """Takes back a fault from `draw` that cannot be delivered after all."""
         if fault.plan < len(self._drawn):
             self._drawn[fault.plan] -= 1
         self.counts[fault.kind] -= 1
 
 
 def _kind(plan: Plan, request: int) -> str | None:
-    """Which kind, if any, strikes a plan's request of this number."""
+    """Returns the kind of fault, if any, for the matching request with this number."""
     digest = hashlib.sha256(f"{plan.seed} {request}".encode()).digest()
     drawn = int.from_bytes(digest[:8]) / 2**64
     if drawn >= plan.rate:

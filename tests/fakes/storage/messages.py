@@ -1,4 +1,4 @@
-"""HTTP/1.1 on asyncio's streams, as much as a proxy between known clients and a known server needs."""
+"""HTTP/1.1 on asyncio's streams: only what a proxy between known clients and a known server needs."""
 
 import asyncio
 import dataclasses
@@ -11,18 +11,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-LIMIT = 2**20  # Bytes that a stream reads ahead, and the longest head.
+LIMIT = 2**20  # Bytes that a stream reads ahead, also the largest head.
 
-_OF_CONNECTION = ("connection", "transfer-encoding", "content-length")  # Headers that say how a body is sent.
+_OF_CONNECTION = ("connection", "transfer-encoding", "content-length")  # Headers about how a body is sent.
 
 
 @dataclasses.dataclass(frozen=True)
 class Head:
-    """What precedes the body of a request or an answer.
+    """The part of a request or an answer before its body.
 
     Attributes:
-      words: the three words of the first line.
-      headers: by their names in lower case.
+      words: the three parts of the first line.
+      headers: header values by lower-case name.
     """
 
     words: tuple[str, str, str]
@@ -30,34 +30,34 @@ class Head:
 
     @property
     def method(self) -> str:
-        """A request's method."""
+        """Returns a request's method."""
         return self.words[0]
 
     @property
     def target(self) -> str:
-        """A request's path with its query, as it was sent."""
+        """Returns a request's path and query, as sent."""
         return self.words[1]
 
     @property
     def path(self) -> str:
-        """A request's path, as it was sent."""
+        """Returns a request's path, as sent."""
         return urlsplit(self.target).path
 
     @property
     def query(self) -> dict[str, str]:
-        """A request's query, decoded."""
+        """Returns a request's query, decoded."""
         return dict(parse_qsl(urlsplit(self.target).query, keep_blank_values=True))
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """An answer; its body may come bit by bit.
+    """An answer, whose body may arrive in chunks.
 
     Attributes:
       status: the status code.
-      headers: without those that say how the body is sent.
-      length: the bytes of the body.
-      body: the bytes; read only once.
+      headers: all headers except those about how the body is sent.
+      length: size of the body in bytes.
+      body: chunks of the body, which can be read only once.
     """
 
     status: int
@@ -66,26 +66,26 @@ class Answer:
     body: AsyncIterator[bytes]
 
     async def whole(self) -> bytes:
-        """The whole body."""
+        """Returns the whole body."""
         return b"".join([chunk async for chunk in self.body])
 
 
 def answer(status: int, content: Any = None, headers: dict[str, str] | None = None) -> Answer:
-    """An answer whose body is bytes, or something in JSON."""
+    """Returns an answer whose body is `content`: bytes as they are, anything else as JSON."""
     kind = "application/octet-stream" if isinstance(content, bytes) else "application/json"
     data = content if isinstance(content, bytes) else json.dumps(content).encode()
     return Answer(status, {"content-type": kind} | (headers or {}), len(data), _once(data))
 
 
 def error(status: int, reason: str, message: str) -> Answer:
-    """An error as Google's servers tell it."""
+    """Returns an error answer in the format of Google's servers."""
     errors = [{"message": message, "domain": "global", "reason": reason}]
     headers = {"www-authenticate": "Bearer"} if status == 401 else None
     return answer(status, {"error": {"code": status, "message": message, "errors": errors}}, headers)
 
 
 async def read_head(reader: asyncio.StreamReader) -> Head | None:
-    """Reads up to the body; None where the stream ends instead."""
+    """Reads the part before the body; returns None if the stream has ended."""
     try:
         text = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     except asyncio.IncompleteReadError as error:
@@ -99,20 +99,20 @@ async def read_head(reader: asyncio.StreamReader) -> Head | None:
 
 
 async def read_body(head: Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
-    """Reads a request's body, after a 100 Continue where the client waits for that."""
-    # Behind a proxy, urllib3 sends a small body only when the head has been acknowledged, which Linux would put off for 40 ms.
+    """Reads a request's body, after sending 100 Continue if the client waits for it."""
+    # Behind a proxy, urllib3 sends a small body only after the head's TCP acknowledgement, which Linux would delay by 40 ms.
     if sys.platform == "linux":
         writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
     if head.headers.get("expect", "").lower() == "100-continue":
         writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    # TensorFlow's uploads have both, and a Transfer-Encoding of `identity` besides that means nothing.
+    # TensorFlow's uploads have both headers, and also `Transfer-Encoding: identity`, which has no meaning.
     if "chunked" in head.headers.get("transfer-encoding", "").lower():
         return b"".join([chunk async for chunk in _dechunked(reader)])
     return b"".join([chunk async for chunk in _counted(reader, int(head.headers.get("content-length", 0)))])
 
 
 async def read_answer(method: str, reader: asyncio.StreamReader) -> Answer:
-    """Reads an answer to a request with this method; its body is still to be read, before the next answer."""
+    """Reads the head of an answer to a request with this method. The caller must read the body before the next answer."""
     head = await read_head(reader)
     if head is None:
         raise ConnectionResetError("no answer")
@@ -130,7 +130,7 @@ async def read_answer(method: str, reader: asyncio.StreamReader) -> Answer:
 
 
 async def send(writer: asyncio.StreamWriter, what: Answer) -> None:
-    """Sends an answer."""
+    """Sends an answer to the client."""
     writer.write(head_of(what))
     async for chunk in what.body:
         writer.write(chunk)
@@ -139,7 +139,7 @@ async def send(writer: asyncio.StreamWriter, what: Answer) -> None:
 
 
 def head_of(what: Answer) -> bytes:
-    """What precedes the body of an answer on the wire."""
+    """Returns the bytes on the wire before the body of an answer."""
     headers = what.headers if what.status in (204, 304) else {**what.headers, "content-length": str(what.length)}
     return _wire(f"HTTP/1.1 {what.status} {_phrase(what.status)}", headers)
 
@@ -147,18 +147,18 @@ def head_of(what: Answer) -> bytes:
 async def ask(
     writer: asyncio.StreamWriter, method: str, target: str, headers: dict[str, str], body: tuple[bytes | bytearray, ...]
 ) -> None:
-    """Sends a request; its body comes in pieces."""
+    """Sends a request whose body is the concatenation of `body`."""
     writer.write(_wire(f"{method} {target} HTTP/1.1", {**headers, "content-length": str(sum(map(len, body)))}))
     for piece in body:
         view = memoryview(piece)
-        # Bit by bit, since a stream copies what it cannot send at once.
+        # In pieces, because a stream copies what it cannot send at once.
         for start in range(0, len(view), LIMIT):
             writer.write(view[start : start + LIMIT])
             await writer.drain()
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
-    """Ends a connection with a TCP reset, whatever is still to be sent."""
+    """Closes a connection with a TCP reset, without sending buffered data."""
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
@@ -171,7 +171,7 @@ async def serve(respond: Callable[[Head, bytes], Awaitable[Answer]]) -> asyncio.
             while head := await read_head(reader):
                 await send(writer, await respond(head, await read_body(head, reader, writer)))
         except (OSError, asyncio.IncompleteReadError):
-            pass  # The client left.
+            pass  # The client closed the connection.
         finally:
             writer.close()
 
@@ -179,7 +179,7 @@ async def serve(respond: Callable[[Head, bytes], Awaitable[Answer]]) -> asyncio.
 
 
 def port_of(server: asyncio.Server) -> int:
-    """The port on which a server listens."""
+    """Returns the port on which a server listens."""
     return int(server.sockets[0].getsockname()[1])
 
 
@@ -205,11 +205,11 @@ async def _dechunked(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
 
 
 def _wire(first: str, headers: dict[str, str]) -> bytes:
-    # As servers write the names: TensorFlow finds `Location`, not `location`.
+    # In the usual capitalization: TensorFlow finds `Location`, not `location`.
     lines = (first, *(f"{name.title()}: {value}" for name, value in headers.items()), "", "")
     return "\r\n".join(lines).encode("latin-1")
 
 
 def _phrase(status: int) -> str:
-    # Google's 308 is not that of the standard.
+    # Google's 308 differs from the standard's.
     return "Resume Incomplete" if status == 308 else http.HTTPStatus(status).phrase

@@ -1,11 +1,11 @@
-"""Cloud Storage for clients that know only the real one: a CONNECT proxy that ends TLS for Google's hosts.
+"""Cloud Storage for unmodified clients: a CONNECT proxy that terminates TLS for Google's hosts.
 
-What the emulator does not do is done here: tokens, preconditions, resumable uploads that can be asked about, and faults.
+It adds what the emulator lacks: tokens, preconditions, resumable uploads that report their progress, and faults.
 
     python -m tests.fakes.storage.proxy FOLDER
 
-It writes the certificate of its authority to FOLDER/ca.pem and its ports, as JSON, to stdout; it ends, with the emulator, when its
-standard input does. Another port takes orders in JSON: see `Control`.
+It writes the certificate of its authority to FOLDER/ca.pem and its ports, as JSON, to stdout. It ends, with the emulator, when its
+stdin is closed. A control port accepts commands in JSON: see `Control`.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from tests.fakes.storage.faults import KINDS, REFUSALS, Fault, Faults, Plan
 from tests.fakes.storage.messages import Answer, Head
 from tests.fakes.storage.tokens import Metadata, Tokens
 
-# The last one tells google-auth where a service account may be used from.
+# google-auth asks the last one from where a service account may be used.
 _REGIONS = "iamcredentials.googleapis.com"
 HOSTS = ("storage.googleapis.com", "www.googleapis.com", "oauth2.googleapis.com", _REGIONS)
 
@@ -40,19 +40,19 @@ _TOKEN_KINDS = ("token_503",)
 
 @dataclasses.dataclass
 class Entry:
-    """A request, for the log.
+    """A request in the log.
 
     Attributes:
-      time: when it came, in seconds since 1970.
-      method: its method.
-      host: whom the client means.
-      target: path and query, as they were sent.
-      range: its Range header.
-      upload: the name, as in a path, of the object that the request is to bring about, which its target may not tell.
-      status: of the answer, if one was sent.
-      bytes: of the answer's body; None if it was not sent, or not to its end.
-      fault: the kind of the fault that was delivered.
-      seconds: until it was done with.
+      time: arrival time, in seconds since 1970.
+      method: HTTP method.
+      host: host that the client addressed.
+      target: path and query, as sent.
+      range: Range header.
+      upload: URL-encoded name of the object that the request uploads; the target need not contain it.
+      status: status of the answer, if one was sent.
+      bytes: size of the answer's body; None if the body was not sent completely.
+      fault: kind of the fault that was delivered.
+      seconds: duration until the request was finished.
     """
 
     time: float
@@ -68,29 +68,29 @@ class Entry:
 
 
 class Emulator:
-    """A connection to the emulator, made when it is first needed."""
+    """A connection to the emulator, opened when it is first needed."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, host: str, method: str, target: str, headers: dict[str, str], *body: bytes | bytearray) -> Answer:
-        """Sends a request; the answer's body must be read before the next one."""
+        """Sends a request. The caller must read the answer's body before the next request."""
         if self._streams is None:
             self._streams = await asyncio.open_connection("127.0.0.1", self._port, limit=messages.LIMIT)
         reader, writer = self._streams
-        # So that the addresses in its answers are those of the real hosts.
+        # So that the URLs in its answers name the real hosts.
         await messages.ask(writer, method, target, {**headers, "host": host, "x-forwarded-proto": "https"}, body)
         return await messages.read_answer(method, reader)
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Closes the connection."""
         if self._streams is not None:
             self._streams[1].close()
 
 
 class Proxy:
-    """What is behind the proxy's port."""
+    """The service behind the proxy's port."""
 
     def __init__(self, context: ssl.SSLContext, emulator_port: int) -> None:
         self.tokens = Tokens()
@@ -100,11 +100,11 @@ class Proxy:
         self._context = context
         self._emulator_port = emulator_port
         self._uploads = uploads.Uploads()
-        # A condition holds until what depends on it is done.
+        # Held so that a precondition stays true until the write that depends on it is done.
         self._writing = asyncio.Lock()
 
     def note(self, head: Head, host: str) -> Entry:
-        """Begins an entry of the log."""
+        """Adds an entry to the log."""
         entry = Entry(time.time(), head.method, host, head.target, head.headers.get("range"))
         self.log.append(entry)
         return entry
@@ -126,7 +126,7 @@ class Proxy:
             await writer.start_tls(self._context)
             while (head := await messages.read_head(reader)) and await self._exchange(host, head, reader, writer, behind):
                 pass
-        # The client left, perhaps in the middle of something; or it does not trust the certificate.
+        # The client closed the connection, or does not trust the certificate.
         except (OSError, asyncio.IncompleteReadError):
             pass
         finally:
@@ -136,7 +136,7 @@ class Proxy:
     async def _exchange(
         self, host: str, head: Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, behind: Emulator
     ) -> bool:
-        """Answers a request; returns whether the connection is still good."""
+        """Answers a request; returns whether the connection can still be used."""
         entry = self.note(head, host)
         start = time.monotonic()
         try:
@@ -195,16 +195,16 @@ class Proxy:
             named = _OBJECT.match(head.path)
             if named and head.method in ("GET", "DELETE") and "ifGenerationMatch" in head.query:
                 generation = await _generation(host, named[1], named[2], behind)
-                # Where there is no object, the emulator says so.
+                # The emulator itself reports an object that does not exist.
                 if generation not in ("0", head.query["ifGenerationMatch"]):
                     return _unmet()
-            # The body has been put together, and needs no agreement any more.
+            # The body is complete here, so the emulator need not agree to it with 100 Continue.
             dropped = ("transfer-encoding", "content-length", "expect", "connection", "authorization")
             headers = {name: value for name, value in head.headers.items() if name not in dropped}
             return await behind.ask(host, head.method, head.target, headers, body)
 
     async def _upload(self, host: str, head: Head, body: bytes, behind: Emulator, *, swallow: bool) -> Answer:
-        """Answers a request of an upload; swallowed ones seem to be stored."""
+        """Answers a request of an upload; a swallowed upload only appears to be stored."""
         try:
             if uploads.completes(head) and head.method == "POST":
                 upload, answer = uploads.single(head, body), None
@@ -217,7 +217,7 @@ class Proxy:
         except KeyError:
             return messages.error(404, "notFound", "No such upload.")
         async with self._writing:
-            # A condition is looked at when a resumable upload begins, and again when it ends.
+            # The precondition of a resumable upload is checked at its beginning and at its end.
             if upload.condition is not None and upload.done is None and (answer is None or head.method == "POST"):
                 names = (quote(upload.bucket, safe=""), quote(upload.metadata["name"], safe=""))
                 if await _generation(host, names[0], names[1], behind) != upload.condition:
@@ -235,10 +235,10 @@ class Proxy:
 
 
 class Control:
-    """Takes orders.
+    """Executes the commands of the control port.
 
-    POST /plan takes a list of plans, /latency and /metadata the arguments of `latency` and of `Metadata.refuse`; /revoke and /clear
-    take nothing. GET /log and /counts tell what happened.
+    POST /plan takes a list of plans; /latency and /metadata take the arguments of `Storage.latency` and `Metadata.refuse`; /revoke
+    and /clear take nothing. GET /log and /counts return what happened.
     """
 
     def __init__(self, proxy: Proxy, metadata: Metadata) -> None:
@@ -254,7 +254,7 @@ class Control:
         }
 
     async def respond(self, head: Head, body: bytes) -> Answer:
-        """Answers an order, `null` where it has no result."""
+        """Executes a command; answers with its result, or `null`."""
         try:
             return messages.answer(200, self._orders[head.path](*json.loads(body or b"[]")))
         except (KeyError, TypeError, ValueError) as error:
@@ -264,7 +264,7 @@ class Control:
         self._proxy.latency = seconds
 
     def _clear(self) -> None:
-        """Ends all faults, and forgets what happened."""
+        """Ends all faults and the latency, and clears the log."""
         self._proxy.faults.replace(())
         self._proxy.faults.counts.clear()
         self._proxy.log.clear()
@@ -276,7 +276,7 @@ def _asks_for_token(host: str, head: Head) -> bool:
 
 
 async def _generation(host: str, bucket: str, name: str, behind: Emulator) -> str:
-    """An object's generation, 0 if there is none; its names are as in a path."""
+    """Returns an object's generation, 0 if there is no object. `bucket` and `name` are URL-encoded."""
     answer = await behind.ask(host, "GET", f"/storage/v1/b/{bucket}/o/{name}", {})
     found = json.loads(await answer.whole())
     return str(found["generation"]) if answer.status == 200 else "0"
@@ -287,7 +287,7 @@ def _unmet() -> Answer:
 
 
 def _context(folder: Path) -> ssl.SSLContext:
-    """The hosts' certificate; that of the authority that signed it goes to a file."""
+    """Returns a TLS context with a certificate for the hosts, and writes the certificate of its authority to a file."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(folder / "ca.pem"))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -315,7 +315,7 @@ async def _serve(folder: Path, port: int) -> None:
 
 
 def main() -> None:
-    """Serves until nobody holds the other end of the standard input."""
+    """Serves until stdin is closed."""
     folder = Path(sys.argv[1])
     process, port = emulator.start(folder / "emulator.log", time.monotonic() + _START_SECONDS)
     try:

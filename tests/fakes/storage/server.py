@@ -1,4 +1,4 @@
-"""Cloud Storage on this machine, for the time of a `with` block, and what a test does there behind the clients' backs."""
+"""Cloud Storage on this machine for the duration of a `with` block, with direct access for tests."""
 
 import contextlib
 import dataclasses
@@ -25,7 +25,7 @@ _START_SECONDS = 20.0
 _END_SECONDS = 10.0
 _PAGE = 1000
 
-# Clients lose patience quickly, so that tests need none.
+# Short client timeouts and delays, so that tests are fast.
 _HASTE = {
     "GCS_RETRY_CONFIG_INIT_DELAY_TIME_US": "20000",
     "GCS_RETRY_CONFIG_MAX_DELAY_TIME_US": "1000000",
@@ -38,7 +38,7 @@ _HASTE = {
 
 @dataclasses.dataclass(frozen=True)
 class Ports:
-    """Where the processes listen on the loopback interface."""
+    """The ports on which the processes listen on the loopback interface."""
 
     proxy: int
     metadata: int
@@ -48,13 +48,13 @@ class Ports:
 
 @dataclasses.dataclass(frozen=True)
 class Storage:
-    """Cloud Storage, as it is seen from behind.
+    """Direct access to the fake Cloud Storage.
 
-    Objects are called `gs://BUCKET/NAME`, and reached here without the proxy: without tokens, faults, or entries in the log.
+    Objects are named `gs://BUCKET/NAME`. Access here bypasses the proxy: no tokens, no faults, no entries in the log.
 
     Attributes:
-      folder: for its files.
-      ports: where it listens.
+      folder: folder for its files.
+      ports: ports on which it listens.
     """
 
     folder: Path
@@ -62,45 +62,45 @@ class Storage:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process needs, beside its own environment, to come here as a service account."""
+        """Returns the additional variables with which a process uses this storage as a service account."""
         return self._common | {"GOOGLE_APPLICATION_CREDENTIALS": str(self.folder / "account.json"), "NO_GCE_CHECK": "true"}
 
     @property
     def metadata_environment(self) -> dict[str, str]:
-        """The same for one that asks a metadata server who it is. It must not have GOOGLE_APPLICATION_CREDENTIALS besides."""
+        """Returns the same for a process that uses a metadata server. GOOGLE_APPLICATION_CREDENTIALS must not be set as well."""
         address = f"127.0.0.1:{self.ports.metadata}"
-        # google-auth looks for the server at the first, and then asks at the second.
+        # google-auth uses the first to detect the server, and the second for its requests.
         return self._common | {"GCE_METADATA_IP": address, "GCE_METADATA_HOST": address}
 
     @property
     def _common(self) -> dict[str, str]:
         authority = str(self.folder / "ca.pem")
         return _HASTE | {
-            # Not in lower case: gRPC would read it, for TensorFlow's workers.
+            # Not in lower case, which gRPC between TensorFlow's workers would obey too.
             "HTTPS_PROXY": f"http://127.0.0.1:{self.ports.proxy}",
             "NO_PROXY": "127.0.0.1,localhost",
             "CURL_CA_BUNDLE": authority,
             "REQUESTS_CA_BUNDLE": authority,
             "GOOGLE_CLOUD_PROJECT": PROJECT,
-            # Without anybody's own credentials.
+            # Hides the user's own credentials.
             "CLOUDSDK_CONFIG": str(self.folder / "gcloud"),
         }
 
     def bucket(self, name: str) -> str:
-        """Makes a bucket, and returns its `gs://NAME`."""
+        """Creates a bucket, and returns its `gs://NAME`."""
         self._storage("POST", f"/storage/v1/b?project={PROJECT}", json.dumps({"name": name}).encode())
         return f"gs://{name}"
 
     def put(self, uri: str, data: bytes) -> None:
-        """Makes an object, or replaces it."""
+        """Creates or replaces an object."""
         bucket, name = _split(uri)
         self._storage("POST", f"/upload/storage/v1/b/{bucket}/o?{urlencode({'uploadType': 'media', 'name': name})}", data)
 
     def get(self, uri: str) -> bytes:
-        """An object's bytes.
+        """Returns an object's bytes.
 
         Raises:
-          FileNotFoundError: there is none.
+          FileNotFoundError: there is no such object.
         """
         return self._storage("GET", f"{_path(uri)}?alt=media")
 
@@ -108,20 +108,20 @@ class Storage:
         """Deletes an object.
 
         Raises:
-          FileNotFoundError: there is none.
+          FileNotFoundError: there is no such object.
         """
         self._storage("DELETE", _path(uri))
 
     def generation(self, uri: str) -> int:
-        """An object's generation.
+        """Returns an object's generation.
 
         Raises:
-          FileNotFoundError: there is none.
+          FileNotFoundError: there is no such object.
         """
         return int(json.loads(self._storage("GET", _path(uri)))["generation"])
 
     def names(self, uri: str) -> list[str]:
-        """What is in a folder, at all depths: the names from there on, in order; without the mark of the folder itself."""
+        """Returns the sorted names of a folder's objects at all depths, relative to the folder, without its own marker object."""
         bucket, name = _split(uri)
         prefix = f"{name.rstrip('/')}/" if name else ""
         found: list[str] = []
@@ -134,20 +134,20 @@ class Storage:
         return sorted(name for name in found if name)
 
     def objects(self, uri: str) -> dict[str, bytes]:
-        """The objects that `names` names."""
+        """Returns the contents of the objects in a folder by relative name."""
         return {name: self.get(f"{uri.rstrip('/')}/{name}") for name in self.names(uri)}
 
     def upload_folder(self, path: Path, uri: str) -> None:
-        """Makes an object of each file in a folder, at all depths."""
+        """Uploads all files of a folder, at all depths."""
         for file in sorted(path.rglob("*")):
             if file.is_file():
                 self.put(f"{uri.rstrip('/')}/{file.relative_to(path).as_posix()}", file.read_bytes())
 
     def download_folder(self, uri: str, path: Path) -> None:
-        """Makes a file of each object in a folder, at all depths."""
+        """Downloads all objects of a folder, at all depths."""
         for name in self.names(uri):
             target = path / name
-            # An object whose name ends so marks a folder.
+            # An object with such a name only marks a folder.
             if name.endswith("/"):
                 target.mkdir(parents=True, exist_ok=True)
                 continue
@@ -155,11 +155,11 @@ class Storage:
             target.write_bytes(self.get(f"{uri.rstrip('/')}/{name}"))
 
     def inject(self, *plans: Plan) -> None:
-        """Strikes requests by these plans, and no more by others."""
+        """Strikes requests by these plans, and by no earlier ones."""
         self._order("/plan", *map(dataclasses.asdict, plans))
 
     def latency(self, seconds: float) -> None:
-        """Lets every answer come that much later."""
+        """Delays every answer by so many seconds."""
         self._order("/latency", seconds)
 
     def revoke(self) -> None:
@@ -167,19 +167,19 @@ class Storage:
         self._order("/revoke")
 
     def refuse_metadata(self, *, requests: int = 0, seconds: float = 0.0, match: str = "") -> None:
-        """Lets the metadata server refuse that many requests, and all for that long, whose path matches a regular expression."""
+        """Lets the metadata server refuse the next `requests` requests, and all within `seconds`, whose path matches `match`."""
         self._order("/metadata", requests, seconds, match)
 
     def requests(self) -> list[dict[str, Any]]:
-        """What clients asked, as `proxy.Entry` has it, in the order in which it came."""
+        """Returns the clients' requests in order of arrival, each with the fields of `proxy.Entry`."""
         return self._order("/log")
 
     def counts(self) -> dict[str, int]:
-        """How many faults of each kind were delivered."""
+        """Returns the number of delivered faults by kind."""
         return self._order("/counts")
 
     def clear(self) -> None:
-        """Ends all faults and the latency, and forgets the requests and the counts; objects and tokens stay."""
+        """Ends all faults and the latency, and clears the log and the counts. Objects and tokens stay."""
         self._order("/clear")
 
     def _order(self, path: str, *arguments: object) -> Any:
@@ -191,10 +191,10 @@ class Storage:
 
 @contextlib.contextmanager
 def storage() -> Iterator[Storage]:
-    """Starts it, and ends it.
+    """Runs Cloud Storage for the duration of a `with` block.
 
     Raises:
-      RuntimeError: it does not start.
+      RuntimeError: it does not start in time.
     """
     with tempfile.TemporaryDirectory(prefix="storage-") as name:
         folder = Path(name)
@@ -206,7 +206,7 @@ def storage() -> Iterator[Storage]:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=REPOSITORY,
-                # An interrupt from the keyboard is for the tests, which then end this.
+                # A keyboard interrupt should reach only the tests, which then end this process.
                 start_new_session=True,
             )
         try:
@@ -220,7 +220,7 @@ def storage() -> Iterator[Storage]:
 
 
 def _first_line(process: subprocess.Popen[bytes]) -> bytes:
-    """What a process writes first; nothing if that does not come in time."""
+    """Returns a process's first line of output; empty if it does not come in time."""
     assert process.stdout is not None
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=lambda stdout=process.stdout: lines.put(stdout.readline()), daemon=True).start()
@@ -231,7 +231,7 @@ def _first_line(process: subprocess.Popen[bytes]) -> bytes:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends the proxy, which ends the emulator; the kernel does that if the proxy must be killed."""
+    """Ends the proxy, which ends the emulator. If the proxy must be killed, the kernel ends the emulator."""
     assert process.stdin is not None and process.stdout is not None
     process.stdin.close()
     try:
@@ -243,7 +243,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _account() -> dict[str, str]:
-    """The credentials of a service account."""
+    """Returns the credentials of a new service account."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     return {
@@ -258,7 +258,7 @@ def _account() -> dict[str, str]:
 
 
 def _split(uri: str) -> tuple[str, str]:
-    """An object's bucket and name."""
+    """Returns an object's bucket and name."""
     scheme, _, rest = uri.partition("://")
     assert scheme == "gs", uri
     bucket, _, name = rest.partition("/")

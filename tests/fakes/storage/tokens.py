@@ -1,4 +1,4 @@
-"""Access tokens, and the metadata server of a machine in Google's cloud that hands them out."""
+"""Access tokens, and the metadata server of a Google Cloud machine, which issues them."""
 
 import re
 import secrets
@@ -23,29 +23,29 @@ _TEXTS = {
 
 
 class Tokens:
-    """Hands out tokens, and knows those that are good."""
+    """Issues tokens, and knows the valid ones."""
 
     def __init__(self) -> None:
-        self._good: set[str] = set()
+        self._valid: set[str] = set()
 
     def issue(self) -> dict[str, object]:
-        """A new token, as an OAuth server sends it."""
+        """Returns a new token, in the format of an OAuth server."""
         token = f"ya29.{secrets.token_urlsafe(24)}"
-        self._good.add(token)
+        self._valid.add(token)
         return {"access_token": token, "expires_in": 3600, "token_type": "Bearer"}
 
     def admit(self, authorization: str) -> bool:
-        """Whether a request with this header carries a good token."""
+        """Returns whether this header carries a valid token."""
         scheme, _, token = authorization.partition(" ")
-        return scheme == "Bearer" and token in self._good
+        return scheme == "Bearer" and token in self._valid
 
     def revoke(self) -> None:
-        """Makes all tokens bad that were issued up to now."""
-        self._good.clear()
+        """Invalidates all tokens issued so far."""
+        self._valid.clear()
 
 
 class Metadata:
-    """Answers as a metadata server does, or does not answer yet."""
+    """A metadata server, which may be unavailable for a while."""
 
     def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens
@@ -54,7 +54,7 @@ class Metadata:
         self._until = 0.0
 
     def refuse(self, requests: int, seconds: float, match: str) -> None:
-        """Answers that many requests, and all for that long, with an error: those whose path matches a regular expression."""
+        """Refuses the next `requests` requests, and all within `seconds`, whose path matches the regular expression `match`."""
         self._match = re.compile(match)
         self._refused = requests
         self._until = time.monotonic() + seconds
@@ -66,7 +66,7 @@ class Metadata:
             return messages.answer(503, b"not yet", _FLAVOR)
         if head.path in _TEXTS:
             return _text(200, _TEXTS[head.path])
-        # Both by its alias and by its name, as google-auth asks once it knows that.
+        # By alias and by name: google-auth uses the name once it knows it.
         for account in ("default", EMAIL):
             if head.path == f"{_ACCOUNT}/{account}/token":
                 return messages.answer(200, self._tokens.issue(), _FLAVOR)

@@ -1,7 +1,7 @@
-"""Uploads of all three kinds: what is to become an object, of which name, under which condition.
+"""Uploads of all three kinds: the data, the object's name and the precondition.
 
-Resumable ones are put together here: the emulator makes an object of what it has when it is asked how much that is, and forgets an
-upload that is complete, so nobody whose answer got lost can ask.
+Resumable uploads are assembled here, because the emulator's are wrong. When a client asks for the progress, the emulator makes an
+object of the part that it has. It forgets complete uploads, so a client that lost the last answer cannot ask again.
 """
 
 import base64
@@ -24,14 +24,14 @@ _RANGE = re.compile(r"^bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)$")
 
 @dataclasses.dataclass
 class Upload:
-    """An object to be.
+    """An object that is being uploaded.
 
     Attributes:
-      bucket: its bucket.
-      metadata: what the client says of it, with its `name`.
+      bucket: name of the bucket.
+      metadata: the client's metadata, with the object's `name`.
       condition: the client's `ifGenerationMatch`, if any.
-      data: what has come of its bytes.
-      done: the answer to the request that completed it: status and body.
+      data: bytes received so far.
+      done: status and body of the answer to the request that completed the upload.
     """
 
     bucket: str
@@ -41,14 +41,14 @@ class Upload:
     done: tuple[int, bytes] | None = None
 
     def complete(self, status: int, body: bytes) -> None:
-        """Keeps the answer to the last request, for a client that asks again; the bytes are not needed any more."""
+        """Keeps the answer to the last request for a client that asks again, and drops the bytes."""
         # After an error the client may send the last request again.
         if status == 200:
             self.done = (status, body)
             self.data = bytearray()
 
     def resource(self) -> dict[str, str]:
-        """What Cloud Storage would say of the object, with the checksums that clients compare."""
+        """Returns Cloud Storage's description of the object, with the checksums that clients compare."""
         name = self.metadata["name"]
         now = time.time_ns() // 1000
         return {
@@ -66,7 +66,7 @@ class Upload:
         }
 
     def request(self) -> tuple[str, dict[str, str], tuple[bytes | bytearray, ...]]:
-        """Target, headers and body, in pieces, of the one request that uploads all of it."""
+        """Returns target, headers and body (in pieces) of a single request that uploads the whole object."""
         boundary = secrets.token_hex(16)
         kind = self.metadata.get("contentType", "application/octet-stream")
         parts = (
@@ -80,12 +80,12 @@ class Upload:
 
 
 def is_upload(head: Head) -> bool:
-    """Whether a request is part of an upload."""
+    """Returns whether a request is part of an upload."""
     return bool(_BUCKET.match(head.path))
 
 
 def completes(head: Head) -> bool:
-    """Whether a request is an upload's only one, or its last."""
+    """Returns whether a request is the only or the last one of an upload."""
     if not is_upload(head):
         return False
     if head.method == "POST":
@@ -95,13 +95,13 @@ def completes(head: Head) -> bool:
 
 
 class Uploads:
-    """The uploads that go on, and those that are done, as long as somebody may ask."""
+    """The uploads in progress, and the complete ones, about which clients may still ask."""
 
     def __init__(self) -> None:
         self._resumable: dict[str, Upload] = {}
 
     def name(self, head: Head, body: bytes) -> str:
-        """The name, as in a path, of the object that a request is to bring about; nothing if it cannot be told."""
+        """Returns the URL-encoded name of the object that a request uploads; empty if it is unknown."""
         try:
             if head.method != "POST":
                 upload = self._resumable[head.query["upload_id"]]
@@ -112,7 +112,7 @@ class Uploads:
             return ""
 
     def begin(self, host: str, head: Head, body: bytes) -> tuple[Upload, Answer]:
-        """Begins a resumable upload; returns it and the answer that tells the client where to send it."""
+        """Begins a resumable upload; returns it and the answer with the URI for its data."""
         metadata = json.loads(body) if body else {}
         if kind := head.headers.get("x-upload-content-type"):
             metadata = {"contentType": kind} | metadata
@@ -123,10 +123,10 @@ class Uploads:
         return upload, messages.answer(200, b"", {"location": location, "x-guploader-uploadid": number})
 
     def proceed(self, head: Head, body: bytes) -> tuple[Upload, Answer | None]:
-        """Takes the next bytes of a resumable upload, or the question how many have come.
+        """Handles the next bytes of a resumable upload, or a query of its progress.
 
         Returns:
-          The upload and the answer; None for it if the upload is complete and is now to be stored.
+          The upload and the answer; None instead of the answer if the upload is complete and must now be stored.
 
         Raises:
           KeyError: there is no such upload.
@@ -138,8 +138,10 @@ class Uploads:
         part = _part(head) or _Part(0, len(body) - 1, len(body))
         if part.first is not None:
             if part.first > len(upload.data) or part.last + 1 - part.first != len(body):
-                return upload, messages.error(400, "invalid", "The bytes do not continue what has come, or are not what was said.")
-            # A client may send again what did come; what has come stays.
+                return upload, messages.error(
+                    400, "invalid", "The bytes do not continue the received ones, or do not match Content-Range."
+                )
+            # A client may repeat bytes that were received; the received ones stay.
             upload.data += body[len(upload.data) - part.first :]
         if part.total == len(upload.data):
             return upload, None
@@ -148,7 +150,7 @@ class Uploads:
 
 
 def single(head: Head, body: bytes) -> Upload:
-    """The upload that is a single request."""
+    """Returns the upload that consists of a single request."""
     kind = head.headers.get("content-type", "")
     if head.query.get("uploadType") == "media":
         return _upload(head, {"contentType": kind} if kind else {}, body)
@@ -172,7 +174,7 @@ def _upload(head: Head, metadata: dict[str, str], data: bytes) -> Upload:
 
 @dataclasses.dataclass(frozen=True)
 class _Part:
-    """What a request says it brings: the first byte (None if it only asks), the last, and how many there will be, if known."""
+    """The bytes that a request announces: the first (None for a query), the last, and the total number, if known."""
 
     first: int | None
     last: int
@@ -180,11 +182,11 @@ class _Part:
 
 
 def _part(head: Head) -> _Part | None:
-    said = head.headers.get("content-range")
-    if said is None:
+    header = head.headers.get("content-range")
+    if header is None:
         return None
-    match = _RANGE.match(said)
+    match = _RANGE.match(header)
     if match is None:
-        raise ValueError(f"no range: {said}")
+        raise ValueError(f"Content-Range {header!r} is not a range of bytes")
     first, last, total = match.groups()
     return _Part(None if first is None else int(first), -1 if last is None else int(last), None if total == "*" else int(total))

@@ -1,7 +1,7 @@
-"""What Vertex AI makes of a CustomJob, as its documentation says, with processes of this machine for the replicas.
+"""Runs a CustomJob as Vertex AI's documentation describes, with processes of this machine as replicas.
 
-Written from https://cloud.google.com/vertex-ai/docs/training/distributed-training (the cluster), …/code-requirements (variables and
-a container's end) and the API's reference (references to variables), with nothing of launch.
+Sources: https://cloud.google.com/vertex-ai/docs/training/distributed-training (the cluster), …/code-requirements (variables and a
+container's end) and the API's reference (references to variables). It shares no code with launch.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from typing import Any
 
 from tests.support.commands import ENVIRONMENT, REPOSITORY
 
-_ROLES = ("chief", "worker", "ps", "evaluator")  # Of TF_CONFIG, by worker pool.
+_ROLES = ("chief", "worker", "ps", "evaluator")  # TF_CONFIG's task type of each worker pool.
 _WORKER_RESTARTS, _JOB_RESTARTS = 5, 3
 
 
@@ -28,11 +28,11 @@ class Replica:
     """One container.
 
     Attributes:
-      task: its name, such as workerpool0-0.
-      command: what it runs.
-      environment: its variables.
-      restarts: how often it was started again since the job last was.
-      process: the one that it runs now.
+      task: name of the task, such as workerpool0-0.
+      command: command that it runs.
+      environment: environment variables.
+      restarts: number of restarts since the last start of the whole job.
+      process: process that currently runs, if any.
     """
 
     task: str
@@ -44,13 +44,13 @@ class Replica:
 
 @dataclasses.dataclass
 class Expansion:
-    """A job on this machine.
+    """A CustomJob that runs on this machine.
 
     Attributes:
-      job: the CustomJob, in the JSON of the API.
-      folder: for the replicas' output.
-      buckets: the folders that stand for buckets.
-      ends: the replicas that ended and their exit codes, in this order.
+      job: CustomJob in the API's JSON format.
+      folder: folder for the replicas' output.
+      buckets: folders that stand for buckets, by bucket name.
+      ends: task and exit code of each replica that ended, in order of time.
     """
 
     job: dict[str, Any]
@@ -99,11 +99,11 @@ class Expansion:
             self._stop(signal.SIGKILL)
 
     def output(self) -> str:
-        """What all replicas wrote."""
+        """Returns the output of all replicas."""
         return "\n".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("workerpool*")))
 
     def _addresses(self) -> list[list[str]]:
-        """The addresses of all replicas, by pool."""
+        """Returns the addresses of all replicas, by pool."""
         return [[f"127.0.0.1:{_free_port()}" for _ in range(int(pool["replicaCount"]))] for pool in self._spec["workerPoolSpecs"]]
 
     def _replica(self, pool: int, index: int, addresses: list[list[str]]) -> Replica:
@@ -154,7 +154,7 @@ class Expansion:
             )
 
     def _collect(self) -> Replica | None:
-        """Takes in those that have ended; returns one that did not end well."""
+        """Records the replicas that have ended; returns one that failed, if any."""
         failed = None
         for replica in self.replicas:
             if replica.process and (code := replica.process.poll()) is not None:
@@ -164,7 +164,7 @@ class Expansion:
         return failed
 
     def _stop(self, number: signal.Signals) -> None:
-        """Ends all containers, as Vertex AI does with a container: a signal, and SIGKILL for all that is left of it."""
+        """Ends all containers as Vertex AI does: with a signal, and then SIGKILL for the remaining processes."""
         running = [replica for replica in self.replicas if replica.process]
         for replica in running:
             assert replica.process
@@ -180,7 +180,7 @@ class Expansion:
 
 
 def expand(text: str, variables: Mapping[str, str]) -> str:
-    """A text of args or env as a container gets it: $(NAME) is a variable if there is one, and $$ is $."""
+    """Expands a value of args or env: $(NAME) becomes the variable's value if it exists, and $$ becomes $."""
 
     def piece(found: re.Match[str]) -> str:
         return "$" if found[0] == "$$" else variables.get(found[1], found[0])

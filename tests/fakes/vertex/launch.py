@@ -1,8 +1,8 @@
-"""`python -m launch` that reaches a server of this machine in the place of Vertex AI and Cloud Logging, with shorter pauses.
+"""Runs `python -m launch` with a server of this machine instead of Vertex AI and Cloud Logging, and with shorter pauses.
 
     python -m tests.fakes.vertex.launch GRPC_ADDRESS HTTP_URL MAX_OUTAGE WORDS…
 
-What is changed is the channel that the official client opens, the address of Cloud Logging, and how long is waited.
+It changes only the channel that the official client opens, the URL of Cloud Logging, and the waiting times.
 """
 
 import runpy
@@ -18,7 +18,7 @@ from tests.fakes.vertex.server import REGION
 
 
 def redirect(address: str, url: str) -> None:
-    """Sends what is for Vertex AI in the server's region, and for Cloud Logging, to other addresses."""
+    """Redirects requests for Vertex AI in the server's region to `address`, and for Cloud Logging to `url`."""
     from google.cloud.aiplatform_v1.services.job_service.transports import JobServiceGrpcTransport
 
     def channel(host: str, **_: Any) -> grpc.Channel:
@@ -26,7 +26,7 @@ def redirect(address: str, url: str) -> None:
         return grpc.insecure_channel(target, options=[("grpc.enable_http_proxy", 0)])
 
     JobServiceGrpcTransport.create_channel = channel
-    # Which google-auth asks Google about in the background.
+    # google-auth would look this up at Google in the background.
     _regional_access_boundary_utils._get_domain = lambda: "127.0.0.1:9"
     logs.URL = f"{url}/v2/entries:list"
     logs.POLL, logs.SETTLING = 0.1, 1.0

@@ -1,4 +1,4 @@
-"""As much of Vertex AI and Cloud Logging as launch asks for: it refuses what they would, and the test plays the machines."""
+"""The parts of Vertex AI and Cloud Logging that launch uses. They refuse invalid requests; the test acts as the machines."""
 
 import concurrent.futures
 import contextlib
@@ -78,7 +78,7 @@ _CORES = {
 
 
 class Refused(Exception):
-    """An answer that is an error."""
+    """An error answer."""
 
     def __init__(self, code: grpc.StatusCode, message: str) -> None:
         super().__init__(message)
@@ -89,11 +89,11 @@ class Vertex:
     """Vertex AI in one region, with the log of one project.
 
     Attributes:
-      address: where it speaks gRPC.
-      url: where it speaks HTTP: Cloud Logging, and tokens.
-      refusals: for a method, an error that is answered instead.
-      log_status: the status that Cloud Logging answers with; 200: the log.
-      requests: what was asked for.
+      address: address of the gRPC server for Vertex AI.
+      url: URL of the HTTP server for Cloud Logging and tokens.
+      refusals: for a method, an error to answer with instead.
+      log_status: HTTP status of Cloud Logging's answers; 200 to return the log.
+      requests: methods called so far.
     """
 
     def __init__(self) -> None:
@@ -133,10 +133,10 @@ class Vertex:
         self._server.stop(0).wait()
         self._http.close()
 
-    # What a test does as user and machines.
+    # What a test does in the role of the user or the machines.
 
     def credentials(self, path: Path) -> None:
-        """Writes those of a service account, whose tokens come from here."""
+        """Writes a service account's credentials, whose tokens this server issues."""
         key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         pem = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
@@ -145,29 +145,29 @@ class Vertex:
         path.write_text(json.dumps({**described, "private_key_id": "1", "token_uri": f"{self.url}/token"}))
 
     def jobs(self) -> list[CustomJob]:
-        """All jobs."""
+        """Returns all jobs."""
         with self.lock:
             return list(self._jobs.values())
 
     def wait_for_job(self) -> CustomJob:
-        """The first job, once there is one."""
+        """Waits for a job, and returns the first one."""
         self._wait(lambda: bool(self._jobs), "no job came")
         return self.jobs()[0]
 
     def wait_until_asked(self, request: str, times: int) -> None:
-        """Waits until a request has come so many more times."""
+        """Waits until a request has been made `times` more times."""
         wanted = self.requests.count(request) + times
         self._wait(lambda: self.requests.count(request) >= wanted, f"nobody asked {request}")
 
     def advance(self, job: CustomJob, state: str, *, ran: float = 0.0) -> None:
-        """A job comes into a state that is not its last; its first RUNNING is put so many seconds into the past."""
+        """Sets a job's state, not its last one. Its first RUNNING began `ran` seconds ago."""
         with self.lock:
             job.state = JobState[f"JOB_STATE_{state}"]
             if state == "RUNNING" and job.start_time is None:
                 job.start_time = _now() - datetime.timedelta(seconds=ran)
 
     def end(self, job: CustomJob, state: str, message: str = "", *, code: int = 3) -> None:
-        """A job ends."""
+        """Ends a job in a state."""
         with self.lock:
             job.end_time = _now()
             if message:
@@ -175,7 +175,7 @@ class Vertex:
             self.advance(job, state)
 
     def write(self, job: CustomJob, task: str, *texts: str, late: float = 0.0, structured: bool = False) -> None:
-        """A worker writes, two lines at the same moment; the entries appear with a time that is so many seconds old."""
+        """Adds a worker's lines to the log, `late` seconds old; every two lines have the same time."""
         with self.lock:
             for number, text in enumerate(texts):
                 if number % 2 == 0:
@@ -196,7 +196,7 @@ class Vertex:
             assert time.monotonic() < deadline, otherwise
             time.sleep(0.02)
 
-    # What Vertex AI answers.
+    # The answers of Vertex AI.
 
     def _handler(self, name: str, method: Callable[[Any], Any]) -> Callable[[Any, grpc.ServicerContext], Any]:
         def handle(request: Any, context: grpc.ServicerContext) -> Any:
@@ -212,7 +212,7 @@ class Vertex:
         return handle
 
     def _create(self, request: CreateCustomJobRequest) -> CustomJob:
-        _check_place(request.parent)
+        _check_parent(request.parent)
         for problem in problems(request.custom_job):
             raise Refused(grpc.StatusCode.INVALID_ARGUMENT, problem)
         job = CustomJob(request.custom_job)
@@ -224,13 +224,13 @@ class Vertex:
 
     def _get(self, request: GetCustomJobRequest) -> CustomJob:
         parent, _, number = request.name.rpartition("/customJobs/")
-        _check_place(parent)
+        _check_parent(parent)
         if number not in self._jobs:
             raise Refused(grpc.StatusCode.NOT_FOUND, f"The CustomJob {number} does not exist.")
         return self._jobs[number]
 
     def _list(self, request: ListCustomJobsRequest) -> ListCustomJobsResponse:
-        _check_place(request.parent)
+        _check_parent(request.parent)
         found = [job for job in self._jobs.values() if _matches(job, request.filter)]
         first = int(request.page_token or 0)
         after = first + min(request.page_size, 2)
@@ -243,10 +243,10 @@ class Vertex:
         self.end(job, "CANCELLED", "Job is cancelled by user.", code=1)
         return empty_pb2.Empty()
 
-    # What Cloud Logging answers.
+    # The answers of Cloud Logging.
 
     def entries(self, question: dict[str, Any]) -> dict[str, Any]:
-        """A page of the log."""
+        """Returns a page of the log."""
         assert question["resourceNames"] == [f"projects/{PROJECT}"]
         assert question["orderBy"] == "timestamp asc"
         found = re.fullmatch(
@@ -256,7 +256,7 @@ class Vertex:
         with self.lock:
             self.requests.append("entries")
             entries = [entry for entry in self._entries if entry["resource"]["labels"]["job_id"] == found[1]]
-        # Nanoseconds sort as text.
+        # As text, because datetime has no nanoseconds.
         entries = sorted((entry for entry in entries if entry["timestamp"] >= found[2]), key=lambda entry: entry["timestamp"])
         first = int(question.get("pageToken", 0))
         after = first + min(question["pageSize"], 5)
@@ -290,11 +290,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: Any) -> None:
-        """Says nothing."""
+        """Logs nothing."""
 
 
 def problems(job: CustomJob) -> list[str]:
-    """What Vertex AI would refuse about a job that is to be created."""
+    """Returns why Vertex AI would refuse to create a job, one text for each reason."""
     found = []
     if not 0 < len(job.display_name) <= 128:
         found.append("display_name must have from 1 to 128 characters")
@@ -316,12 +316,12 @@ def problems(job: CustomJob) -> list[str]:
             found.append("more than 100 environment variables")
         for variable in pool.container_spec.env:
             if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", variable.name):
-                found.append(f"{variable.name} is no C identifier")
+                found.append(f"{variable.name} is not a C identifier")
         found += _machine_problems(pool.machine_spec, alone=len(pools) == 1)
     if not re.fullmatch(r"gs://[a-z0-9][-_.a-z0-9]+(/.*[^/])?", spec.base_output_directory.output_uri_prefix):
-        found.append("base_output_directory is no folder of Cloud Storage")
+        found.append("base_output_directory is not a folder of Cloud Storage")
     if spec.service_account and not re.fullmatch(r"[^@\s]+@[^@\s]+\.gserviceaccount\.com", spec.service_account):
-        found.append("service_account is no e-mail address")
+        found.append("service_account is not an e-mail address")
     if spec.tensorboard and not spec.service_account:
         found.append("service_account is required with tensorboard")
     if spec.tensorboard and f"/locations/{REGION}/" not in spec.tensorboard:
@@ -350,7 +350,7 @@ def _machine_problems(machine: Any, *, alone: bool) -> list[str]:
     return [] if str(count) in counts.split() else [f"{type_} does not have {count} {accelerator}"]
 
 
-def _check_place(parent: str) -> None:
+def _check_parent(parent: str) -> None:
     found = re.fullmatch("projects/([^/]+)/locations/([^/]+)", parent)
     if not found or found[2] != REGION:
         raise Refused(grpc.StatusCode.INVALID_ARGUMENT, f"{parent} is not served here")

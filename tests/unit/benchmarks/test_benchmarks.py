@@ -1,4 +1,4 @@
-"""The programs of benchmarks/: what they ask of the commands that they run, and what they refuse before they begin."""
+"""The programs of benchmarks/: the commands that they run, and the flags that they refuse before they start."""
 
 import functools
 import importlib
@@ -19,7 +19,7 @@ from trainer.model import networks
 
 @pytest.fixture
 def program(monkeypatch):
-    """Loads a program, and what calls it with arguments, with flags of its own: several programs have one of the same name."""
+    """Loads a program and a function that runs it, with its own flag registry: several programs define flags of the same name."""
 
     def load(name):
         own = flags.FlagValues()
@@ -35,7 +35,7 @@ def program(monkeypatch):
 class TestAccuracy:
     @pytest.fixture
     def commands(self, monkeypatch):
-        """What was run; a command of trainer.task fails."""
+        """The commands that were run; those of trainer.task fail."""
         run = []
 
         def record(command, **options):
@@ -82,7 +82,7 @@ class TestAccuracy:
         assert f"--recipes={old}: this recipe is now called {new}" in capsys.readouterr().err
         assert any(option.endswith(f"/recipes/{new}.flags") for option in commands[-1])
 
-    def test_other_films_have_a_folder_of_their_own(self, compare, commands):
+    def test_each_csv_has_its_own_folders(self, compare, commands):
         for films in ("films.csv", "others.csv", "films.csv"):
             with pytest.raises(SystemExit):
                 compare(f"--csv={films}", "--recipes=from_scratch")
@@ -97,7 +97,7 @@ class TestAccuracy:
         assert not commands
 
     @pytest.mark.parametrize("option", ["--seeds=", "--seeds=a", "--recipes=", "--recipes=from_scratch,vgg"])
-    def test_lists_that_name_nothing_or_something_else_are_refused(self, compare, commands, option):
+    def test_empty_lists_and_unknown_names_are_refused(self, compare, commands, option):
         with pytest.raises(flags.IllegalFlagValueError):
             compare("--csv=films.csv", option)
         assert not commands
@@ -108,7 +108,7 @@ class TestComparison:
     def two_rounds(self, monkeypatch):
         monkeypatch.setattr(comparison, "_REPEATS", types.SimpleNamespace(value=2))
 
-    def test_contenders_are_measured_in_turn_another_one_first_each_time_after_a_round_that_does_not_count(self):
+    def test_contenders_are_measured_in_turn_starting_with_a_different_one_after_a_warm_up_round(self):
         calls = []
 
         def contender(name):
@@ -122,7 +122,7 @@ class TestComparison:
         assert calls == ["a", "b", "b", "a", "a", "b"]
         assert found == {"a": [4.0, 5.0], "b": [3.0, 6.0]}
 
-    def test_the_table_has_the_ratios_of_rounds_and_says_what_was_reached(self, capsys):
+    def test_the_table_has_the_ratios_within_rounds_and_says_which_goals_were_reached(self, capsys):
         found = {comparison.OURS: [200.0, 300.0, 220.0], "slow": [100.0, 100.0, 100.0], "fast": [190.0, 290.0, 210.0]}
         goals = [comparison.Goal(("slow", "fast"), least=2), comparison.Goal(("slow",), least=2)]
         comparison.report("Work", "images a second", found, goals)
@@ -131,18 +131,18 @@ class TestComparison:
         assert "- 1.05 × fast, to be at least 2: NOT reached" in printed, "the best of several counts"
         assert "- 2.2 × slow, to be at least 2: reached" in printed
 
-    def test_where_less_is_better_the_least_of_several_counts(self, capsys):
+    def test_where_lower_is_better_the_lowest_of_several_counts(self, capsys):
         found = {comparison.OURS: [1.2], "slow": [2.0], "fast": [1.0]}
         comparison.report("Start", "seconds", found, [comparison.Goal(("slow", "fast"), most=1.3)])
         assert "- 1.2 × fast, to be at most 1.3: reached" in capsys.readouterr().out
 
-    def test_the_machine_is_told_with_its_releases(self):
+    def test_the_machine_is_described_with_its_package_versions(self):
         assert f"tensorflow {tf.__version__}" in comparison.machine()
 
 
 class TestScaling:
-    def test_a_layer_costs_what_its_products_do(self, monkeypatch):
-        # One 3 x 3 convolution of 3 to 4 channels, and a dense layer of all that to 25 genres.
+    def test_the_cost_of_a_layer_is_counted_from_its_multiplications(self, monkeypatch):
+        # One 3 x 3 convolution from 3 to 4 channels, and a dense layer from its outputs to 25 genres.
         monkeypatch.setattr(scaling, "_HEIGHT", 8)
         monkeypatch.setattr(scaling, "_WIDTH", 8)
 
@@ -159,15 +159,15 @@ class TestScaling:
         assert scaling.all_reduce(4 * 10**9, 2, gigabits=8, latency=0) == pytest.approx(4)
         assert scaling.all_reduce(4 * 10**9, 256, gigabits=8, latency=0) == pytest.approx(8 * 255 / 256)
 
-    def test_a_short_message_goes_up_and_down_a_tree(self):
+    def test_a_short_message_takes_twice_the_depth_of_a_tree(self):
         assert scaling.all_reduce(0, 256, gigabits=8, latency=1) == pytest.approx(2 * 8)
 
-    def test_statistics_are_exchanged_by_layer_and_twice(self):
+    def test_statistics_are_exchanged_twice_for_each_layer(self):
         found = scaling.Cost(parameters=0, flops=0, moved=0, kept=0, normalized=(32, 64))
         gradients, statistics = scaling.exchange(found, 2, gigabits=8)
         assert statistics == pytest.approx(4 * gradients, rel=1e-2)
 
-    def test_the_lower_of_two_ceilings_is_where_the_device_has_less(self):
+    def test_arithmetic_and_memory_bandwidth_each_bound_the_rate(self):
         device = scaling.Accelerator("", tera_flops=3, gigabytes=1, memory=1, processors=1, gigabits=1)
         found = scaling.Cost(parameters=0, flops=10**6, moved=100, kept=500, normalized=())
         assert scaling.ceiling(found, device) == pytest.approx((10**6, 10**6))

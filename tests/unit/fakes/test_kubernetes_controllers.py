@@ -1,4 +1,4 @@
-"""What the job controller makes of the ends of pods under the rules that launch renders, on a clock that the test turns."""
+"""How the job controller reacts to ended pods under the rules that launch renders, on a clock that the test sets."""
 
 import dataclasses
 import functools
@@ -11,12 +11,12 @@ from launch.job import Job
 from launch.kubernetes import spec
 from tests.fakes.kubernetes import controllers, expander
 
-PLACES = ("--data_dir=/gcs/b/d", "--job_dir=/gcs/b/j")
+PATHS = ("--data_dir=/gcs/b/d", "--job_dir=/gcs/b/j")
 
 
 @dataclasses.dataclass
 class Process:
-    """A pod's process, whose end a test decides."""
+    """A pod's process, which ends as the test decides."""
 
     code: int | None = None
     asked: bool = False
@@ -37,7 +37,7 @@ class Process:
 
 @functools.cache
 def load(text):
-    """Most tests have the same job, and a look at the schemas takes a while."""
+    """Loads a manifest; cached, because most tests have the same job and validation is slow."""
     return expander.load(text, check_rules=False)
 
 
@@ -45,7 +45,7 @@ class World:
     """A cluster without processes."""
 
     def __init__(self, change=lambda objects: None, **fields):
-        defaults: dict[str, Any] = {"arguments": PLACES, "image": "i", "name": "film", "workers": 2}
+        defaults: dict[str, Any] = {"arguments": PATHS, "image": "i", "name": "film", "workers": 2}
         job = Job(**(defaults | fields))
         objects = list(yaml.safe_load_all(spec.to_yaml(spec.specify(job, name="film-1"))))
         change(objects)
@@ -59,7 +59,7 @@ class World:
         return self.processes[-1]
 
     def go(self, seconds):
-        """Lets time go by in small steps."""
+        """Advances the time in small steps."""
         until, step = self.now + seconds, max(0.1, seconds / 400)
         while True:
             self.controller.sync(self.now)
@@ -68,7 +68,7 @@ class World:
             self.now = min(self.now + step, until)
 
     def running(self, index):
-        """The pod of an index and its process."""
+        """Returns the running pod of an index, and its process."""
         run = self.controller.active(index)
         assert run is not None
         return run, self.processes[self.controller.runs.index(run)]
@@ -80,14 +80,14 @@ class World:
         self.go(0)
 
     def evict(self, index, *, code=143):
-        """Takes the pod of an index away, whose container then exits with a code, or not by itself."""
+        """Evicts the pod of an index. Its container exits with `code`, or with None ignores SIGTERM."""
         run, process = self.running(index)
         process.obeys = code
         run.delete(self.now, disrupted=True)
         self.go(0)
 
     def pods(self, index):
-        """How many pods an index has had."""
+        """Returns the number of pods that an index has had."""
         return sum(run.pod.index == index for run in self.controller.runs)
 
     @property
@@ -103,7 +103,7 @@ def test_a_job_is_complete_when_every_worker_has_exited_0():
     world = World()
     world.exit(0, 0)
     world.go(3600)
-    assert (world.end, world.pods(0)) == (None, 1)  # One that exited 0 is never run again.
+    assert (world.end, world.pods(0)) == (None, 1)  # A worker that exited 0 is never restarted.
     world.exit(1, 0)
     assert world.end == ("Complete", "CompletionsReached")
 
@@ -119,7 +119,7 @@ def test_exit_2_fails_the_job_at_once():
 
 
 @pytest.mark.parametrize("code", [75, 143])
-def test_ends_that_are_not_counted_are_tried_again_for_ever_ever_slower(code):
+def test_ignored_exit_codes_are_retried_without_limit_with_longer_and_longer_delays(code):
     world = World(restarts=0, time_limit=10**6)
     for delay in (10, 20, 40, 80, 160, 320, 600, 600):
         pods = world.pods(1)
@@ -130,7 +130,7 @@ def test_ends_that_are_not_counted_are_tried_again_for_ever_ever_slower(code):
         assert world.pods(1) == pods + 1
     assert world.end is None
     assert (world.controller.runs[-1].failures, world.controller.runs[-1].ignored) == (0, 8)
-    assert world.pods(0) == 1  # The other worker is left alone.
+    assert world.pods(0) == 1  # The other worker is not disturbed.
 
 
 @pytest.mark.parametrize("code", [1, 137, 139, 134, 255])
@@ -146,7 +146,7 @@ def test_crashes_are_counted_for_each_worker(code):
     assert (world.pods(0), world.pods(1)) == (3, 3)
 
 
-def test_ignored_ends_between_crashes_do_not_count_but_slow_down():
+def test_ignored_failures_between_crashes_do_not_count_but_extend_the_back_off():
     world = World(restarts=1)
     world.exit(1, 137)
     world.go(10)
@@ -161,14 +161,14 @@ def test_ignored_ends_between_crashes_do_not_count_but_slow_down():
 
 
 @pytest.mark.parametrize("code", [143, 137, 1, 2])
-def test_an_evicted_pod_is_not_counted_whatever_it_exits_with(code):
+def test_an_evicted_pod_is_not_counted_whatever_its_exit_code(code):
     world = World(restarts=0)
     world.evict(0, code=code)
     world.go(11)
     assert (world.end, world.pods(0)) == (None, 2)
 
 
-def test_an_evicted_pod_that_does_not_end_is_killed_after_the_grace_period_and_replaced_only_then():
+def test_an_evicted_pod_that_ignores_sigterm_is_killed_after_the_grace_period_and_only_then_replaced():
     world = World(restarts=0)
     world.evict(0, code=None)
     world.go(16.5)
@@ -179,7 +179,7 @@ def test_an_evicted_pod_that_does_not_end_is_killed_after_the_grace_period_and_r
     assert (world.end, world.pods(0)) == (None, 2)
 
 
-def test_an_evicted_pod_that_had_just_finished_is_done():
+def test_an_evicted_pod_that_has_just_finished_counts_as_done():
     world = World()
     world.evict(0, code=0)
     world.exit(1, 0)
@@ -199,7 +199,7 @@ def test_the_time_limit_asks_the_workers_to_stop():
     assert world.end == ("Failed", "DeadlineExceeded")
 
 
-def test_a_job_that_fails_starts_no_pod_while_others_end():
+def test_a_failing_job_starts_no_pod_while_others_end():
     world = World()
     world.processes[0].obeys = None
     world.exit(1, 2)
@@ -209,11 +209,11 @@ def test_a_job_that_fails_starts_no_pod_while_others_end():
     assert (world.end, len(world.controller.runs)) == (("Failed", "PodFailurePolicy"), 2)
 
 
-# A change to the rules, and what then becomes of a worker's end that launch's rules treat otherwise.
+# A change to the rules, how a worker ends, and the outcome, which differs from the outcome under launch's rules.
 CHANGES = {
-    "disruption looked at after exit 2": (lambda objects: rules(objects).insert(0, rules(objects).pop(1)), "evicted", 2, "failed"),
-    "disruption not looked at": (lambda objects: rules(objects).pop(0), "evicted", 137, "failed"),
-    "exit 2 not looked at": (lambda objects: rules(objects).pop(1), "exits", 2, "again"),
+    "disruption checked after exit 2": (lambda objects: rules(objects).insert(0, rules(objects).pop(1)), "evicted", 2, "failed"),
+    "disruption not checked": (lambda objects: rules(objects).pop(0), "evicted", 137, "failed"),
+    "exit 2 not checked": (lambda objects: rules(objects).pop(1), "exits", 2, "again"),
     "exit 2 ignored first": (lambda objects: rules(objects)[0].update(
         onExitCodes={"operator": "NotIn", "values": [0]}, onPodConditions=None), "exits", 2, "again"),
     "75 counted": (lambda objects: rules(objects)[2]["onExitCodes"].update(values=[143]), "exits", 75, "failed"),
@@ -226,7 +226,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize(("change", "how", "code", "outcome"), CHANGES.values(), ids=CHANGES)
-def test_a_change_to_the_rules_shows(change, how, code, outcome):
+def test_a_change_to_the_rules_changes_the_outcome(change, how, code, outcome):
     def cleaned(objects):
         change(objects)
         for rule in rules(objects):
@@ -246,14 +246,14 @@ def test_a_change_to_the_rules_shows(change, how, code, outcome):
     assert outcome_of(World(restarts=restarts)) != outcome or (how, code) == ("exits", 137)
 
 
-def test_a_replacement_may_come_early_where_the_policy_says_so():
+def test_a_replacement_may_start_early_if_the_policy_allows_it():
     world = World(lambda objects: objects[0]["spec"].update(podReplacementPolicy="TerminatingOrFailed"))
     world.evict(0, code=None)
     world.go(0.1)
     assert (world.controller.runs[0].code, world.pods(0)) == (None, 2)
 
 
-def test_without_a_limit_for_each_worker_all_share_one_and_its_back_off():
+def test_without_a_limit_per_index_all_workers_share_one_limit_and_one_back_off():
     def change(objects):
         del objects[0]["spec"]["backoffLimitPerIndex"], objects[0]["spec"]["maxFailedIndexes"]
         objects[0]["spec"]["backoffLimit"] = 1
@@ -270,7 +270,7 @@ def test_without_a_limit_for_each_worker_all_share_one_and_its_back_off():
     assert world.end == ("Failed", "BackoffLimitExceeded")
 
 
-def test_no_more_pods_at_once_than_parallelism():
+def test_no_more_pods_run_at_once_than_parallelism():
     world = World(lambda objects: objects[0]["spec"].update(parallelism=1))
     assert (world.pods(0), world.pods(1)) == (1, 0)
     world.exit(0, 0)
@@ -278,7 +278,7 @@ def test_no_more_pods_at_once_than_parallelism():
 
 
 @pytest.mark.parametrize("code", [1, 75, 137, 143])
-def test_a_jobset_restarts_all_workers_where_one_fails_and_counts_that(code):
+def test_a_jobset_restarts_all_workers_when_one_fails_and_counts_the_restart(code):
     world = World(jobset=True, restarts=2)
     for restart in (1, 2):
         world.exit(1, code)
@@ -310,7 +310,7 @@ def test_exit_2_and_the_time_limit_fail_a_jobset():
     assert (world.end, len(world.controller.runs)) == (("Failed", "FailJobSetFailurePolicyAction"), 2)
 
 
-def test_without_its_rule_a_jobset_restarts_after_exit_2():
+def test_without_the_rule_for_exit_2_a_jobset_restarts():
     world = World(lambda objects: objects[0]["spec"]["failurePolicy"].pop("rules"), jobset=True)
     world.exit(0, 2)
     world.go(0.3)

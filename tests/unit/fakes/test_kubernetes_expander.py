@@ -1,4 +1,4 @@
-"""The expander reads YAML as Kubernetes does, what launch renders reaches a container unchanged, and what breaks a spec shows."""
+"""The expander reads YAML as Kubernetes does, launch's values reach a container unchanged, and a broken spec is noticed."""
 
 import json
 import re
@@ -16,18 +16,18 @@ from tests.fakes.kubernetes import expander
 from tests.support import namespaces
 from tests.support.commands import run
 
-PLACES = ("--data_dir=/gcs/b/d", "--job_dir=/gcs/b/j")
+PATHS = ("--data_dir=/gcs/b/d", "--job_dir=/gcs/b/j")
 
 
 def rendered(**fields):
-    """The text that launch prints for a job of two workers."""
-    defaults: dict[str, Any] = {"arguments": PLACES, "image": "i", "name": "film", "workers": 2}
+    """Returns the text that launch prints for a job of two workers."""
+    defaults: dict[str, Any] = {"arguments": PATHS, "image": "i", "name": "film", "workers": 2}
     job = Job(**(defaults | fields))
     return spec.to_yaml(spec.specify(job, name="film-1"))
 
 
 def changed(change, *, unchecked=True, **fields):
-    """The manifest of a job whose objects were changed."""
+    """Returns the manifest of a job whose objects were changed."""
     objects = list(yaml.safe_load_all(rendered(**fields)))
     change(*objects)
     return expander.load(yaml.safe_dump_all(objects), check_rules=not unchecked)
@@ -37,7 +37,7 @@ def pod_of(job):
     return job["spec"]["template"]["spec"]
 
 
-# What the documentation of Kubernetes says of $(NAME) and $$, and its corners as its own tests have them.
+# Cases of $(NAME) and $$ from the documentation of Kubernetes, and corner cases from its own tests.
 EXPANSIONS = [
     ("$(A)", "a"),
     ("x$(A)-$(A)y", "xa-ay"),
@@ -62,11 +62,11 @@ EXPANSIONS = [
 
 
 @pytest.mark.parametrize(("text", "expanded"), EXPANSIONS)
-def test_variables_are_expanded_as_kubernetes_does(text, expanded):
+def test_variables_are_expanded_as_in_kubernetes(text, expanded):
     assert expander.expand(text, {"A": "a", "EMPTY": "", "REFERENCE": "$(A)"}) == expanded
 
 
-def test_a_variable_may_name_those_before_it_and_arguments_all():
+def test_variables_may_refer_to_earlier_ones_and_arguments_to_all():
     def change(job, service):
         container = pod_of(job)["containers"][0]
         container["env"] += [{"name": "ONE", "value": "$(POSTER_JOB_ID) $(TWO)"}, {"name": "TWO", "value": "$(ONE)"}]
@@ -74,7 +74,7 @@ def test_a_variable_may_name_those_before_it_and_arguments_all():
 
     pod = changed(change).pod("film-1", 1)
     assert (pod.environment["ONE"], pod.environment["TWO"]) == ("film-1 $(TWO)", "film-1 $(TWO)")
-    # What the container runtime and the image add, a node does not know.
+    # A node does not know the variables that the container runtime and the image add.
     assert pod.command[-5:] == ("film-1 $(TWO)", "1", "443", "$(HOSTNAME)", "$(PATH)")
 
 
@@ -94,7 +94,7 @@ def test_the_pods_of_a_job():
         "JOB_COMPLETION_INDEX": "1",
         "HOSTNAME": "film-1-1",
     }
-    assert pods[0].command == ("python", "-m", "trainer.guard", "--rejoin=30", "--peer_timeout=900", *PLACES)
+    assert pods[0].command == ("python", "-m", "trainer.guard", "--rejoin=30", "--peer_timeout=900", *PATHS)
     assert (pods[0].user, pods[0].group, pods[0].read_only, pods[0].bounded, pods[0].grace) == (1000, 1000, True, True, 17)
     assert {mount.path: mount.kind for mount in pods[0].mounts} == {"/tmp": "disk", "/dev/shm": "memory", "/gcs": "gcs"}
 
@@ -152,15 +152,15 @@ NASTY = [
 
 
 @pytest.mark.parametrize("jobset", [False, True])
-def test_what_a_user_types_reaches_the_container_unchanged(jobset):
-    arguments = (*PLACES, *(f"--cache={text}" for text in NASTY), "--cache", NASTY[0])
+def test_a_users_values_reach_the_container_unchanged(jobset):
+    arguments = (*PATHS, *(f"--cache={text}" for text in NASTY), "--cache", NASTY[0])
     variables = {f"V{number}": text for number, text in enumerate(NASTY)}
     for pod in expander.load(rendered(arguments=arguments, env=variables, jobset=jobset)).pods():
         assert pod.command[-len(arguments) :] == arguments
         assert variables.items() <= pod.environment.items()
 
 
-def test_what_a_user_types_reaches_the_container_through_the_command():
+def test_a_users_values_reach_the_container_through_the_command():
     texts = [text for text in NASTY if text.strip()]
     variables = [f"--env=V{number}={text}" for number, text in enumerate(texts)]
     arguments = [f"--data_dir=gs://b/{texts[0]}", f"--job_dir=gs://b/{texts[4]}", f"--cache={texts[10]}"]
@@ -170,13 +170,13 @@ def test_what_a_user_types_reaches_the_container_through_the_command():
     assert list(pod.command[-3:]) == arguments
 
 
-def test_kubectl_reads_what_is_rendered_as_the_expander_does():
-    """Its reader of YAML is another, for which 1e3 is a number and y is true."""
+def test_kubectl_reads_the_rendered_yaml_as_the_expander_does():
+    """kubectl's YAML parser differs from PyYAML: for it, 1e3 is a number and y is true."""
     if not shutil.which("kubectl"):
         pytest.skip("kubectl is not installed")
     variables = {f"V{number}": text for number, text in enumerate(NASTY)}
     job, _ = yaml.safe_load_all(rendered(env=variables, labels={"canary": "y", "commit": "1234e56"}))
-    # The one verb that reads a file and needs no cluster.
+    # The only kubectl command that reads a file and needs no cluster.
     text = rendered(env=variables, labels={"canary": "y", "commit": "1234e56"}).split("\n---\n")[0]
     command = ("kubectl", "label", "--local", "--filename=-", "--output=json", "canary=y", "--overwrite")
     done = subprocess.run(command, input=text, capture_output=True, text=True)
@@ -194,28 +194,28 @@ def names(manifest, **state):
 
 
 def peers(manifest):
-    """The addresses under which the workers look for each other, as the documentation of POSTER_SERVICE says."""
+    """Returns the host names by which the workers find each other, as documented for POSTER_SERVICE."""
     return [f"{pod.hostname}.{pod.environment['POSTER_SERVICE']}" for pod in manifest.pods()]
 
 
 @pytest.mark.parametrize("fields", [{}, {"jobset": True}, {"namespace": "films"}])
 @pytest.mark.parametrize("state", [{}, {"ready": False}, {"terminating": True}])
-def test_workers_find_each_other_whatever_their_pods_do(fields, state):
+def test_workers_find_each_other_in_every_state_of_their_pods(fields, state):
     manifest = expander.load(rendered(**fields))
     found = names(manifest, **state)
     assert [found[peer] for peer in peers(manifest)] == ["10.0.0.0", "10.0.0.1"]
     assert f"{peers(manifest)[0]}.{fields.get('namespace', 'default')}.svc.cluster.local" in found
 
 
-def set_in(place, **values):
+def set_in(fields, **values):
     for key, value in values.items():
         if value is None:
-            del place[key]
+            del fields[key]
         else:
-            place[key] = value
+            fields[key] = value
 
 
-# Changes after which the workers do not find each other while their pods are not ready.
+# Changes after which workers do not find each other while their pods are not ready.
 SEPARATIONS = {
     "publishNotReadyAddresses dropped": lambda job, service: set_in(service["spec"], publishNotReadyAddresses=None),
     "Service renamed": lambda job, service: set_in(service["metadata"], name="film"),
@@ -230,26 +230,26 @@ SEPARATIONS = {
 
 
 @pytest.mark.parametrize("change", SEPARATIONS.values(), ids=SEPARATIONS)
-def test_a_change_that_separates_the_workers_shows(change):
+def test_a_change_that_separates_the_workers_is_noticed(change):
     manifest = changed(change)
     found = names(manifest, ready=False)
     assert [peer for peer in peers(manifest) if peer not in found] == peers(manifest)
-    with pytest.raises(expander.Invalid):  # And the rules say so.
+    with pytest.raises(expander.Invalid):  # The rules report it too.
         changed(change, unchecked=False)
 
 
-def test_without_publish_not_ready_addresses_pods_have_names_once_they_are_ready():
+def test_without_publish_not_ready_addresses_only_ready_pods_have_names():
     manifest = changed(SEPARATIONS["publishNotReadyAddresses dropped"])
     assert set(peers(manifest)) <= names(manifest).keys()
     assert names(manifest, terminating=True) == {}
 
 
-def test_an_argument_whose_dollars_are_not_doubled_shows():
+def test_an_argument_without_doubled_dollars_is_expanded():
     def undone(job, service):
         container = pod_of(job)["containers"][0]
         container["args"] = [word.replace("$$", "$") for word in container["args"]]
 
-    arguments = (*PLACES, "--cache=/tmp/$(HOME)")
+    arguments = (*PATHS, "--cache=/tmp/$(HOME)")
     assert changed(lambda *_: None, arguments=arguments).pods()[0].command[-1] == "--cache=/tmp/$(HOME)"
     assert changed(undone, arguments=arguments).pods()[0].command[-1] == "--cache=/tmp//tmp"
 
@@ -272,12 +272,12 @@ REFUSED = {
     "an unknown field": (lambda job, service: set_in(job["spec"], backofLimit=1), "backofLimit"),
     "no such volume": (lambda job, service: set_in(pod_of(job), volumes=[]), "no volume tmp"),
     "root": (lambda job, service: set_in(pod_of(job)["securityContext"], runAsUser=0), "would run as root"),
-    "a long name": (lambda job, service: set_in(job["metadata"], name="a" * 62), "no host name"),
+    "a long name": (lambda job, service: set_in(job["metadata"], name="a" * 62), "is not a host name"),
 }
 
 
 @pytest.mark.parametrize(("change", "says"), REFUSED.values(), ids=REFUSED)
-def test_what_kubernetes_refuses(change, says):
+def test_objects_that_kubernetes_refuses_are_refused(change, says):
     with pytest.raises(expander.Invalid, match=re.escape(says)):
         changed(change).pods()
 
@@ -293,12 +293,12 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize("change", UNKNOWN.values(), ids=UNKNOWN)
-def test_a_field_that_the_expander_does_not_know_is_not_passed_over(change):
+def test_a_field_unknown_to_the_expander_is_an_error(change):
     with pytest.raises(NotImplementedError):
         changed(change).pods()
 
 
-def test_it_shares_no_code_with_launch_or_trainer():
+def test_the_fakes_share_no_code_with_launch_or_trainer():
     fakes, support = Path(expander.__file__).parent, Path(namespaces.__file__).parent
     for path in (*(fakes / f"{name}.py" for name in ("expander", "controllers", "node", "rules")), support / "namespaces.py"):
         text = path.read_text()

@@ -116,12 +116,12 @@ MUTATIONS = [
     ("JobSet/spec/network/enableDNSHostnames", None, "a Service of its own"),
     ("JobSet/spec/failurePolicy/maxRestarts", None, "no maxRestarts"),
     ("JobSet/spec/failurePolicy/rules", [], "exit 2 does not fail the JobSet"),
-    ("JobSet/spec/failurePolicy/rules/0/name", "ends-for-good", "a rule's name is none"),
+    ("JobSet/spec/failurePolicy/rules/0/name", "ends-for-good", "a rule's name is not valid"),
     (f"{TRAINER}/env/4/name", "POSTER_PORT", "a variable is set twice"),
     (f"{TRAINER}/env/1/value", "1", "POSTER_WORKERS is not completions"),
     (f"{TRAINER}/env/0/value", "", "no POSTER_JOB_ID"),
     (f"{TRAINER}/env/2/value", "other", "POSTER_SERVICE is not"),
-    (f"{TRAINER}/env/3/value", "2223", "POSTER_PORT is no port"),
+    (f"{TRAINER}/env/3/value", "2223", "POSTER_PORT is not a port"),
     (f"{POD}/hostNetwork", True, "hides the pod's index"),
     (f"{TRAINER}/volumeMounts/1", None, "a volume is not mounted"),
     (f"{POD}/volumes/1/emptyDir", {}, "/dev/shm is not memory"),
@@ -146,9 +146,9 @@ MUTATIONS = [
     ("Service/metadata/name", "other", "subdomain is not the Service's name"),
     ("Service/spec/selector", {"app": "other"}, "does not select"),
     ("Service/metadata/namespace", "other", "in another namespace"),
-    ("Job/metadata/name", "a" * 62, "is no host name"),
-    ("JobSet/metadata/name", "a" * 50, "is no host name"),
-    ("Job/metadata/name", "2-films", "is no host name"),
+    ("Job/metadata/name", "a" * 62, "is not a host name"),
+    ("JobSet/metadata/name", "a" * 50, "is not a host name"),
+    ("Job/metadata/name", "2-films", "is not a host name"),
 ]
 
 
