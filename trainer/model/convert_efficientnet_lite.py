@@ -26,9 +26,6 @@ from trainer.model import backbones
 from trainer.process import entry
 
 _MODELS = ("efficientnet_lite0", "efficientnet_lite2")
-_MODEL = flags.DEFINE_enum("model", "efficientnet_lite0", _MODELS, "The network.")
-_INPUT = flags.DEFINE_string("input", None, "The PyTorch file (.pth); by default the one in the installed package.")
-_OUTPUT = flags.DEFINE_string("output", None, "The file to write: NAME.weights.h5.", required=True)
 
 # The names of the layers here, and in the PyTorch network.
 _LAYERS = {
@@ -75,21 +72,21 @@ def main(arguments: list[str]) -> None:
     """Converts one file."""
     if arguments:
         raise UserError(f"{arguments[0]!r} is not a flag: write options as --name=value")
-    output = Path(_OUTPUT.value)
+    output = Path(flags.FLAGS.output)
     # The name decides which format Keras writes.
     if not output.name.endswith(".weights.h5"):
         raise UserError(f"--output must end in .weights.h5, got {str(output)!r}")
     if not output.parent.is_dir():
         raise UserError(f"--output={output} is in a folder that does not exist: create the folder, or choose another path")
-    source = Path(_INPUT.value) if _INPUT.value else _installed_weights(_MODEL.value)
+    source = Path(flags.FLAGS.input) if flags.FLAGS.input else _installed_weights(flags.FLAGS.model)
     if not source.is_file():
         raise UserError(f"--input={source} does not exist: correct the path")
     tensors = _read(source)
-    network = backbones.BACKBONES[_MODEL.value].build(224, 224)
+    network = backbones.BACKBONES[flags.FLAGS.model].build(224, 224)
     try:
         convert(tensors, network)
     except ValueError as error:
-        raise UserError(f"{source} does not hold the weights of {_MODEL.value} ({error}): choose another file") from None
+        raise UserError(f"{source} does not hold the weights of {flags.FLAGS.model} ({error}): choose another file") from None
     network.save_weights(output)
     print(f"{output}: {network.count_params():,} weights from {source.name}")
 
@@ -116,5 +113,12 @@ def _installed_weights(model: str) -> Path:
     return files[0]
 
 
+def _define_flags() -> None:
+    flags.DEFINE_enum("model", "efficientnet_lite0", _MODELS, "The network.")
+    flags.DEFINE_string("input", None, "The PyTorch file (.pth); by default the one in the installed package.")
+    flags.DEFINE_string("output", None, "The file to write: NAME.weights.h5.", required=True)
+
+
 if __name__ == "__main__":
+    _define_flags()
     entry.run(main)
