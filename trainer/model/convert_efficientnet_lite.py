@@ -16,14 +16,16 @@ import importlib.util
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import tf_keras as keras
 from absl import flags
 
 from trainer.errors import UserError
-from trainer.model import backbones
-from trainer.process import entry
+from trainer.process import entry, tensorflow_start
+
+if TYPE_CHECKING:
+    import tf_keras as keras
 
 _MODELS = ("efficientnet_lite0", "efficientnet_lite2")
 
@@ -39,7 +41,7 @@ _LAYERS = {
 _ENDS = {"stem": "_conv_stem", "stem_norm": "_bn0", "head": "_conv_head", "head_norm": "_bn1"}
 
 
-def convert(tensors: Mapping[str, np.ndarray], network: keras.Model) -> None:
+def convert(tensors: Mapping[str, np.ndarray], network: "keras.Model") -> None:
     """Copies the weights of the PyTorch network into the Keras network.
 
     Args:
@@ -82,6 +84,9 @@ def main(arguments: list[str]) -> None:
     if not source.is_file():
         raise UserError(f"--input={source} does not exist: correct the path")
     tensors = _read(source)
+    tensorflow_start.start()  # It takes seconds: mistakes in the arguments have been reported by now.
+    from trainer.model import backbones
+
     network = backbones.BACKBONES[flags.FLAGS.model].build(224, 224)
     try:
         convert(tensors, network)
