@@ -107,6 +107,15 @@ def assist(job: TrainConfig, dataset: Dataset, directory: JobDir, cluster: Clust
         if directory.is_finished():
             _log.info("%s is finished", directory.path)
             return
+    # When training is done the chief leaves the cluster, which TensorFlow reports on the stderr of its peers as an error.
+    with tensorflow_start.quiet():
+        _train_and_wait(job, dataset, directory, cluster, stop, is_this_job=is_this_job)
+
+
+def _train_and_wait(
+    job: TrainConfig, dataset: Dataset, directory: JobDir, cluster: Cluster, stop: StopRequest, *, is_this_job: bool
+) -> None:
+    """Trains and waits for the chief; `is_this_job` is false where the job directory may still have another job's contents."""
     with tf_errors.explained(dataset, batch_size=job.batch_size, workers=cluster.workers):
         _configure_tensorflow(job)
         order = training_order.plan(job, dataset, workers=cluster.workers)
@@ -126,9 +135,7 @@ def assist(job: TrainConfig, dataset: Dataset, directory: JobDir, cluster: Clust
             loop.train(
                 job, dataset, order, directory.path, strategy, cluster=cluster, stop=stop, check=lambda: None, weights=weights
             )
-    # The chief leaves the cluster when training is done, which TensorFlow reports on stderr as an error.
-    with tensorflow_start.quiet():
-        standby.wait_for_chief(directory, chief=chief, is_saved=is_trained, timeout=job.peer_timeout)
+    standby.wait_for_chief(directory, chief=chief, is_saved=is_trained, timeout=job.peer_timeout)
 
 
 def _train_and_evaluate(
