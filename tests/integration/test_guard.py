@@ -26,7 +26,7 @@ for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, stop)
 """
 
-# Prints each signal, and goes on.
+# Prints each signal, and keeps running.
 DEAF = """
 for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda number, frame: say("asked by", signal.Signals(number).name))

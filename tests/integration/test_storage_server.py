@@ -1,6 +1,6 @@
 """The Cloud Storage of `tests.fakes.storage` serves unmodified clients, and delivers the planned faults.
 
-Clients run in processes of their own, as `python -m tests.integration.test_storage_server FUNCTION ARGUMENT…`.
+Clients run in separate processes, as `python -m tests.integration.test_storage_server FUNCTION ARGUMENT…`.
 """
 
 import contextlib

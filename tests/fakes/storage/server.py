@@ -159,7 +159,7 @@ class Storage:
         self._order("/plan", *map(dataclasses.asdict, plans))
 
     def latency(self, seconds: float) -> None:
-        """Delays every answer by so many seconds."""
+        """Delays every answer by `seconds`."""
         self._order("/latency", seconds)
 
     def revoke(self) -> None:
