@@ -4,12 +4,24 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 _T = TypeVar("_T")
 _SECONDS_BETWEEN_LINES = 10
+
+
+def bar(items: Iterable[_T] | None = None, **options: Any) -> "tqdm[Any]":
+    """Returns a progress bar on stderr that fits the terminal.
+
+    Args:
+      items: the items to pass on; None for a bar that its user moves.
+      **options: more arguments of tqdm.
+    """
+    # A terminal that does not know its size reports 0 x 0, for which tqdm draws nothing.
+    columns, lines = shutil.get_terminal_size()
+    return tqdm(items, ncols=columns, nrows=lines, **options)
 
 
 def progress(items: Iterable[_T], *, total: int, what: str) -> Iterator[_T]:
@@ -21,9 +33,7 @@ def progress(items: Iterable[_T], *, total: int, what: str) -> Iterator[_T]:
       what: the work and its objects, such as "decoding images".
     """
     if sys.stderr.isatty():
-        # A terminal that does not know its size reports 0 x 0, for which tqdm draws nothing.
-        columns, lines = shutil.get_terminal_size()
-        yield from tqdm(items, total=total, desc=what, ncols=columns, nrows=lines)
+        yield from bar(items, total=total, desc=what)
         return
     begin = time.monotonic()
     next_line = begin + _SECONDS_BETWEEN_LINES

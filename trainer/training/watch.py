@@ -9,7 +9,7 @@ from typing import Any
 import tf_keras as keras
 from tqdm import tqdm
 
-from trainer.process import log
+from trainer.process import log, progress
 from trainer.training.checkpoints import Progress
 
 _log = logging.getLogger(__name__)
@@ -68,13 +68,13 @@ class Watch(keras.callbacks.Callback):
         """Starts the clock, and draws the bar."""
         self._clock = _Clock(self._progress.step) if self._has_compiled else None
         if self._is_chief and log.is_terminal():
-            self._bar = tqdm(
+            self._bar = progress.bar(
                 desc=f"epoch {epoch + 1} of {self._epochs}",
                 total=self._steps_per_epoch,
                 initial=self._progress.step - epoch * self._steps_per_epoch,
-                unit="step",
+                # With the loss, the speed and the time left it fits into 80 columns.
+                bar_format="{desc} {percentage:3.0f}%|{bar:8}| {n_fmt}/{total_fmt}{postfix}",
                 leave=False,
-                dynamic_ncols=True,
             )
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any]) -> None:

@@ -115,7 +115,7 @@ def test_a_terminal_has_a_bar_that_goes_with_the_epoch(monkeypatch, lines, capsy
     monkeypatch.setattr(log, "is_terminal", lambda: True)
     training = Training(monkeypatch, first_step=90)
     training.watch.on_epoch_begin(0)
-    assert "epoch 1 of 3:  90%" in capsys.readouterr().err
+    assert "epoch 1 of 3  90%" in capsys.readouterr().err
     training.steps(9)
     assert training.watch._bar is not None
     assert (training.watch._bar.n, training.watch._bar.postfix) == (99, "loss 0.2500, 32 images/s, 0:03:21 left")
