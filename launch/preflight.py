@@ -31,7 +31,7 @@ def check_description(job: Job, *, is_remote: bool) -> None:
         training.check_divides(job.workers * job.device.replicas, "replicas")
 
 
-def check_places(job: Job, *, is_remote: bool) -> None:
+def check_paths(job: Job, *, is_remote: bool) -> None:
     """Checks the data set and the job directory, and whether the job's flags fit them.
 
     Args:
@@ -43,17 +43,17 @@ def check_places(job: Job, *, is_remote: bool) -> None:
         another configuration; or Cloud Storage does not answer.
     """
     if not is_remote:
-        _check_places(job, job.training.data_dir, job.training.job_dir)
+        _check_paths(job, job.training.data_dir, job.training.job_dir)
         return
     data_dir, job_dir = (buckets.to_uri(name, getattr(job.training, name)) for name in ("data_dir", "job_dir"))
     tell(f"checking {data_dir} and {job_dir}")
     try:
-        _check_places(job, data_dir, job_dir)
+        _check_paths(job, data_dir, job_dir)
     except Ended as error:
         raise type(error)(f"{error} (if the workers can read what you cannot, use --skip_preflight)") from None
 
 
-def _check_places(job: Job, data_dir: str, directory: str) -> None:
+def _check_paths(job: Job, data_dir: str, directory: str) -> None:
     # Imported only here, because the client of Cloud Storage takes a second to import.
     from trainer.dataset import manifest, training_order
     from trainer.job import job_dir, lock

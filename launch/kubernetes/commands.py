@@ -41,7 +41,7 @@ def run(job: Job, *, wait: bool, run_preflight: bool) -> None:
         tell(note)
     api = Api(job.namespace)
     if run_preflight:
-        preflight.check_places(job, is_remote=True)
+        preflight.check_paths(job, is_remote=True)
     location_flags = f"--target=kubernetes --namespace={api.namespace}"
     with submitting(name, location_flags):
         api.submit(workload, service)

@@ -38,7 +38,7 @@ def run(job: Job, *, wait: bool, run_preflight: bool) -> None:
     """
     plan = spec.plan(job)
     if run_preflight:
-        preflight.check_places(job, is_remote=False)
+        preflight.check_paths(job, is_remote=False)
     with state.recording(plan.job_id, len(plan.workers)) as recorder:
         supervise(plan, recorder)
 

@@ -61,7 +61,7 @@ def run(job: Job, *, wait: bool, run_preflight: bool) -> None:
         tell(note)
     api = Api(job.project, job.region)
     if run_preflight:
-        preflight.check_places(job, is_remote=True)
+        preflight.check_paths(job, is_remote=True)
     location_flags = f"--target=vertex --project={api.project} --region={api.region}"
     with submitting(name, location_flags):
         submitted = api.submit(custom_job)
