@@ -12,8 +12,8 @@ Where a job goes on depends on the job directory. The first of these rules that 
 
 1. FAILED.json of this launch and configuration: exit 2 with the same line;
 2. --fresh, and this launch has not begun the job yet: the old contents move to old-N/, and the job starts at step 0;
-3. config.json differs in a field that decides the result: exit 2 with the differences;
-4. DONE.json for at least these epochs: exit 0 at once;
+3. config.json differs in a field that decides the result, or has more epochs: exit 2 with the differences;
+4. DONE.json for these epochs: exit 0 at once;
 5. the last state is at the last step, or early stopping had ended training: the chief evaluates and exports, without a cluster;
 6. a state in backup/ or checkpoints/last: training goes on from the newest that can be read (see `checkpoints`);
 7. else training starts at step 0, from random or pretrained weights.
