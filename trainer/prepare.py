@@ -22,7 +22,7 @@ from trainer.dataset import manifest, near_duplicates, rejects
 from trainer.dataset.manifest import Dataset
 from trainer.dataset.near_duplicates import NearDuplicate
 from trainer.dataset.rejects import Reject
-from trainer.errors import Stopped, UserError
+from trainer.errors import Stopped, UserError, brief
 from trainer.preparation import build, publishing, staging
 from trainer.process import entry, tables
 from trainer.sources import web
@@ -148,8 +148,9 @@ def _choices(csv: str, films: Catalog, settings: build.Settings) -> str:
     }
     if films.films:
         first = films.films[0]
-        shown = {"ids": repr(first.id), "genres": ", ".join(first.genres), "images": repr(urls.shown(first.image))}
-        chosen |= {name: f"{chosen[name]}; in row {first.row}: {example}" for name, example in shown.items()}
+        examples = {"ids": repr(first.id), "genres": ", ".join(first.genres), "images": repr(first.image)}
+        # A cell may be long, or a URL with a password in it.
+        chosen |= {name: f"{chosen[name]}; in row {first.row}: {brief(example)}" for name, example in examples.items()}
     chosen["posters"] = f"resized to {settings.height} × {settings.width} pixels (height × width), stored as {settings.encoding}"
     return f"{csv}: {films.rows:,} rows\n{_listing(chosen)}"
 
@@ -181,7 +182,7 @@ def _conclusion(output: epath.Path, rows: int, dataset: Dataset, rejected: Seque
             f"Rejected {len(rejected):,} of {rows:,} rows; {output / staging.REJECTS_FILE} gives the reason for each. Examples:"
         )
         first_of = {reason: min(of_reason) for reason, of_reason in _by_reason(rejected).items()}
-        lines.append(_listing({reason: f"row {first.row}: {first.detail}" for reason, first in first_of.items()}))
+        lines.append(_listing({reason: f"row {first.row}: {brief(first.detail)}" for reason, first in first_of.items()}))
     examples = sum(split.examples for split in dataset.splits.values())
     lines.append(f"The data set is in {output}: {examples:,} films, {len(dataset.genres):,} genres.")
     return "\n".join(lines)

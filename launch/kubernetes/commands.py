@@ -186,7 +186,7 @@ def _outcome(api: Api, name: str) -> Outcome:
     try:
         state = state_of(api.get(name))
     except NotFound:
-        return Outcome(end="cancelled", reason="it no longer exists")
+        return Outcome(end="cancelled", reason="it no longer exists: it may also have ended days ago")
     if state.word == "done":
         return Outcome(end="done")
     if "DeadlineExceeded" in state.cause or "DeadlineExceeded" in state.reason:

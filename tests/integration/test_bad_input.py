@@ -88,3 +88,14 @@ def test_a_full_disk_is_an_error(data_dir, tmp_path):
         assert not (disk / "job" / "DONE.json").exists()
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+def test_what_is_told_of_a_csv_shows_no_secret_of_its_urls(tmp_path):
+    url = "http://user:SECRETPW@127.0.0.1:9/{}.jpg?X-Amz-Signature=TOPSECRET"
+    rows = "".join(f"{url.format(film)},Drama|Comedy\n" for film in range(4))
+    (tmp_path / "films.csv").write_text(f"poster_url,genres\n{rows}")
+    options = (f"--csv={tmp_path / 'films.csv'}", f"--output={tmp_path / 'data'}", f"--cache_dir={tmp_path / 'cache'}")
+    done = run("trainer.prepare", *options, code=2)
+    told = done.stdout + done.stderr
+    assert "http://127.0.0.1:9/0.jpg" in told
+    assert "SECRET" not in told

@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).parents[2]
 # launch keeps the records of local jobs here, apart from the user's own.
 _STATE = tempfile.TemporaryDirectory(prefix="poster-trainer-tests-")
 
-ENVIRONMENT = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "XDG_STATE_HOME": _STATE.name}
+ENVIRONMENT = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "XDG_STATE_HOME": _STATE.name}
 
 
 def start(module: str, *arguments: object, **options: object) -> subprocess.Popen[str]:

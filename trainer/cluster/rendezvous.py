@@ -70,7 +70,7 @@ def wait(cluster: Cluster, *, timeout: float, beat: Callable[[], None]) -> None:
                 logged = now
                 _log.info(
                     "waiting for %s, since %.0f s: %s",
-                    *(_count(missing), now - start),
+                    *(_count(missing) if missing else "the own port", now - start),
                     trouble or f"worker(s) {_names(missing, peers)} ({_reasons(missing)})",
                 )
             time.sleep(min(pause, start + timeout - now))

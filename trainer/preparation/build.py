@@ -15,7 +15,7 @@ from trainer.dataset import manifest
 from trainer.dataset.manifest import Dataset, Split
 from trainer.dataset.near_duplicates import NearDuplicate
 from trainer.dataset.rejects import Reason, Reject
-from trainer.errors import UserError
+from trainer.errors import UserError, brief
 from trainer.images import perceptual_hash
 from trainer.images.decode import ImageError
 from trainer.preparation import decoding, duplicate_search, splits, writing
@@ -186,5 +186,5 @@ def _no_example_left(rejected: Sequence[Reject]) -> str:
     first = min(reject for reject in rejected if reject.reason == reason)
     return (
         f"no row of the CSV became an example ({count:,} of {len(rejected):,} were rejected as {reason.value}, "
-        f"for example row {first.row}: {first.detail}): check --csv, --images and --min_examples"
+        f"for example row {first.row}: {brief(first.detail)}): check --csv, --images and --min_examples"
     )

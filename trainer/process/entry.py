@@ -91,6 +91,7 @@ def _explained(main: Callable[[list[str]], int | None], arguments: list[str]) ->
 _REMEDIES = {
     errno.ENOSPC: "free some space or choose another path, then run the same command again",
     errno.EDQUOT: "free some of your quota or choose another path, then run the same command again",
+    errno.EFBIG: "choose a path whose file system takes larger files",
     errno.ENOENT: "choose another path",
     errno.EEXIST: "choose another path",
     errno.ENOTDIR: "choose another path",

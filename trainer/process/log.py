@@ -1,10 +1,12 @@
 """Log lines on stderr: text for a person, JSON for a log collector."""
 
+import contextlib
 import json
 import logging
 import os
 import sys
 import time
+from collections.abc import Iterator
 
 from absl import logging as absl_logging
 
@@ -63,20 +65,26 @@ def last_line(kind: str, message: str) -> None:
     if isinstance(_formatter, _Json):
         level = logging.ERROR if kind == "error" else logging.WARNING
         line = _formatter.format(logging.LogRecord("trainer", level, __file__, 0, line, None, None))
-    print(line, file=sys.stderr)
+    with _beside_bars():
+        print(line, file=sys.stderr)
 
 
 class _Handler(logging.StreamHandler):
-    """Writes a line above a progress bar that is being drawn, and not into it."""
-
     def emit(self, record: logging.LogRecord) -> None:
-        if "tqdm" not in sys.modules:
+        with _beside_bars():
             super().emit(record)
-            return
-        from tqdm import tqdm
 
-        with tqdm.external_write_mode(file=self.stream):
-            super().emit(record)
+
+@contextlib.contextmanager
+def _beside_bars() -> Iterator[None]:
+    """Has what a block writes to stderr appear above a progress bar that is being drawn, and not within it."""
+    if "tqdm" not in sys.modules:
+        yield
+        return
+    from tqdm import tqdm
+
+    with tqdm.external_write_mode(file=sys.stderr):
+        yield
 
 
 class _Text(logging.Formatter):

@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,18 +17,22 @@ from collections.abc import Iterator
 _LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 _WARNINGS_HIDDEN = "2"
 
-_NOISE = re.compile(
-    rb"WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR"
-    rb"|[IW]\d{4} \d\d:\d\d:\d+\.\d+ +\d+ "
-    rb"|E\d{4} .*Unable to register cu(FFT|DNN|BLAS) factory"
-    rb"|E\d{4} .*failed call to cuInit"
-    # A chief that has finished training leaves the cluster while its peers wait for it.
-    rb"|E\d{4} .*BaseCollectiveExecutor::StartAbort"
-    rb"|Additional GRPC error information from remote target"
-    rb"|:?UNKNOWN:\s*Error received from peer"
-)
+_SECONDS_TO_END = 2.0
 
-# Where the driver of an NVIDIA GPU shows, also in Windows' Linux: there cuInit's error tells of a broken driver.
+# The beginnings of lines, as Abseil writes them: severity, month and day, time, thread, file and line.
+_NOISE = (
+    rb"WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR",
+    rb"[IW]\d{4} \d\d:\d\d:\d+\.\d+ +\d+ ",
+    rb"E\d{4} .*Unable to register cu(FFT|DNN|BLAS) factory",
+    # A chief that has finished training leaves the cluster while its peers wait for it. Where a worker is lost, the error with
+    # which its peers exit says so.
+    rb"E\d{4} .*BaseCollectiveExecutor::StartAbort",
+    rb"Additional GRPC error information from remote target",
+    rb":?UNKNOWN:\s*Error received from peer",
+)
+_NOISE_WITHOUT_GPU = (rb"E\d{4} .*failed call to cuInit",)
+
+# Where the driver of an NVIDIA GPU shows, also in Windows' Linux.
 _DRIVERS = ("/proc/driver/nvidia", "/dev/nvidiactl", "/dev/dxg")
 
 
@@ -40,16 +43,16 @@ def start() -> None:
     """
     if "tensorflow" in sys.modules:
         return
-    chosen_by_user = _LEVEL in os.environ
-    # Left out again below: processes that this one starts are to choose for themselves.
-    os.environ.setdefault(_LEVEL, _WARNINGS_HIDDEN)
-    with contextlib.nullcontext() if chosen_by_user else quiet():
+    with quiet() as is_quiet:
+        if is_quiet:
+            # Removed again below: a process that this one starts decides for itself.
+            os.environ[_LEVEL] = _WARNINGS_HIDDEN
         import tensorflow as tf
 
-        # CUDA is asked for its devices here for the first time.
+        # This asks CUDA for its devices for the first time.
         tf.config.list_physical_devices()
-    if not chosen_by_user:
-        del os.environ[_LEVEL]
+        if is_quiet:
+            del os.environ[_LEVEL]
     logger = logging.getLogger("tensorflow")
     logger.setLevel(logging.WARNING)
     # Keras warns of a callback that takes longer than a step, as one that saves the state does.
@@ -57,18 +60,31 @@ def start() -> None:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Drops TensorFlow's noise from stderr within a block; all that was written there has been passed on when the block ends."""
-    if any(map(os.path.exists, _DRIVERS)):
-        yield
+def quiet() -> Iterator[bool]:
+    """Drops TensorFlow's noise from stderr within a block, except where the user sets TF_CPP_MIN_LOG_LEVEL.
+
+    When the block ends, everything else that was written there has been passed on.
+
+    Yields:
+      Whether the noise is dropped.
+    """
+    if _LEVEL in os.environ:
+        yield False
         return
+    with _filtered():
+        yield True
+
+
+@contextlib.contextmanager
+def _filtered() -> Iterator[None]:
     try:
         terminal = os.dup(2)
     except OSError:  # This process has no stderr.
         yield
         return
     sys.stderr.flush()
-    child = subprocess.Popen([sys.executable, "-I", "-S", __file__], stdin=subprocess.PIPE)
+    # In a session of its own neither Ctrl-C nor the end of this process's group ends it before it has passed on the last words.
+    child = subprocess.Popen([sys.executable, "-I", "-S", __file__], stdin=subprocess.PIPE, start_new_session=True)
     assert child.stdin is not None
     os.dup2(child.stdin.fileno(), 2)
     child.stdin.close()
@@ -76,18 +92,19 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         sys.stderr.flush()
-        os.dup2(terminal, 2)  # The child reads the end of its input now.
+        os.dup2(terminal, 2)  # The child reads the end of its input now, unless another process has inherited its pipe.
         os.close(terminal)
-        child.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=_SECONDS_TO_END)
 
 
 def _filter() -> None:
     """Copies stdin to stderr, line by line, without the noise."""
-    # The process that writes decides about these; a request to stop may be followed by its last words.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    # Only where there is no driver of a GPU does cuInit's error say nothing.
+    noise = _NOISE if any(map(os.path.exists, _DRIVERS)) else _NOISE + _NOISE_WITHOUT_GPU
+    pattern = re.compile(b"|".join(noise))
     for line in sys.stdin.buffer:
-        if not _NOISE.match(line):
+        if not pattern.match(line):
             os.write(2, line)
 
 

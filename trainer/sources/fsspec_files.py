@@ -240,15 +240,21 @@ def _translate(url: str, error: BaseException) -> Exception:
     if isinstance(error, ImportError):  # Some file systems import their package at the first request.
         return _missing_package(url, error)
     if isinstance(error, PermissionError):
-        return UserError(f"{shown} may not be read ({brief(error)}): use other credentials, or give another URL")
+        return UserError(f"{shown} may not be read ({_cause(error)}): use other credentials, or give another URL")
     status = getattr(error, "status", None)
     if status == 404:
         return FileNotFoundError(2, "no such file", shown)
     if isinstance(status, int) and 400 <= status < 500 and status not in (408, 429):
         return UserError(f"{shown} cannot be read (the server answers {status}): check the URL and your permission to read it")
     if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in ("aiohttp", "asyncio"):
-        return LostService(f"{shown} does not answer ({brief(error)}): run the same command again, or check the URL")
-    return UserError(f"{shown} cannot be read ({brief(error)}): check the URL, your permission to read it and the credentials")
+        return LostService(f"{shown} does not answer ({_cause(error)}): run the same command again, or check the URL")
+    return UserError(f"{shown} cannot be read ({_cause(error)}): check the URL, your permission to read it and the credentials")
+
+
+def _cause(error: BaseException) -> str:
+    """Returns an error of another library in short, with its type: a KeyError's text alone is only the key."""
+    text, kind = brief(error), type(error).__name__
+    return kind if text == kind else f"{kind}: {text}"
 
 
 def _missing_package(url: str, error: ImportError) -> UserError:

@@ -297,12 +297,13 @@ def _latest(folder: epath.Path) -> str | None:
 def _check_found(path: str | None, folder: epath.Path) -> None:
     """Checks an answer of TensorFlow, which reports no checkpoint where Cloud Storage does not answer or refuses.
 
-    Without this check such a job would start at step 0.
+    Without this check such a job would start at step 0. On a disk TensorFlow's answer is right, and a second look may find a
+    checkpoint that the chief has saved since the first.
 
     Raises:
       LostService: the folder holds a checkpoint although `path` is None.
     """
-    if path is not None:
+    if path is not None or not files.in_cloud_storage(folder):
         return
     try:
         newest = _POINTER.search(files.read(folder / "checkpoint"))

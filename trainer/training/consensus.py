@@ -89,7 +89,7 @@ def check_same_state(strategy: tf.distribute.Strategy, progress: Progress) -> No
     # Two states of one step may still differ: one may have the epoch's end behind it.
     if len(set(_gathered(strategy, _mark(progress.serialize())))) > 1:
         steps = ", ".join(map(str, _gathered(strategy, progress.step)))
-        raise LostPeer(f"the workers have read states of different steps ({steps}): give all workers one shared --job_dir")
+        raise LostPeer(f"the workers have read different states (of steps {steps}): give all workers one shared --job_dir")
 
 
 def check_same_weights(strategy: tf.distribute.Strategy, weights: list[np.ndarray], *, workers: int) -> None:
