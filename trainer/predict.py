@@ -1,5 +1,6 @@
 """Predicts the genres of posters: `python -m trainer.predict --job_dir=DIR IMAGE|FOLDER|URL… [--json]`."""
 
+import io
 import json
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from absl import flags
 from etils import epath
+from PIL import Image
 
 from trainer.dataset.rejects import Reason
 from trainer.errors import EXIT_DONE, EXIT_USER_ERROR, Ended, UserError
@@ -119,6 +121,10 @@ def load_scorer(job_dir: epath.Path) -> Scorer:
     except Exception as error:  # TensorFlow checks its files poorly: a truncated one raises an IndexError, for example.
         raise UserError(f"{job_dir}/model cannot be loaded ({type(error).__name__}): restore it or train again") from error
 
+    # The first call makes the kernels, some of which print what the processor lacks: here, and not into the progress of the images.
+    with tensorflow_start.quiet():
+        serve(image_bytes=tf.constant([_one_pixel()]))
+
     def scorer(files: Sequence[bytes]) -> list[dict[str, float] | ImageError]:
         try:
             output = serve(image_bytes=tf.constant(files, tf.string))
@@ -134,6 +140,12 @@ def load_scorer(job_dir: epath.Path) -> Scorer:
         ]
 
     return scorer
+
+
+def _one_pixel() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(file, "PNG")
+    return file.getvalue()
 
 
 def predict(

@@ -24,6 +24,7 @@ _NOISE = (
     rb"WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR",
     rb"[IW]\d{4} \d\d:\d\d:\d+\.\d+ +\d+ ",
     rb"E\d{4} .*Unable to register cu(FFT|DNN|BLAS) factory",
+    rb"E\d{4} .*oneDNN supports DT_UINT8 only on platforms with AVX-512",
     # A chief that has finished training leaves the cluster while its peers wait for it. Where a worker is lost, the error with
     # which its peers exit says so.
     rb"E\d{4} .*BaseCollectiveExecutor::StartAbort",
