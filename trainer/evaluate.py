@@ -79,6 +79,7 @@ def _evaluate(
     with strategy.scope():
         network = networks.build(job, genres=len(dataset.genres), height=dataset.height, width=dataset.width)
     restore_best(network, directory)
+    _log.info("evaluating on the %s split of %s: %d films", split, dataset.path, dataset.split(split).examples)
     with tf_errors.explained(dataset, batch_size=_BATCH_SIZE.value):
         return evaluate.evaluate_split(
             SplitPredictor(strategy, network, dataset, split, batch_size=_BATCH_SIZE.value),
