@@ -24,17 +24,7 @@ def print_spec(job: Job) -> None:
 
 
 def run(job: Job, *, wait: bool, run_preflight: bool) -> None:
-    """Starts a job, and prints its name.
-
-    Args:
-      job: the job.
-      wait: whether to follow the job to its end.
-      run_preflight: whether to check the data set and the job directory first.
-
-    Raises:
-      Ended: the job could not be started, or it failed.
-      Stopped: the job was cancelled, or the user stopped following it.
-    """
+    """Starts a job on Kubernetes, and prints its name; see `launch.target.Target.run`."""
     name = job.new_name()
     workload, service = spec.specify(job, name=name)
     for note in spec.notes(job):

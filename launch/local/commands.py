@@ -25,17 +25,7 @@ def print_spec(job: Job) -> None:
 
 
 def run(job: Job, *, wait: bool, run_preflight: bool) -> None:
-    """Runs a job to its end.
-
-    Args:
-      job: the job.
-      wait: ignored: this process runs the job, so that it always waits.
-      run_preflight: whether to check the data set and the job directory first.
-
-    Raises:
-      Ended: the job could not be started, or it failed.
-      Stopped: the user stopped it.
-    """
+    """Runs a job on this machine to its end, whatever `wait` says, as this process keeps it running; see `Target.run`."""
     plan = spec.plan(job)
     if run_preflight:
         preflight.check_paths(job, is_remote=False)
