@@ -26,6 +26,7 @@ OPTIONS = (
     "--backup_steps=3",
     "--learning_rate=0.003",
     "--peer_timeout=120",
+    "--log_steps=1",
 )
 
 # Added to OPTIONS in `make test`, where all results are compared with one undisturbed job: see `pair_dir`.

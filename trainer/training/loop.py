@@ -119,6 +119,17 @@ def train(
             return evaluate.epoch_metrics(validation, loss)
 
     in_order = _callbacks(job, order, state, job_dir, vote=vote, validate=validate, is_chief=cluster.is_chief)
+    watch = Watch(
+        progress,
+        batch_size=job.batch_size,
+        steps_per_epoch=steps_per_epoch,
+        epochs=job.epochs,
+        last_step=last,
+        log_steps=job.log_steps,
+        is_chief=cluster.is_chief,
+        summed_replicas=strategy.num_replicas_in_sync if cluster.workers > 1 else 1,
+    )
+    in_order.append(watch)  # After those that count the step and add the metrics that it tells.
     with stop.deferred():
         # 4. Finish an epoch.
         if callbacks.epoch_is_unfinished(progress, steps_per_epoch=steps_per_epoch, last_step=last):
@@ -193,16 +204,7 @@ def _callbacks(
     if is_chief and job.profile_range:
         first, final = job.profile_range
         in_order.append(callbacks.Profile(state, job_dir / "logs", first=first, last=final))
-    watch = Watch(
-        state.progress,
-        batch_size=job.batch_size,
-        steps_per_epoch=steps_per_epoch,
-        epochs=job.epochs,
-        last_step=last,
-        log_steps=job.log_steps,
-        is_chief=is_chief,
-    )
-    return [*in_order, watch]
+    return in_order
 
 
 def _input(

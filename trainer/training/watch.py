@@ -39,6 +39,7 @@ class Watch(keras.callbacks.Callback):
         last_step: int,
         log_steps: int,
         is_chief: bool,
+        summed_replicas: int = 1,
     ) -> None:
         """Args:
         progress: the state's progress, whose step another callback has brought up to date before this one is called.
@@ -48,12 +49,15 @@ class Watch(keras.callbacks.Callback):
         last_step: the global step at which training ends unless it stops early.
         log_steps: the number of steps between two lines; 0 for about ten lines an epoch, at least 30 s apart.
         is_chief: whether this worker logs; the others only stamp their lines.
+        summed_replicas: the number of replicas of several workers, over which Keras sums the loss that it reports within an epoch;
+          1 for one worker.
         """
         super().__init__()
         self._supports_tf_logs = True  # Keras then leaves the metrics on the device, and no step waits for them.
         self._progress, self._is_chief = progress, is_chief
         self._batch_size, self._steps_per_epoch = batch_size, steps_per_epoch
         self._epochs, self._last_step, self._log_steps = epochs, last_step, log_steps
+        self._summed_replicas = summed_replicas
         self._clock: _Clock | None = None  # Since the epoch began; without the first call of the process, which compiles.
         self._has_compiled = False
         self._line_step, self._line_time = 0, 0.0
@@ -114,12 +118,19 @@ class Watch(keras.callbacks.Callback):
         return step - self._line_step >= steps and time.monotonic() - self._line_time >= _SECONDS_BETWEEN_LINES
 
     def _status(self, logs: dict[str, Any]) -> list[str]:
-        status = [f"loss {float(logs['loss']):.4f}", *self._speed()]
+        status = [f"loss {self._loss(logs):.4f}", *self._speed()]
         seconds = self._clock.seconds_per_step if self._clock else None
         if seconds is not None:
             left = round((self._last_step - self._progress.step) * seconds)
             status.append(f"{datetime.timedelta(seconds=left)} left")
         return status
+
+    def _loss(self, logs: dict[str, Any]) -> float:
+        """Returns the mean loss of the epoch so far."""
+        if self._summed_replicas > 1:
+            return float(logs["loss"]) / self._summed_replicas
+        # What Keras reports of one worker's replicas depends on the strategy. To ask the metric itself takes all workers.
+        return float(next(metric for metric in self.model.metrics if metric.name == "loss").result())
 
     def _speed(self) -> list[str]:
         """Returns the speed of this epoch in words; nothing where this process has made no step that can be timed."""

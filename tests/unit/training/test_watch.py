@@ -1,6 +1,7 @@
 """What the log says of training, with a clock that the test moves."""
 
 import logging
+import types
 
 import pytest
 
@@ -15,7 +16,7 @@ STEPS_PER_EPOCH = 100
 class Training:
     """Calls a `Watch` as `fit` does, with steps that take a second each."""
 
-    def __init__(self, monkeypatch, *, first_step=0, log_steps=0, epochs=3, is_chief=True):
+    def __init__(self, monkeypatch, *, first_step=0, log_steps=0, epochs=3, is_chief=True, summed_replicas=1):
         self.now = 1000.0
         monkeypatch.setattr(watch.time, "monotonic", lambda: self.now)
         self.progress = Progress()
@@ -28,7 +29,10 @@ class Training:
             last_step=epochs * STEPS_PER_EPOCH,
             log_steps=log_steps,
             is_chief=is_chief,
+            summed_replicas=summed_replicas,
         )
+        loss = types.SimpleNamespace(name="loss", result=lambda: 0.25)
+        self.watch.set_model(types.SimpleNamespace(metrics=[loss]))
         self.watch.on_train_begin()
 
     def steps(self, count, *, seconds=1.0):
@@ -69,6 +73,12 @@ def test_a_line_has_the_speed_without_the_first_call_and_the_time_that_is_left(m
     training.steps(1, seconds=60)  # It compiles.
     training.steps(9)
     assert lines() == ["step 10 of 300: loss 0.2500, 32 images/s, 0:04:50 left"]
+
+
+def test_the_loss_that_keras_sums_over_the_replicas_of_several_workers_is_their_mean(monkeypatch, lines):
+    training = Training(monkeypatch, log_steps=1, summed_replicas=4)
+    training.steps(1)
+    assert lines()[0].startswith("step 1 of 300: loss 0.0625")
 
 
 def test_log_steps_says_after_how_many_steps(monkeypatch, lines):
