@@ -76,7 +76,7 @@ def test_three_replicas_in_half_precision_resume_exactly(data_dir, tmp_path):
 def test_a_pretrained_job_resumes_exactly_without_its_weights_file(data_dir, tmp_path):
     weights, killed = tmp_path / "lite.weights.h5", tmp_path / "killed"
     command = ("--model=efficientnet_lite0", f"--weights={weights}", "--freeze_epochs=0.5", "--epochs=1")
-    assert "no such file" in refusal(*train(data_dir, killed, *command))
+    assert "does not exist" in refusal(*train(data_dir, killed, *command))
     assert not (killed / "config.json").exists()
     backbones.BACKBONES["efficientnet_lite0"].build(32, 32).save_weights(weights)
     run(*train(data_dir, tmp_path / "whole", *command))
