@@ -190,7 +190,7 @@ _CLOUD_STORAGE = CloudStorage()
 
 def of(path: str | os.PathLike[str]) -> FileSystem:
     """Returns the storage that holds a path: Cloud Storage for gs://…, else the disk."""
-    return _CLOUD_STORAGE if str(path).startswith(objects.PREFIX) else _DISK
+    return _CLOUD_STORAGE if objects.is_uri(path) else _DISK
 
 
 def _move_object(uri: str, target: str) -> None:
