@@ -1,25 +1,27 @@
-# Everything here needs only Python 3.11 or 3.12 and make; `make setup` brings the rest into .venv.
+# Everything here needs only Python 3.11, 3.12 or 3.13 and make; `make setup` brings the rest into .venv.
 
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-# The first Python found that the package supports; `make PYTHON=… setup` names another.
-PYTHON ?= $(shell for python in python3 python3.12 python3.11; do \
-	$$python -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$python && break; done)
+# The first Python found that the package supports; `make PYTHON=… setup` names another. Where there is none, uv downloads one.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$python && break; done)
+VENV_MAKER := $(if $(PYTHON),$(PYTHON) -m venv,uv venv --quiet --seed --allow-existing --python=3.13)
 
 # What the image is for, the program that builds it, and more flags of the build, such as --platform=linux/amd64.
 ACCELERATOR ?= cpu
 DOCKER ?= $(shell for program in docker podman; do $$program version >/dev/null 2>&1 && echo $$program && break; done)
 BUILD_FLAGS ?=
 
-.PHONY: setup demo image push test test-unit test-tpu test-cloud test-image chaos bench bench-gpu lint lock format clean
+.PHONY: setup demo image push test test-unit test-tpu test-cloud test-image chaos mutants bench bench-gpu lint lock format clean
 
 setup: $(VENV)/complete
 
 $(VENV)/complete: requirements.lock pyproject.toml
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 was not found: install one, or name it with make PYTHON=/path/to/python3.12 $@"; exit 2; }
-	$(PYTHON) -m venv $(VENV)
+	@test -n "$(PYTHON)" || command -v uv >/dev/null || { echo "Python 3.11, 3.12 or 3.13 was not found: install one, or install uv, \
+	which downloads one, or name one with make PYTHON=/path/to/python3 setup"; exit 2; }
+	$(VENV_MAKER) $(VENV)
 	$(BIN)/pip install --quiet --requirement requirements.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
@@ -63,6 +65,12 @@ test-cloud: setup
 	POSTER_LONG=1 $(BIN)/python -m pytest tests/integration/test_storage_server.py tests/integration/test_storage_objects.py \
 		tests/integration/test_prepare_storage.py tests/integration/test_storage_job.py
 
+# Small faults put into the code, one at a time, and the tests that notice them. SEED draws others.
+COUNT ?= 60
+SEED ?= 1
+mutants: setup
+	$(BIN)/python -m tests.support.mutants $(COUNT) --seed=$(SEED)
+
 # Builds the image with podman, as root, and runs jobs in it; `make test-image ACCELERATOR=gpu` does so for the GPU image.
 test-image: setup
 	POSTER_LONG=1 ACCELERATOR=$(ACCELERATOR) $(BIN)/python -m pytest --capture=no --timeout=3600 tests/integration/test_image.py
@@ -96,7 +104,7 @@ bench-gpu: $(VENV)/bench-gpu/complete
 $(VENV)/bench/complete: requirements.lock
 $(VENV)/bench-gpu/complete: requirements-gpu.lock
 $(VENV)/bench/complete $(VENV)/bench-gpu/complete: benchmarks/requirements.txt | setup
-	$(PYTHON) -m venv $(@D)
+	$(VENV_MAKER) $(@D)
 	$(@D)/bin/pip install --quiet --requirement $(filter %.lock,$^) --requirement benchmarks/requirements.txt
 	$(@D)/bin/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
@@ -131,7 +139,7 @@ test-tpu: $(VENV)/tpu/complete
 
 # What requirements-tpu.lock does not name comes from the development lock.
 $(VENV)/tpu/complete: requirements-tpu.lock requirements.lock | setup
-	$(PYTHON) -m venv $(VENV)/tpu
+	$(VENV_MAKER) $(VENV)/tpu
 	sed -e 's/^tensorflow-tpu==/tensorflow==/' -e '/^libtpu==/d' requirements-tpu.lock > $(VENV)/tpu/runtime.txt
 	awk -F== 'NR == FNR { runtime[$$1] } NR > FNR && !($$1 in runtime)' $(VENV)/tpu/runtime.txt requirements.lock > $(VENV)/tpu/dev.txt
 	$(VENV)/tpu/bin/pip install --quiet --no-deps --requirement $(VENV)/tpu/runtime.txt --requirement $(VENV)/tpu/dev.txt
