@@ -115,7 +115,7 @@ class World:
         self._now = _BIRTH
         self._events: list[tuple[float, int, Callable[[], object]]] = []
         self._count = 0
-        self._frozen = 0.0
+        self._looks = self._waits = 0
 
     @property
     def seconds(self) -> float:
@@ -162,6 +162,8 @@ class World:
         return False
 
     def clock(self) -> float:
+        self._looks += 1
+        assert self._looks < 10 * _SPIN, "the guard looks at the clock again and again, and time stands still"
         return self._now
 
     def popen(self, command: Any, **options: Any) -> Worker:
@@ -172,6 +174,8 @@ class World:
 
     def waitpid(self, pid: int, options: int) -> tuple[int, int]:
         assert (pid, options) == (-1, os.WNOHANG)
+        self._waits += 1
+        assert self._waits < 10 * _SPIN, "the guard asks for ended processes again and again"
         if self.dead:
             return self.dead.popitem()
         if all(worker.returncode is not None for worker in self.workers):
@@ -188,6 +192,10 @@ class World:
         ends = os.pipe()
         self.open.update(ends)
         return ends
+
+    def read(self, file: int, size: int) -> bytes:
+        assert not os.get_blocking(file), "the guard would wait until somebody writes"
+        return os.read(file, size)
 
     def close(self, file: int) -> None:
         self.open.remove(file)
@@ -232,7 +240,7 @@ def imitated() -> Iterator[World]:
             patch.setattr(guard, "time", types.SimpleNamespace(monotonic=world.clock))
             patch.setattr(guard, "select", types.SimpleNamespace(poll=world.poll, POLLIN=select.POLLIN))
             patch.setattr(guard, "subprocess", types.SimpleNamespace(Popen=world.popen))
-            own = {"waitpid": world.waitpid, "killpg": world.killpg, "pipe": world.pipe, "close": world.close}
+            own = {"waitpid": world.waitpid, "killpg": world.killpg, "pipe": world.pipe, "read": world.read, "close": world.close}
             patch.setattr(guard, "os", types.SimpleNamespace(**vars(os) | own))
             yield world
     finally:

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from tests.support import commands
 from tests.support.guard_world import imitated, life
 from trainer import guard
 from trainer.config import TrainConfig
@@ -43,6 +44,7 @@ def test_the_workers_exit_code_is_the_guards(world, capsys, code):
     ("number", "said"),
     [
         (KILL, "error: the worker was killed by SIGKILL: out of memory?\n"),
+        (signal.SIGHUP, "error: the worker was killed by SIGHUP\n"),
         (signal.SIGABRT, "error: the worker was killed by SIGABRT\n"),
         (signal.SIGRTMIN + 6, f"error: the worker was killed by signal {signal.SIGRTMIN + 6}\n"),
     ],
@@ -69,6 +71,8 @@ def test_once_the_exit_code_is_known_a_request_to_stop_no_longer_changes_it(worl
     assert world.run(life((1, 3))) == 3
     for number in (TERM, INT):
         signal.raise_signal(number)
+        # The interpreter keeps this to its end, where it takes other handlers away.
+        assert signal.getsignal(number) is signal.SIG_IGN
     assert signal.set_wakeup_fd(-1) == -1
 
 
@@ -251,10 +255,11 @@ def test_a_worker_that_does_not_stop_is_killed_after_the_grace_period(world, cap
     assert capsys.readouterr().err == said + FOR_A_RESTART
 
 
-def test_a_worker_that_somebody_else_ends_after_the_request_is_reported_so(world, capsys):
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGSEGV])
+def test_a_worker_that_somebody_else_ends_after_the_request_is_reported_so(world, capsys, number):
     world.ask(3)
-    assert world.run(life((4, -signal.SIGSEGV))) == 143
-    assert capsys.readouterr().err == "stopped: the worker was ended by SIGSEGV" + FOR_A_RESTART
+    assert world.run(life((4, -number))) == 143
+    assert capsys.readouterr().err == f"stopped: the worker was ended by {number.name}" + FOR_A_RESTART
 
 
 @pytest.mark.parametrize(("again", "killed"), [(3.25, 15), (3.375, 3.375)])
@@ -376,3 +381,15 @@ def test_the_command_refuses_what_is_not_a_flag(command):
     with pytest.raises(UserError, match=r"^'extra' is not a flag of trainer\.guard: write options as --name=value$"):
         guard.main(["extra", "more"])
     assert command == {}
+
+
+def test_the_command_lists_the_flags_of_the_training_task():
+    said = commands.run("trainer.guard", "--help").stdout
+    assert "--stall_timeout: For trainer.guard: seconds without progress" in " ".join(said.split())
+
+
+def test_a_wrong_flag_of_the_command_ends_it_with_one_line():
+    assert (
+        commands.refusal("trainer.guard", "--data_dir=-", "--job_dir=-", "--epochs=0")
+        == "error: --epochs must be at least 1, got 0"
+    )
