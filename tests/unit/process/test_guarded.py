@@ -23,7 +23,7 @@ def asked(monkeypatch):
 
     monkeypatch.setenv(guarded.VARIABLE, str(GUARD))
     monkeypatch.setattr(os, "getpid", lambda: SELF)
-    monkeypatch.setattr(os, "getsid", lambda pid: SELF)
+    monkeypatch.setattr(os, "getsid", lambda pid: SELF if pid == 0 else 1)
     monkeypatch.setattr(os, "getppid", parent)
     monkeypatch.setattr(os, "kill", lambda pid, number: asked.append(("kill", pid, number)))
     monkeypatch.setattr(faulthandler, "register", lambda number, **options: asked.append(("stacks", number, options)))

@@ -10,7 +10,8 @@ from trainer.process import heartbeat
 @pytest.fixture
 def pipe(monkeypatch):
     reader, writer = os.pipe()
-    os.set_blocking(writer, False)
+    for end in (reader, writer):
+        os.set_blocking(end, False)
     monkeypatch.setenv(heartbeat.VARIABLE, str(writer))
     yield reader, writer
     for end in (reader, writer):
