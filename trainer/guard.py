@@ -218,7 +218,7 @@ def _attend(worker: subprocess.Popen[bytes], progress: int, job: TrainConfig, si
         last_sign += signals.wait(min(kill_at, last_sign + patience if can_stall else math.inf), *pipes)
         # When a worker can be reaped, the pipe already contains all that it wrote.
         _reap(worker)
-        said = _drain(progress) if pipes else b""
+        said = _drain(progress)
         now = signals.woke
         if said is None:
             pipes.clear()

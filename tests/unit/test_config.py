@@ -1,7 +1,10 @@
 """Flags, their allowed values, and those that a resumed job may change."""
 
+import dataclasses
+import math
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from absl import flags
@@ -127,3 +130,151 @@ def test_a_description_gives_the_network_back():
 def test_config_imports_no_tensorflow():
     code = "import sys, trainer.config; sys.exit(bool({'tensorflow', 'numpy', 'pandas'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# What users rely on: the default of each option, and the ends of the range that it may have; both ends are allowed.
+NUMBERS = {
+    "freeze_epochs": (1.0, 0.0, math.inf),
+    "backbone_rate": (0.1, 0.0, 1.0),
+    "dropout": (0.3, 0.0, 0.95),
+    "epochs": (15, 1, math.inf),
+    "batch_size": (64, 1, math.inf),
+    "learning_rate": (1e-3, 0.0, math.inf),
+    "warmup_epochs": (1.0, 0.0, math.inf),
+    "weight_decay": (0.05, 0.0, math.inf),
+    "early_stopping": (0, 0, math.inf),
+    "seed": (0, 0, 4_294_967_295),
+    "open_shards": (16, 1, math.inf),
+    "shuffle_window": (512, 1, math.inf),
+    "max_steps": (0, 0, math.inf),
+    "peer_timeout": (300.0, 1.0, math.inf),
+    "rejoin": (10, 0, math.inf),
+    "grace_period": (12.0, 0.0, math.inf),
+    "stall_timeout": (600.0, 0.0, math.inf),
+    "backup_steps": (200, 1, math.inf),
+    "steps_per_execution": (1, 1, math.inf),
+    "log_steps": (0, 0, math.inf),
+}
+CHOICES = {
+    "model": ("resnet", ("cnn", "resnet", "efficientnet_lite0", "efficientnet_lite2", "efficientnet_v2_b0", "resnet50_v2")),
+    "precision": ("float32", ("float32", "mixed_bfloat16", "mixed_float16")),
+    "augment": ("light", ("none", "light", "strong")),
+    "optimizer": ("adamw", ("adam", "adamw")),
+    "schedule": ("cosine", ("constant", "step", "exponential", "cosine")),
+    "strategy": ("auto", ("auto", "one_device", "mirrored", "multi_worker", "tpu")),
+    "log_format": ("auto", ("auto", "text", "json")),
+}
+SWITCHES = ("synthetic_data", "deterministic", "run_eagerly", "debug_nans", "fresh")
+TEXTS = {"data_dir": "", "job_dir": "", "weights": "none", "cache": "", "profile_steps": ""}
+JOB: dict[str, Any] = {"data_dir": "d", "job_dir": "j"}
+# With these, the options for pretrained weights are allowed too.
+TUNED = JOB | {"model": "resnet50_v2", "weights": "imagenet"}
+
+
+def test_a_job_that_names_no_option_gets_the_documented_defaults():
+    defaults = {name: default for name, (default, *_) in (NUMBERS | CHOICES).items()} | dict.fromkeys(SWITCHES, False) | TEXTS
+    assert {field.name: field.default for field in dataclasses.fields(TrainConfig)} == defaults
+    for name, value in defaults.items():
+        assert type(getattr(parse(), name)) is type(value)
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_may_reach_both_ends_of_its_range_and_not_pass_them(name):
+    default, low, high = NUMBERS[name]
+
+    def beyond(end, step):
+        return end + step if isinstance(default, int) else math.nextafter(end, end + step)
+
+    assert getattr(TrainConfig(**TUNED | {name: low}), name) == low
+    with pytest.raises(UserError, match=f"^--{name} must be "):
+        TrainConfig(**TUNED | {name: beyond(low, -1)})
+    if math.isfinite(high):
+        TrainConfig(**TUNED | {name: high})
+        with pytest.raises(UserError, match=f"^--{name} must be from "):
+            TrainConfig(**TUNED | {name: beyond(high, 1)})
+    else:
+        TrainConfig(**TUNED | {name: type(default)(10**9)})
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_an_option_with_choices_takes_these_and_no_other(name):
+    for value in CHOICES[name][1]:
+        assert getattr(parse(f"--{name}={value}"), name) == value
+    message = f"--{name} must be one of {', '.join(CHOICES[name][1])}, got 'other'"
+    with pytest.raises(UserError) as caught:
+        TrainConfig(**JOB | {name: "other"})
+    assert str(caught.value) == message
+    with pytest.raises(flags.Error) as refused:
+        parse(f"--{name}=other")
+    assert str(refused.value) == message
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_a_switch_is_turned_on_by_its_name_and_off_by_no(name):
+    assert getattr(parse(f"--{name}"), name) is True
+    assert getattr(parse(f"--no{name}"), name) is False
+
+
+def test_exactly_these_options_may_change_when_a_job_resumes():
+    free = {
+        *("data_dir", "job_dir", "epochs", "cache", "strategy", "peer_timeout", "rejoin", "grace_period", "stall_timeout"),
+        *("backup_steps", "deterministic", "run_eagerly", "debug_nans", "profile_steps", "log_format", "log_steps", "fresh"),
+    }
+    assert {field.name for field in dataclasses.fields(TrainConfig)} - parse().result_fields().keys() == free
+    changed = TrainConfig(**JOB, epochs=7, rejoin=3, stall_timeout=1.0, run_eagerly=True)
+    assert changed.result_fields() == parse().result_fields()
+
+
+@pytest.mark.parametrize(
+    ("value", "steps"),
+    [("", None), ("1,1", (1, 1)), ("10, 20", (10, 20)), ("0,5", "refused"), ("5,4", "refused"), ("5", "refused")],
+)
+def test_a_profile_is_of_one_step_or_several(value, steps):
+    if steps == "refused":
+        with pytest.raises(UserError) as caught:
+            TrainConfig(**JOB, profile_steps=value)
+        assert str(caught.value) == f"--profile_steps must be FIRST,LAST, such as 10,20, got {value!r}"
+    else:
+        assert TrainConfig(**JOB, profile_steps=value).profile_range == steps
+
+
+def test_a_batch_divides_among_the_workers_without_a_rest():
+    job = TrainConfig(**JOB, batch_size=48)
+    for count in (1, 3, 48):
+        job.check_divides(count, "workers")
+    for count in (5, 96):
+        with pytest.raises(UserError) as caught:
+            job.check_divides(count, "workers")
+        assert str(caught.value) == f"--batch_size=48 does not divide among {count} workers: choose a multiple of {count}"
+
+
+@pytest.mark.parametrize("name", ["data_dir", "job_dir"])
+def test_a_job_needs_both_folders(name):
+    with pytest.raises(UserError) as caught:
+        TrainConfig(**JOB | {name: ""})
+    assert str(caught.value) == f"--{name} is missing: name a folder, --{name}=FOLDER"
+
+
+@pytest.mark.parametrize("model", ["efficientnet_lite0", "efficientnet_lite2", "efficientnet_v2_b0", "resnet50_v2"])
+def test_a_backbone_may_begin_with_weights_of_a_file_or_with_random_ones(model):
+    assert TrainConfig(**JOB, model=model, weights="gs://b/a.weights.h5").is_pretrained
+    assert not TrainConfig(**JOB, model=model).is_pretrained
+    if model in ("efficientnet_v2_b0", "resnet50_v2"):
+        assert TrainConfig(**JOB, model=model, weights="imagenet").is_pretrained
+
+
+def test_the_fields_without_effect_are_those_for_pretrained_weights():
+    assert config.without_effect({}) == config.without_effect({"weights": "none"}) == ("freeze_epochs", "backbone_rate")
+    assert config.without_effect({"weights": "imagenet"}) == ()
+
+
+def test_a_description_of_an_earlier_version_gets_the_defaults_and_no_other_options():
+    old = {"model": "cnn", "seed": 5, "epochs": 99, "rejoin": 0, "unknown": 1}
+    assert config.from_description(old) == TrainConfig(data_dir="-", job_dir="-", model="cnn", seed=5)
+
+
+def test_a_fingerprint_is_of_the_content_and_not_of_its_order():
+    assert config.fingerprint({"a": 1, "b": [2]}) == config.fingerprint({"b": [2], "a": 1})
+    assert config.fingerprint({"a": 1}) != config.fingerprint({"a": 2})
+    # Jobs on a disk have it in their FAILED.json: it stays as it is.
+    assert config.fingerprint({}) == "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"

@@ -2,7 +2,20 @@
 
 import pytest
 
+from trainer import errors
 from trainer.errors import UserError, brief
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(errors.UserError, 2), (errors.LostPeer, 75), (errors.LostService, 75), (errors.Stopped, 143)],
+)
+def test_an_exit_code_is_a_contract_with_whatever_restarts_the_worker(error: type[errors.Ended | errors.Stopped], code: int):
+    assert error("why").exit_code == code
+
+
+def test_a_request_to_stop_passes_code_that_swallows_exceptions():
+    assert not issubclass(errors.Stopped, Exception)
 
 
 @pytest.mark.parametrize(
@@ -19,3 +32,8 @@ from trainer.errors import UserError, brief
 )
 def test_a_brief_reason_is_one_line_without_secrets(reason: object, said: str):
     assert brief(reason) == said
+
+
+def test_secrets_are_cut_out_of_every_url_in_a_text():
+    text = "from https://me:pa55@host:80/a@b?token=pa55&x to gs://bucket/c?pa55 and on"
+    assert errors.without_secrets(text) == "from https://host:80/a@b to gs://bucket/c and on"

@@ -6,7 +6,7 @@ import sys
 _PR_SET_PDEATHSIG = 1  # From linux/prctl.h.
 
 # Loaded here: a process between fork and exec must not load a library.
-_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def request_signal(number: int) -> None:

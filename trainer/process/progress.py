@@ -40,8 +40,8 @@ def progress(items: Iterable[_T], *, total: int, what: str) -> Iterator[_T]:
     done = 0
     for done, item in enumerate(items, start=1):
         if time.monotonic() >= next_line:
-            print(f"{what}: {done:,} of {total:,}", file=sys.stderr, flush=True)
+            print(f"{what}: {done:,} of {total:,}", file=sys.stderr)
             next_line += _SECONDS_BETWEEN_LINES
         yield item
     seconds = max(time.monotonic() - begin, 1e-9)
-    print(f"{what}: {done:,} of {total:,} in {seconds:.1f} s, {done / seconds:,.0f} a second", file=sys.stderr, flush=True)
+    print(f"{what}: {done:,} of {total:,} in {seconds:.1f} s, {done / seconds:,.0f} a second", file=sys.stderr)

@@ -1,6 +1,7 @@
 """What the environment says about a job's workers, as the platforms write it."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -246,6 +247,7 @@ def test_without_a_description_a_process_is_the_only_worker_and_the_chief():
         ("127.0.0.1:2222", ("127.0.0.1", 2222)),
         ("[::1]:2222", ("::1", 2222)),
         ("l" * 63 + ":1", ("l" * 63, 1)),
+        (f"{'.'.join(['l' * 63] * 3)}.{'l' * 61}:1", (f"{'.'.join(['l' * 63] * 3)}.{'l' * 61}", 1)),  # 253 characters
     ],
 )
 def test_an_address_is_split_into_host_and_port(address, expected):
@@ -259,12 +261,37 @@ def test_an_address_is_split_into_host_and_port(address, expected):
         *((address, "not host:port") for address in ("a b:1", "a/b:1", "a..b:1", ".a:1", "[a]:1", "[]:1", "[::1:1", "ä:1", "a:¹")),
         ("::1:2222", "brackets"),
         ("l" * 64 + ":1", "too long"),
-        (".".join(["l" * 62] * 5) + ":1", "too long"),
+        (f"{'.'.join(['l' * 63] * 3)}.{'l' * 62}:1", "too long"),  # 254 characters
     ],
 )
 def test_an_address_that_is_not_host_and_port_is_refused(address, fragment):
     with pytest.raises(ValueError, match=fragment):
         host_and_port(address)
+
+
+def test_a_value_of_ninety_characters_is_shown_whole_and_a_longer_one_shortened():
+    for length, shown in ((88, f'"{"x" * 88}"'), (89, f'"{"x" * 87} …')):
+        with pytest.raises(UserError) as caught:
+            tf_config(by_hand("a:1", kind="x" * length))
+        assert str(caught.value).endswith(f"got {shown}")
+
+
+@pytest.mark.parametrize("port", ["1", "65535"])
+def test_an_indexed_job_may_use_any_port(port):
+    assert discover(INDEXED | {"POSTER_PORT": port}, "films-1").addresses[0] == f"films-0.films:{port}"
+
+
+def test_an_indexed_job_has_at_most_a_hundred_thousand_workers():
+    assert discover(INDEXED | {"POSTER_WORKERS": "100000"}, "films-1").workers == 100_000
+    with pytest.raises(UserError, match="from 1 to 100000, got '100001'"):
+        discover(INDEXED | {"POSTER_WORKERS": "100001"}, "films-1")
+
+
+def test_the_environment_and_the_host_name_are_the_systems_own(monkeypatch):
+    code = "from trainer.cluster.discovery import discover; print(discover().addresses[1])"
+    program = f"import socket; socket.gethostname = lambda: 'films-1'\n{code}"
+    done = subprocess.run([sys.executable, "-c", program], env=os.environ | INDEXED, check=True, capture_output=True, text=True)
+    assert done.stdout == "films-1.films:5000\n"
 
 
 def test_discovery_and_rendezvous_import_no_tensorflow():

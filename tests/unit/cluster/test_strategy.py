@@ -1,6 +1,9 @@
 """Which strategy is chosen, why, and what is refused."""
 
+import importlib.util
 import logging
+import types
+from pathlib import Path
 
 import pytest
 import tensorflow as tf
@@ -136,3 +139,125 @@ def test_a_configured_tpu_that_is_not_found_is_reported_in_one_line(name, no_tpu
     with pytest.raises(UserError, match=r"^no TPU was found at local \(.*requirements-tpu\.lock") as refusal:
         strategy.create(name)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.fixture
+def made(monkeypatch, no_tpu):
+    """The arguments of the strategies and resolvers that were created; each is a stand-in of two replicas."""
+    made: dict[str, object] = {}
+
+    def stand_in(name):
+        def make(*arguments, **options):
+            made[name] = (arguments, options)
+            return types.SimpleNamespace(name=name, num_replicas_in_sync=2)
+
+        return make
+
+    for name in ("MirroredStrategy", "MultiWorkerMirroredStrategy", "TPUStrategy", "OneDeviceStrategy"):
+        monkeypatch.setattr(tf.distribute, name, stand_in(name))
+    monkeypatch.setattr(tf.distribute.cluster_resolver, "TPUClusterResolver", stand_in("TPUClusterResolver"))
+    monkeypatch.setattr(tf.config, "experimental_connect_to_cluster", stand_in("connect"))
+    monkeypatch.setattr(tf.tpu.experimental, "initialize_tpu_system", stand_in("initialize"))
+    return made
+
+
+def machine(monkeypatch, *, gpus):
+    """Gives this machine that number of GPUs; returns the settings of their memory."""
+    growth: list[tuple[str, bool]] = []
+    devices = {
+        "GPU": [types.SimpleNamespace(name=f"/device:GPU:{i}") for i in range(gpus)],
+        "CPU": [types.SimpleNamespace(name="/cpu")],
+    }
+    monkeypatch.setattr(tf.config, "list_physical_devices", devices.__getitem__)
+    monkeypatch.setattr(tf.config, "list_logical_devices", devices.__getitem__)
+    monkeypatch.setattr(tf.config.experimental, "set_memory_growth", lambda gpu, grows: growth.append((gpu.name, grows)))
+    return growth
+
+
+def test_several_gpus_are_mirrored_and_leave_memory_to_other_processes(made, monkeypatch):
+    growth = machine(monkeypatch, gpus=2)
+    assert strategy.create("auto").name == "MirroredStrategy"
+    assert made == {"MirroredStrategy": ((["/device:GPU:0", "/device:GPU:1"],), {})}
+    assert growth == [("/device:GPU:0", True), ("/device:GPU:1", True)]
+
+
+def test_the_strategy_of_several_gpus_can_be_tried_without_one(made, monkeypatch):
+    machine(monkeypatch, gpus=0)
+    strategy.create("mirrored")
+    assert made == {"MirroredStrategy": ((["/cpu"],), {})}
+
+
+@pytest.mark.parametrize(("gpus", "device"), [(0, "/cpu:0"), (1, "/gpu:0"), (2, "/gpu:0")])
+def test_one_device_is_the_first_gpu_or_the_processor(made, monkeypatch, gpus, device):
+    machine(monkeypatch, gpus=gpus)
+    strategy.create("one_device")
+    assert made == {"OneDeviceStrategy": ((device,), {})}
+
+
+def test_workers_of_a_cluster_know_each_other_and_their_own_place(made, monkeypatch):
+    machine(monkeypatch, gpus=0)
+    assert strategy.create("auto", Cluster(("a:1", "b:2"), 1, "a test")).name == "MultiWorkerMirroredStrategy"
+    ((), options) = made["MultiWorkerMirroredStrategy"]
+    resolver = options["cluster_resolver"]
+    assert resolver.cluster_spec().as_dict() == {"worker": ["a:1", "b:2"]}
+    assert (resolver.task_type, resolver.task_id, resolver.rpc_layer) == ("worker", 1, "grpc")
+
+
+@pytest.mark.parametrize(
+    ("name", "chip", "address"), [("local", False, "local"), ("films-tpu", False, "films-tpu"), ("films-tpu", True, "local")]
+)
+def test_a_tpu_is_reached_by_its_name_unless_it_is_in_this_machine(made, monkeypatch, name, chip, address):
+    machine(monkeypatch, gpus=0)
+    monkeypatch.setenv("TPU_NAME", name)
+    monkeypatch.setattr(strategy, "_has_tpu", lambda: chip)
+    assert strategy.create("auto").name == "TPUStrategy"
+    assert made["TPUClusterResolver"] == ((), {"tpu": address})
+    assert ("connect" in made) == (address != "local")
+    (resolver,), _ = made["initialize"]
+    assert resolver.name == "TPUClusterResolver"
+    assert made["TPUStrategy"] == ((resolver,), {})
+
+
+def test_a_tpu_that_the_machine_shows_needs_no_name(made, monkeypatch):
+    machine(monkeypatch, gpus=0)
+    monkeypatch.setenv("TPU_ACCELERATOR_TYPE", "v5litepod-8")
+    strategy.create("auto")
+    assert made["TPUClusterResolver"] == ((), {"tpu": "local"})
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(tf.errors.NotFoundError(None, None, "no chip"), tf.errors.InvalidArgumentError(None, None, "no chip")),
+        *(ValueError("no chip\nat all"), RuntimeError("no chip"), OSError("no chip")),
+    ],
+)
+def test_a_tpu_that_does_not_answer_is_reported_with_the_first_line_of_the_reason(made, monkeypatch, error):
+    def fail(resolver):
+        raise error
+
+    machine(monkeypatch, gpus=0)
+    monkeypatch.setenv("TPU_NAME", "films-tpu")
+    monkeypatch.setattr(tf.tpu.experimental, "initialize_tpu_system", fail)
+    with pytest.raises(UserError, match=r"^no TPU was found at films-tpu \(no chip\): run on a TPU VM"):
+        strategy.create("tpu")
+    monkeypatch.setattr(error, "args", ())
+    if not isinstance(error, tf.errors.OpError):
+        with pytest.raises(UserError, match=rf"\({type(error).__name__}\)"):
+            strategy.create("tpu")
+
+
+@pytest.mark.parametrize(
+    ("chip", "library", "has"),
+    [
+        *(("accel0", True, True), ("vfio/0", True, True), ("accel0", False, False)),
+        *((None, True, False), ("vfio/vfio", True, False), ("accel", True, False)),
+    ],
+)
+def test_a_tpu_is_there_where_its_chip_and_its_library_are(monkeypatch, tmp_path, chip, library, has):
+    if chip:
+        (tmp_path / chip).parent.mkdir(exist_ok=True)
+        (tmp_path / chip).touch()
+    monkeypatch.setattr(strategy, "Path", lambda path: tmp_path / Path(path).relative_to("/dev"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: (name == "libtpu" and library) or None)
+    assert strategy._has_tpu() is has

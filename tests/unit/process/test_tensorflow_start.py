@@ -1,8 +1,11 @@
 """TensorFlow's start-up says nothing on a machine without a GPU, and what is an error still does."""
 
+import io
+import logging
 import os
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -22,7 +25,7 @@ ERRORS = (
     "a line of the program's own",
 )
 
-pytestmark = pytest.mark.skipif(any(map(os.path.exists, tensorflow_start._DRIVERS)), reason="the machine has a GPU's driver")
+without_gpu = pytest.mark.skipif(any(map(os.path.exists, tensorflow_start._DRIVERS)), reason="the machine has a GPU's driver")
 
 
 def python(program, **environment):
@@ -32,6 +35,7 @@ def python(program, **environment):
     return subprocess.run(command, env=clean | environment, cwd=REPOSITORY, capture_output=True, text=True, check=False)
 
 
+@without_gpu
 def test_tensorflow_starts_without_a_word():
     done = python(
         "import os\nfrom trainer.process import tensorflow_start\ntensorflow_start.start()\n"
@@ -47,6 +51,7 @@ def test_whoever_sets_the_level_reads_what_tensorflow_writes():
     assert "absl::InitializeLog" in done.stderr
 
 
+@without_gpu
 def test_all_but_the_noise_is_passed_on_in_its_order():
     lines = [*NOISE, ERRORS[0], NOISE[0], *ERRORS[1:]]
     written = "\n".join(lines) + "\n"
@@ -64,3 +69,107 @@ def test_the_last_words_of_a_process_that_aborts_are_passed_on():
     )
     assert done.returncode < 0
     assert done.stderr.startswith(ERRORS[1])
+
+
+def filtered(lines, monkeypatch):
+    """Returns the lines that the filter passes on."""
+    passed: list[tuple[int, bytes]] = []
+    monkeypatch.setattr(tensorflow_start, "sys", types.SimpleNamespace(stdin=types.SimpleNamespace(buffer=io.BytesIO(lines))))
+    monkeypatch.setattr(
+        tensorflow_start, "os", types.SimpleNamespace(path=os.path, write=lambda file, line: passed.append((file, line)))
+    )
+    tensorflow_start._filter()
+    assert {file for file, _ in passed} <= {2}
+    return [line for _, line in passed]
+
+
+CU_INIT = NOISE[2].encode() + b"\n"
+
+
+@pytest.mark.parametrize(("driver", "passed"), [(True, [CU_INIT]), (False, [])])
+def test_an_error_of_cuda_is_noise_only_on_a_machine_without_a_gpu(monkeypatch, tmp_path, driver, passed):
+    monkeypatch.setattr(tensorflow_start, "_DRIVERS", (str(tmp_path / "none"), str(tmp_path) if driver else str(tmp_path / "two")))
+    assert filtered(CU_INIT, monkeypatch) == passed
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "W0000 00:00:1796055645.197515   11565 rpc.cc:31] Connection reset",
+        "E0000 00:00:1796055148.661722    4013 cuda_dnn.cc:52] Unable to register cuDNN factory: it has been registered already",
+        "E0000 00:00:1796055148.661722    4013 cuda_blas.cc:52] Unable to register cuBLAS factory: it has been registered already",
+        "E0000 00:00:1796055148.661722    4013 onednn.cc:52] oneDNN supports DT_UINT8 only on platforms with AVX-512",
+        "E0000 00:00:1796055148.661722    4013 collective.cc:52] BaseCollectiveExecutor::StartAbort UNAVAILABLE",
+        "Additional GRPC error information from remote target /job:worker/replica:0/task:0",
+        ":UNKNOWN:Error received from peer",
+        "UNKNOWN: Error received from peer",
+    ],
+)
+def test_what_comes_with_every_job_is_noise(monkeypatch, line):
+    assert filtered(line.encode() + b"\nthe rest\n", monkeypatch) == [b"the rest\n"]
+
+
+def test_a_process_without_stderr_runs_the_block(monkeypatch):
+    def closed(file):
+        raise OSError(9, "Bad file descriptor")
+
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    monkeypatch.setattr(os, "dup", closed)
+    with tensorflow_start.quiet() as is_quiet:
+        assert is_quiet
+
+
+def test_whoever_sets_the_level_keeps_stderr_as_it_is(monkeypatch):
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
+    monkeypatch.setattr(subprocess, "Popen", lambda *arguments, **options: pytest.fail("stderr was redirected"))
+    with tensorflow_start.quiet() as is_quiet:
+        assert not is_quiet
+
+
+FAKE = """
+import os, types
+told = [os.environ.get("TF_CPP_MIN_LOG_LEVEL")]
+config = types.SimpleNamespace(list_physical_devices=lambda: told.append("devices"))
+"""
+
+
+@pytest.fixture
+def fake_tensorflow(monkeypatch, tmp_path):
+    """A package that is imported in TensorFlow's place."""
+    (tmp_path / "tensorflow.py").write_text(FAKE)
+    monkeypatch.syspath_prepend(tmp_path)
+    real = sys.modules.pop("tensorflow", None)
+    logger = logging.getLogger("tensorflow")
+    level, filters = logger.level, list(logger.filters)
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    yield
+    logger.setLevel(level)
+    logger.filters = filters
+    sys.modules.pop("tensorflow", None)
+    if real:
+        sys.modules["tensorflow"] = real
+
+
+def test_the_start_hides_messages_and_asks_for_the_devices_once(fake_tensorflow):
+    tensorflow_start.start()
+    assert "TF_CPP_MIN_LOG_LEVEL" not in os.environ
+    told = sys.modules["tensorflow"].told
+    assert told == ["2", "devices"]
+    tensorflow_start.start()
+    assert told == ["2", "devices"]
+
+
+def test_a_level_that_the_user_sets_stays(fake_tensorflow, monkeypatch):
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "1")
+    tensorflow_start.start()
+    assert sys.modules["tensorflow"].told == ["1", "devices"]
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "1"
+
+
+def test_keras_does_not_warn_of_a_callback_that_saves_the_state(fake_tensorflow, caplog):
+    tensorflow_start.start()
+    logger = logging.getLogger("tensorflow")
+    logger.info("a detail")
+    logger.warning("Callback method `%s` is slow compared to the batch time", "on_train_batch_end")
+    logger.warning("this matters")
+    assert [record.getMessage() for record in caplog.records if record.name == "tensorflow"] == ["this matters"]

@@ -1,0 +1,28 @@
+"""Tables for the terminal."""
+
+import pytest
+
+from trainer.process import tables
+
+ROWS = [("genre", "films", "share"), ("Drama", "1,200", "7%"), ("Film-Noir", "8", "0.05%")]
+
+
+def test_text_is_aligned_to_the_left_and_numbers_to_the_right():
+    assert tables.aligned(ROWS).splitlines() == [
+        "genre      films  share",
+        "Drama      1,200     7%",
+        "Film-Noir      8  0.05%",
+    ]
+
+
+def test_several_leading_columns_may_be_text_and_no_line_ends_in_spaces():
+    assert tables.aligned(ROWS, text_columns=3).splitlines() == [
+        "genre      films  share",
+        "Drama      1,200  7%",
+        "Film-Noir  8      0.05%",
+    ]
+
+
+def test_rows_of_different_lengths_are_refused():
+    with pytest.raises(ValueError, match="argument"):
+        tables.aligned([("Drama", "1"), ("Comedy",)])
