@@ -114,6 +114,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --platform=darwin
 	$(BIN)/lint-imports
 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version=3.11 --no-header --no-emit-index-url --no-emit-find-links \

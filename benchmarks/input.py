@@ -8,7 +8,6 @@ so each rate is per core. With 12,000 films a training shard holds more films th
 """
 
 import itertools
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import app
 
-from benchmarks.lib import comparison, films
+from benchmarks.lib import affinity, comparison, films
 from benchmarks.lib.comparison import OURS, Goal
 
 if TYPE_CHECKING:  # Each measuring process imports only what it needs.
@@ -206,7 +205,7 @@ def compare_orders(encoding: str, data_dir: str) -> None:
     """Prints the cost of the deterministic order, on all cores."""
     other = "the same, unordered"
     found = _measured({OURS: (ours, (data_dir,)), other: (unordered, (data_dir,))})
-    title = f"The deterministic order, {encoding} shards, {len(os.sched_getaffinity(0))} core(s)"
+    title = f"The deterministic order, {encoding} shards, {len(affinity.allowed_cores())} core(s)"
     comparison.report(title, "images a second", found, [Goal((other,), least=0.9)])
 
 

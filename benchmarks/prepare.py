@@ -11,7 +11,6 @@ writes no file.
 import functools
 import io
 import multiprocessing
-import os
 import sys
 import tempfile
 import time
@@ -20,7 +19,7 @@ from pathlib import Path
 
 from absl import app, flags
 
-from benchmarks.lib import comparison, films
+from benchmarks.lib import affinity, comparison, films
 from benchmarks.lib.comparison import OURS, Goal
 
 _CONTENDER = flags.DEFINE_string("contender", None, "Internal: be one of the peers.")
@@ -63,7 +62,7 @@ def limit() -> None:
 
 
 def _pooled(work: Callable[[str], bytes]) -> Iterator[bytes]:
-    with multiprocessing.get_context("spawn").Pool(len(os.sched_getaffinity(0))) as pool:
+    with multiprocessing.get_context("spawn").Pool(len(affinity.allowed_cores())) as pool:
         yield from pool.imap(work, _files(), chunksize=16)
 
 

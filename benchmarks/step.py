@@ -9,14 +9,13 @@ the same values as the usual order of the peers. This package also draws dropout
 that trainer.task does on the host is excluded here: benchmarks/overhead.py measures it.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from absl import app, flags
 
-from benchmarks.lib import comparison
+from benchmarks.lib import affinity, comparison
 from benchmarks.lib.comparison import OURS, Goal
 
 _MODEL = flags.DEFINE_enum("model", "cnn", ("cnn", "resnet"), "The network.")
@@ -124,7 +123,7 @@ def torch_step(model: str, batch: int, steps: int) -> Callable[[], float]:
         yield nn.Linear(before, _GENRES)
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(len(affinity.allowed_cores()))
     torch.set_float32_matmul_precision("high")  # As TensorFlow does on a GPU.
     torch.backends.cudnn.benchmark = True
     network = nn.Sequential(*{"cnn": cnn, "resnet": resnet}[model]()).to(device, memory_format=torch.channels_last)

@@ -10,7 +10,6 @@ except for communication, waiting for each other, and in `resnet` the second pas
 import contextlib
 import functools
 import json
-import os
 import socket
 import statistics
 import tempfile
@@ -20,7 +19,7 @@ from pathlib import Path
 
 from absl import app, flags
 
-from benchmarks.lib import comparison, films, steps
+from benchmarks.lib import affinity, comparison, films, steps
 from benchmarks.lib.comparison import OURS, Goal
 
 _MODEL = flags.DEFINE_enum("model", "resnet", ("cnn", "resnet"), "The network.")
@@ -47,7 +46,7 @@ def jobs_apart(data_dir: Path) -> float:
 def _rates(data_dir: Path, job_dirs: Sequence[str], environments: Sequence[dict[str, str]], *, batch_size: int) -> list[float]:
     with contextlib.ExitStack() as stack:
         running = []
-        for job_dir, environment, core in zip(job_dirs, environments, sorted(os.sched_getaffinity(0)), strict=False):
+        for job_dir, environment, core in zip(job_dirs, environments, sorted(affinity.allowed_cores()), strict=False):
             command = steps.train(data_dir, job_dir, f"--model={_MODEL.value}", f"--batch_size={batch_size}")
             running.append(stack.enter_context(steps.job(command, environment=environment, cores=[core])))
         # The steps of all jobs are awaited at the same time.

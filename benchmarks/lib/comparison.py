@@ -22,6 +22,8 @@ from pathlib import Path
 
 from absl import flags
 
+from benchmarks.lib import affinity
+
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Rounds that count.", lower_bound=1)
 
 OURS = "this project"
@@ -114,12 +116,12 @@ def _serve(connection: Connection, make: Callable[..., Callable[[], float]], arg
 @contextlib.contextmanager
 def on_cores(count: int) -> Iterator[None]:
     """Limits this process, and processes that it starts meanwhile, to the first `count` of its cores."""
-    cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, sorted(cores)[:count])
+    allowed = affinity.allowed_cores()
+    affinity.limit_to(sorted(allowed)[:count])
     try:
         yield
     finally:
-        os.sched_setaffinity(0, cores)
+        affinity.limit_to(allowed)
 
 
 def rate(work: Callable[[], object], images: int) -> Callable[[], float]:
@@ -172,7 +174,7 @@ def machine() -> str:
     for package in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             releases.append(f"{package} {importlib.metadata.version(package)}")
-    return f"{processor}, {len(os.sched_getaffinity(0))} core(s), {memory:.0f} GiB; {', '.join(releases)}"
+    return f"{processor}, {len(affinity.allowed_cores())} core(s), {memory:.0f} GiB; {', '.join(releases)}"
 
 
 def _verdict(found: Mapping[str, Sequence[float]], goal: Goal) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from benchmarks.lib import affinity
 from benchmarks.lib.comparison import REPOSITORY
 from trainer.process import heartbeat
 
@@ -50,9 +51,9 @@ def job(
 ) -> Iterator[Job]:
     """Runs a command until the block ends, on all allowed cores or only on `cores`."""
     beats, end = os.pipe()
-    allowed = os.sched_getaffinity(0)
+    allowed = affinity.allowed_cores()
     with tempfile.TemporaryFile() as log:
-        os.sched_setaffinity(0, cores or allowed)
+        affinity.limit_to(cores or allowed)
         began = time.monotonic()
         process = subprocess.Popen(
             command,
@@ -62,7 +63,7 @@ def job(
             stderr=log,
             cwd=REPOSITORY,
         )
-        os.sched_setaffinity(0, allowed)
+        affinity.limit_to(allowed)
         os.close(end)
         try:
             yield Job(beats, log, began)

@@ -30,10 +30,10 @@ def follow(api: Api, name: str, *, several: bool, is_over: Callable[[], bool]) -
     workers: dict[int, _Worker] = {}
     seen: set[str] = set()
     told: dict[str, str] = {}
-    poller = Poller()
+    state_poller, pod_poller = Poller(), Poller()
     while True:
-        over = poller.poll(is_over)
-        for pod in poller.poll(lambda: api.pods(name)) or ():
+        over = state_poller.poll(is_over)
+        for pod in pod_poller.poll(lambda: api.pods(name)) or ():
             if pod.uid not in seen:
                 seen.add(pod.uid)
                 if pod.index not in workers:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from launch import preflight
 from launch.console import age, print_table, tell, write
 from launch.job import Job, Location
-from launch.local import spec, state
+from launch.local import pidfd, spec, state
 from launch.local.supervisor import supervise
 from trainer.errors import UserError
 
@@ -91,7 +91,7 @@ def cancel(name: str, location: Location) -> None:
     with contextlib.suppress(ProcessLookupError), _process(record.pid) as process:
         # While the launcher holds the lock, the pid is its own; the descriptor then refers to it even after it has ended.
         if state.is_running(name):
-            signal.pidfd_send_signal(process, signal.SIGTERM)
+            pidfd.send_signal(process, signal.SIGTERM)
             tell(f"job {name} ends as soon as its workers have saved their state; the same command resumes from there")
             return
     raise UserError(f"job {name} is not running ({state.read(name).word}): cancel only a job that is running")
@@ -113,7 +113,7 @@ def list_jobs(location: Location) -> None:
 @contextlib.contextmanager
 def _process(pid: int) -> Iterator[int]:
     """Opens a pidfd of a process for a `with` block."""
-    descriptor = os.pidfd_open(pid)
+    descriptor = pidfd.open_process(pid)
     try:
         yield descriptor
     finally:

@@ -148,8 +148,6 @@ def _free(candidates: Sequence[int]) -> Iterator[int]:
 def _can_bind(family: socket.AddressFamily, port: int) -> bool:
     try:
         with socket.socket(family, socket.SOCK_STREAM) as listener:
-            if family == socket.AF_INET6:
-                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             listener.bind(("", port))
     except OSError as error:
         # A kernel without IPv6 fails here with another error; then no process has the IPv6 address.

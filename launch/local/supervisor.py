@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from launch.job import GUARD_MARGIN, OWN_VARIABLES
-from launch.local import signals
+from launch.local import pidfd, signals
 from launch.local.processes import Spec, Watcher, Worker, WorkerState
 from launch.log_lines import Lines, NonBlockingWriter
 from launch.outcome import JobFailed
@@ -49,12 +49,11 @@ def supervise(spec: Spec, watcher: Watcher | None = None) -> None:
       watcher: receives the output, the messages and each change of a worker's state.
 
     Raises:
-      UserError: a worker exited 2, or the job reached its time limit.
+      UserError: a worker exited 2, or the job reached its time limit; or this machine is not a Linux machine.
       JobFailed: a worker crashed more often than `restarts` allows.
       Stopped: SIGINT, SIGTERM or SIGHUP arrived.
     """
-    if not hasattr(os, "pidfd_open"):
-        raise UserError("--target=local needs Linux: use a Linux machine, or train with one worker by python -m trainer.task")
+    pidfd.check_supported()
     with signals.arriving() as arrived:
         _Supervisor(spec, arrived, watcher).run()
 
@@ -233,7 +232,7 @@ class _Supervisor:
         finally:
             os.close(writing)
         process.pipe, process.started, process.restart_at = reading, time.monotonic(), None
-        process.pidfd = os.pidfd_open(process.running.pid)
+        process.pidfd = pidfd.open_process(process.running.pid)
         self._selector.register(process.pidfd, selectors.EVENT_READ, functools.partial(self._on_end, process))
         self._tell()
 
@@ -350,7 +349,7 @@ class _Supervisor:
         for process in self._processes:
             process.restart_at = None
             if process.running:
-                signal.pidfd_send_signal(process.pidfd, signal.SIGTERM)
+                pidfd.send_signal(process.pidfd, signal.SIGTERM)
 
     def _kill(self) -> None:
         """Kills all processes."""

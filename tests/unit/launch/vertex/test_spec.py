@@ -1,4 +1,4 @@
-"""The spec of a job on Vertex AI: golden files, the choice of a machine, and descriptions that are rejected."""
+"""The spec of a job on Vertex AI: golden files, and descriptions that are rejected."""
 
 import json
 import re
@@ -6,9 +6,8 @@ import re
 import pytest
 from google.cloud.aiplatform_v1.types import CustomJob
 
-from launch import accelerators, job_file
+from launch import job_file
 from launch.job import Job
-from launch.vertex import machines
 from launch.vertex import spec as vertex
 from tests.fakes.vertex import server
 from tests.fakes.vertex.expander import expand
@@ -28,11 +27,6 @@ def specify(*, name="film-1", **fields):
 
 def spec_of(**fields):
     return specify(**fields)["jobSpec"]
-
-
-def machine(accelerator=None, cpu=None, memory=None):
-    device = None if accelerator is None else accelerators.parse(accelerator)
-    return machines.choose(device, cpu=cpu, memory=memory)
 
 
 def golden(case):
@@ -130,59 +124,6 @@ def test_arguments_and_variables_reach_the_worker_unchanged(text):
         variables[each.name] = expand(each.value, variables)
     assert variables["TEXT"] == text
     assert [expand(each, variables) for each in container.args][-3:] == list(arguments)
-
-
-@pytest.mark.parametrize(
-    ("accelerator", "cpu", "memory", "type_"),
-    [
-        (None, None, None, "e2-standard-4"),
-        (None, "2", None, "e2-highmem-2"),
-        (None, "500m", "1Gi", "e2-highmem-2"),
-        (None, "3", "16Gi", "e2-standard-4"),
-        (None, "4", "17Gi", "e2-highmem-4"),
-        (None, "16", None, "e2-highcpu-16"),
-        (None, "16", "64G", "e2-standard-16"),
-        (None, "33", None, "n2-highcpu-48"),
-        (None, None, "200Gi", "n2-highmem-32"),
-        (None, "81", None, "n1-highcpu-96"),
-        (None, None, "640Gi", "n2-highmem-80"),
-        ("nvidia-tesla-t4", None, None, "n1-standard-4"),
-        ("nvidia-tesla-t4:2", "17", None, "n1-highcpu-32"),
-        ("nvidia-tesla-v100:8", "40", "500Gi", "n1-highmem-96"),
-        ("nvidia-l4", None, None, "g2-standard-4"),
-        ("nvidia-l4", "13", "100Gi", "g2-standard-32"),
-        ("nvidia-l4:8", None, None, "g2-standard-96"),
-        ("nvidia-tesla-a100:16", None, None, "a2-megagpu-16g"),
-        ("nvidia-a100-80gb:4", None, None, "a2-ultragpu-4g"),
-        ("nvidia-h100-80gb:8", None, None, "a3-highgpu-8g"),
-        ("nvidia-h100-mega-80gb:8", None, None, "a3-megagpu-8g"),
-        ("nvidia-h200-141gb:8", None, None, "a3-ultragpu-8g"),
-        ("nvidia-b200:8", None, None, "a4-highgpu-8g"),
-        ("tpu-v5-lite-podslice:4", "100", None, "ct5lp-hightpu-4t"),
-        ("tpu-v3-device", None, None, "cloud-tpu"),
-    ],
-)
-def test_the_smallest_machine_is_chosen_that_fits(accelerator, cpu, memory, type_):
-    assert machine(accelerator, cpu, memory).type == type_
-
-
-def test_vertex_ai_has_every_machine():
-    """Each machine that may be chosen, with each accelerator in each number, is in the documentation's table."""
-    counts = [f"{type_}:{count}" for type_ in (*machines._ATTACHED, *machines._BUILT_IN, *machines._TPUS) for count in range(1, 17)]
-    seen = set()
-    for accelerator in (None, *counts):
-        try:
-            device = None if accelerator is None else accelerators.parse(accelerator)
-            found = list(machines._without_accelerator() if device is None else machines._with_accelerator(device))
-        except UserError:
-            continue
-        assert found
-        for each in found:
-            seen.add(each.type)
-            pool = {"machineSpec": each.spec, "replicaCount": 1, "containerSpec": {"imageUri": "i"}}
-            job = specify() | {"jobSpec": spec_of() | {"workerPoolSpecs": [pool]}}
-            assert server.problems(CustomJob.from_json(json.dumps(job))) == [], each
-    assert seen >= {*server._GPUS, *server._TPUS}
 
 
 @pytest.mark.parametrize(
