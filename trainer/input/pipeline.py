@@ -282,7 +282,11 @@ def _numbered_records(
 
 
 def _shard_records(path: tf.Tensor, cache: ShardCache | None) -> tf.data.Dataset:
-    return tf.data.TFRecordDataset(path if cache is None else cache.path(path))
+    if cache is None:
+        return tf.data.TFRecordDataset(path)
+    # `interleave` calls its own function for one shard after the other. Only what happens within the dataset that the function
+    # returns happens for several shards at the same time, so the copies are made there.
+    return tf.data.Dataset.from_tensors(path).flat_map(lambda original: tf.data.TFRecordDataset(cache.path(original)))
 
 
 def _record_first(row: tf.Tensor, record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -67,7 +67,7 @@ class ShardCache:
         Returns:
           The path of the copy, string [].
         """
-        # Stateful, it would run for one shard at a time, because the pipeline is deterministic.
+        # It has no state that matters to tf.data: the same original always gives the same copy.
         copy = tf.numpy_function(self._copy, [original], tf.string, stateful=False)
         return tf.ensure_shape(copy, [])
 

@@ -261,7 +261,9 @@ def _check_arrived(path: str) -> None:
         # The length of strings, such as the progress, is unknown: they count as 0 bytes.
         least = sum(math.prod(shapes[name]) * kind.size for name, kind in types.items() if kind != tf.string)
         found = sum(tf.io.gfile.stat(file).length for file in tf.io.gfile.glob(f"{path}.data-*"))
-    except (tf.errors.NotFoundError, tf.errors.DataLossError, ValueError) as error:
+    except tf.errors.OpError as error:  # For a garbled index often this class itself.
+        if _is_no_damage(error):
+            raise
         raise _not_arrived(path, error) from error
     if found < least:
         raise _not_arrived(path, f"{found} of {least} bytes")

@@ -1,9 +1,11 @@
 """Training reads films in the documented order, and evaluation reads every film once."""
 
+import io
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 import tensorflow as tf
 
@@ -189,18 +191,40 @@ def test_single_images_are_read_by_row(dataset):
     assert {drawn.film_id(drawn.film_of(images[row])) for row in (7, 2)} == {ids[7], ids[2]}
 
 
+def test_training_and_evaluation_see_the_pixels_that_prepare_encoded(tmp_path, monkeypatch):
+    """TensorFlow's default way to decode a JPEG is quicker, and not that of Pillow."""
+    noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    monkeypatch.setattr(drawn, "image_of", lambda film: noise)
+    dataset = drawn.dataset(tmp_path, train=8, validation=1, test=1, shard_count=1)
+    with PIL.Image.open(io.BytesIO(tf.io.encode_jpeg(noise, quality=95).numpy())) as image:
+        pixels = np.asarray(image)
+    np.testing.assert_array_equal(pipeline.read_images(dataset, "test", [0])[0], pixels)
+    _, batches = films(dataset, order_of(dataset), epochs=1)
+    np.testing.assert_array_equal(batches[0][0]["image"][0], pixels)
+
+
 def test_synthetic_batches_look_like_real_ones(dataset):
     real = pipeline.training_dataset(dataset, order_of(dataset), replica_batch=4, first_step=0, epochs=1)
     made = pipeline.synthetic_dataset(dataset, replica_batch=4)
     assert made.element_spec == real.element_spec
     assert made.cardinality() == tf.data.INFINITE_CARDINALITY
+    (features, labels), again = (
+        next(iter(each.as_numpy_iterator())) for each in (made, pipeline.synthetic_dataset(dataset, replica_batch=4))
+    )
+    assert set(labels.flat) == {0.0, 1.0}
+    assert (features["image"].min(), features["image"].max()) == (0, 255)
+    assert features["position"].tolist() == [0, 1, 2, 3]
+    np.testing.assert_array_equal(features["image"], again[0]["image"])
 
 
-def test_no_tuner_delays_the_end_of_an_iterator(dataset):
+def test_the_order_is_kept_whatever_keras_does_with_the_input_and_no_tuner_delays_the_end_of_an_iterator(dataset):
     evaluation = pipeline.evaluation_dataset(dataset, "validation", replica_batch=8, replicas=1)
     training = pipeline.training_dataset(dataset, order_of(dataset), replica_batch=8, first_step=0, epochs=1)
     for each in (training, evaluation, pipeline.synthetic_dataset(dataset, replica_batch=8)):
-        assert each.options().autotune.enabled is False
+        options = each.options()
+        assert options.autotune.enabled is False
+        assert options.deterministic is True
+        assert options.experimental_distribute.auto_shard_policy is tf.data.experimental.AutoShardPolicy.OFF
 
 
 def test_a_damaged_record_is_noticed(tmp_path):

@@ -1,6 +1,8 @@
 """With copies of shards the films are the same in the same order, and later epochs do not need the originals."""
 
+import itertools
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import tensorflow as tf
 from tests.support import drawn
 from trainer.dataset import training_order
 from trainer.errors import UserError
-from trainer.input import pipeline
+from trainer.input import pipeline, shard_cache
 from trainer.input.shard_cache import MEMORY, ShardCache
 
 
@@ -98,6 +100,129 @@ def test_an_unfinished_copy_of_a_killed_process_is_removed(dataset, tmp_path):
     os.utime(old, (0, 0))
     ShardCache(dataset, str(tmp_path / "cache"))
     assert sorted(folder.iterdir()) == [new]
+
+
+@pytest.mark.parametrize(("seconds", "is_left"), [(599, True), (600, True), (601, False)])
+def test_a_copy_counts_as_unfinished_after_ten_minutes_without_a_write(dataset, tmp_path, monkeypatch, seconds, is_left):
+    folder = tmp_path / "cache" / dataset.fingerprint[:16]
+    folder.mkdir(parents=True)
+    path = folder / "train-00000-of-00004.tfrecord.1.1.partial"
+    path.touch()
+    os.utime(path, (1000, 1000))
+    monkeypatch.setattr(shard_cache.time, "time", lambda: 1000 + seconds)
+    ShardCache(dataset, str(tmp_path / "cache"))
+    assert path.exists() is is_left
+
+
+def test_two_processes_may_remove_the_same_unfinished_copies(dataset, tmp_path, monkeypatch):
+    folder = tmp_path / "cache" / dataset.fingerprint[:16]
+    folder.mkdir(parents=True)
+    paths = [folder / f"train-00000-of-00004.tfrecord.{pid}.1.partial" for pid in (1, 2)]
+    for path in paths:
+        path.touch()
+        os.utime(path, (0, 0))
+    clock = itertools.count(1000)
+
+    def time():
+        if next(clock) == 1000:
+            # The other process is faster with the first one.
+            next(path for path in folder.glob("*.partial")).unlink()
+        return 1000.0
+
+    monkeypatch.setattr(shard_cache.time, "time", time)
+    ShardCache(dataset, str(tmp_path / "cache"))
+    assert list(folder.iterdir()) == []
+
+
+def test_open_shards_are_copied_at_the_same_time(dataset, tmp_path, monkeypatch):
+    """Else a step would wait for one shard after the other."""
+    both = threading.Barrier(2, timeout=10)
+    chunks = shard_cache._chunks
+
+    def wait_for_both(path):
+        both.wait()
+        return chunks(path)
+
+    monkeypatch.setattr(shard_cache, "_chunks", wait_for_both)
+    order = training_order.create(dataset, batch_size=6, open_shards=2, shuffle_window=5, seed=3)
+    cache = ShardCache(dataset, str(tmp_path / "cache"))
+    inputs = pipeline.training_dataset(dataset, order, replica_batch=6, first_step=0, epochs=1, cache=cache)
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = 4  # Also on a machine with one core.
+    assert len(list(inputs.with_options(options).as_numpy_iterator())) == order.steps_per_epoch
+
+
+def test_a_copy_is_checked_once_in_a_process(dataset, kept_in, monkeypatch):
+    read = []
+    chunks = shard_cache._chunks
+
+    def note(path):
+        read.append(Path(path).name)
+        return chunks(path)
+
+    monkeypatch.setattr(shard_cache, "_chunks", note)
+    list(batches(dataset, ShardCache(dataset, kept_in)))
+    names = sorted(Path(path).name for path in dataset.shard_paths("train"))
+    assert sorted(read) == names, "each original is read once in two epochs"
+    read.clear()
+    list(batches(dataset, ShardCache(dataset, kept_in)))
+    assert sorted(read) == names, "and each copy once by a later process"
+
+
+def copy_of(dataset, kept_in, *, shard=0):
+    """Copies one shard, in a graph as tf.data does."""
+    return tf.function(ShardCache(dataset, kept_in).path)(tf.constant(dataset.shard_paths("train")[shard]))
+
+
+def left_over(dataset, kept_in):
+    root = "ram://shards" if kept_in == MEMORY else kept_in
+    return tf.io.gfile.glob(f"{root}/{dataset.fingerprint[:16]}/*")
+
+
+def test_bytes_that_change_on_their_way_are_asked_for_again_and_never_used(dataset, kept_in, monkeypatch):
+    chunks = shard_cache._chunks
+
+    def damaged(path):
+        return (bytes([chunk[0] ^ 1]) + chunk[1:] for chunk in chunks(path))
+
+    monkeypatch.setattr(shard_cache, "_chunks", damaged)
+    with pytest.raises(tf.errors.UnknownError, match=r"LostService: .*of-00004.tfrecord was damaged on its way"):
+        copy_of(dataset, kept_in)
+    assert left_over(dataset, kept_in) == []
+
+
+SILENT = "All 10 retry attempts failed. The last failure: HTTP response code 503 with body '' when reading gs://posters/data/train"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            tf.errors.ResourceExhaustedError(None, None, "no space"),
+            r"UserError: --cache=.* is full \(no space\): give it",
+        ),
+        (tf.errors.NotFoundError(None, None, "no such file"), r"UserError: .*train-00000-of-00004.tfrecord is gone: restore it or"),
+        (tf.errors.AbortedError(None, None, SILENT), r"LostService: gs://posters/data/train: Cloud Storage does not answer"),
+        (tf.errors.DataLossError(None, None, "bad sector"), "DataLossError: bad sector"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_copy_that_fails_says_why_and_leaves_nothing(dataset, kept_in, monkeypatch, error, told):
+    def fail(path):
+        yield b"the beginning"
+        raise error
+
+    monkeypatch.setattr(shard_cache, "_chunks", fail)
+    with pytest.raises(tf.errors.OpError, match=told):
+        copy_of(dataset, kept_in)
+    assert left_over(dataset, kept_in) == []
+
+
+def test_a_copy_is_named_as_its_original(dataset, kept_in):
+    path = copy_of(dataset, kept_in, shard=1)
+    assert path.shape == []
+    assert path.numpy().decode().endswith(f"/{dataset.fingerprint[:16]}/train-00001-of-00004.tfrecord")
+    assert len(left_over(dataset, kept_in)) == 1
 
 
 @pytest.mark.parametrize("uri", ["gs://posters/cache", "s3://posters/cache"])
