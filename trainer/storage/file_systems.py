@@ -108,6 +108,7 @@ class Disk:
 
     def move(self, path: epath.Path, target: epath.Path) -> None:
         if not path.is_dir():
+            target.parent.mkdir(parents=True, exist_ok=True)
             path.replace(target)
             return
         target.mkdir(parents=True, exist_ok=True)

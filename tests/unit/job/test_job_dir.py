@@ -1,10 +1,10 @@
-"""The owner of a job directory, when a job may be resumed there, and its lock."""
+"""A job directory: which job it belongs to, whether that is finished, and when it may be resumed."""
 
 import errno
-import io
 import json
+import logging
 import os
-import time
+import socket
 from pathlib import Path
 
 import pytest
@@ -12,8 +12,9 @@ from etils import epath
 
 from tests.support import drawn
 from trainer.config import TrainConfig
-from trainer.errors import LostPeer, UserError
-from trainer.job import job_dir, lock, lock_file
+from trainer.errors import UserError
+from trainer.job import job_dir
+from trainer.job.run_record import RunRecord
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +45,15 @@ def test_the_same_job_is_resumed_with_more_epochs_or_other_logging(describe):
     assert json.loads((longer.path / "config.json").read_text())["epochs"] == 9
 
 
+def test_a_job_that_goes_on_keeps_its_config_as_it_is(describe, monkeypatch):
+    begin(describe())
+    monkeypatch.setattr(job_dir.files, "write_json", lambda path, value: pytest.fail(f"wrote {path}"))
+    begin(describe())
+
+
 def test_a_job_is_not_made_shorter(describe):
     begin(describe(epochs=3))
+    describe(epochs=3).check_resumable()
     with pytest.raises(UserError, match=r"--epochs=2 is less than the 3 .* --fresh"):
         describe(epochs=2).check_resumable()
 
@@ -75,21 +83,27 @@ def test_a_pretrained_job_with_another_rate_is_another_job(describe):
 def test_other_data_are_another_job(describe, tmp_path):
     begin(describe())
     other = drawn.dataset(tmp_path, train=9, validation=2, test=2, shard_count=1)
-    with pytest.raises(UserError, match=r"data=.* \(not .*\)"):
+    with pytest.raises(UserError, match=r"holds a job with data=[0-9a-f]{12} \(not [0-9a-f]{12}\): choose"):
         job_dir.describe(TrainConfig(data_dir="d", job_dir=str(tmp_path / "job")), other).check_resumable()
 
 
 def test_files_without_a_config_are_refused(describe):
     job = describe()
-    (job.path / "model").mkdir()
-    with pytest.raises(UserError, match=r"no config.json but holds model"):
+    job.fail("a shard is damaged")
+    job.check_resumable()
+    for name in ("model", "evaluation-train"):
+        (job.path / name).mkdir()
+    with pytest.raises(UserError, match=r"no config.json but holds evaluation-train, model: choose another --job_dir, or move"):
         job.check_resumable()
 
 
 def test_a_damaged_config_is_named(describe):
     job = describe()
     (job.path / "config.json").write_text("{")
-    with pytest.raises(UserError, match=r"config.json is damaged"):
+    with pytest.raises(UserError, match=r"config.json is damaged \(.*\): start anew with --fresh, or in another --job_dir"):
+        job.check_resumable()
+    (job.path / "config.json").write_text("[]")
+    with pytest.raises(UserError, match=r"config.json is damaged \(it is not a JSON object\)"):
         job.check_resumable()
 
 
@@ -104,10 +118,74 @@ def test_moving_aside_keeps_everything(describe):
     assert sorted(path.name for path in job.path.iterdir()) == ["old-1", "old-2"]
 
 
-def test_a_file_in_the_way_is_named(tmp_path, dataset):
+def test_all_that_a_job_writes_is_moved_aside_and_nothing_else(describe, caplog):
+    job = describe()
+    folders = ("backup", "checkpoints", "logs", "model", "evaluation", "evaluation-train")
+    names = ("config.json", "run.json", "history.csv", "DONE.json", "FAILED.json")
+    for name in folders:
+        (job.path / name).mkdir()
+    for name in (*names, "LOCK.json", "notes.txt"):
+        (job.path / name).write_text(name)
+    with caplog.at_level(logging.INFO):
+        job.move_aside()
+    assert sorted(path.name for path in (job.path / "old-1").iterdir()) == sorted((*folders, *names))
+    assert sorted(path.name for path in job.path.iterdir()) == ["LOCK.json", "notes.txt", "old-1"]
+    assert caplog.messages == [f"moved the earlier job in {job.path} to {job.path / 'old-1'}"]
+
+
+def test_a_job_that_was_refused_before_it_began_is_moved_aside(describe):
+    job = describe()
+    job.fail("a shard is damaged")
+    job.move_aside()
+    assert [path.name for path in (job.path / "old-1").iterdir()] == ["FAILED.json"]
+
+
+def test_the_config_is_moved_last(describe, monkeypatch):
+    """Until then the next run takes the move for one that was killed, and completes it."""
+    job = describe()
+    begin(job)
+    for name in ("run.json", "DONE.json", "evaluation-train"):
+        (job.path / name).write_text("x")
+    moved = []
+    monkeypatch.setattr(job_dir.files, "move", lambda path, target: moved.append(path.name))
+    job.move_aside()
+    assert len(moved) == 4
+    assert moved[-1] == "config.json"
+
+
+def test_of_an_empty_directory_nothing_is_moved_aside(describe, caplog):
+    job = describe()
+    with caplog.at_level(logging.INFO):
+        job.move_aside()
+    assert caplog.messages == []
+    assert list(job.path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["job", "job/below"])
+def test_a_file_in_the_way_is_named(tmp_path, dataset, path):
     (tmp_path / "job").write_text("")
-    with pytest.raises(UserError, match=r"--job_dir=.*/job is a file"):
-        job_dir.describe(TrainConfig(data_dir="d", job_dir=str(tmp_path / "job")), dataset).make()
+    with pytest.raises(UserError, match=rf"--job_dir=.*/{path} is a file, or is inside a file: name a folder"):
+        job_dir.describe(TrainConfig(data_dir="d", job_dir=str(tmp_path / path)), dataset).make()
+
+
+def test_the_config_tells_what_decides_the_result(describe, dataset):
+    job = describe(epochs=7, seed=3)
+    begin(job)
+    described = json.loads((job.path / "config.json").read_text())
+    assert described == job.description
+    assert (described["epochs"], described["seed"]) == (7, 3)
+    assert described["data"] == {
+        "fingerprint": dataset.fingerprint,
+        "genres": ["Action", "Comedy", "Drama"],
+        "image": {"height": 16, "width": 16},
+        "train": {"examples": 8, "genre_counts": {"Action": 4, "Comedy": 3, "Drama": 4}},
+    }
+
+
+def test_the_files_of_a_job_have_these_names(describe):
+    job = describe()
+    assert job.lock_path == job.path / "LOCK.json"
+    assert job.evaluation == job.path / "evaluation"
 
 
 def test_a_move_that_was_killed_goes_on_in_the_same_folder(describe):
@@ -126,6 +204,7 @@ def test_a_finished_job_is_finished_until_it_gets_more_epochs(describe):
     job.finish({"step": 5})
     assert describe(epochs=2).is_finished()
     assert not describe(epochs=3).is_finished()
+    assert json.loads((job.path / "DONE.json").read_text()) == {"epochs": 2, "step": 5}
     begin(describe(epochs=3))
     assert not describe(epochs=2).is_finished()
 
@@ -167,63 +246,48 @@ def test_a_restart_by_the_launcher_fails_again_and_a_person_may_retry(describe, 
     job = describe()
     monkeypatch.setenv("POSTER_JOB_ID", "launch-1")
     job.fail("a shard is damaged")
-    with pytest.raises(UserError, match="a shard is damaged"):
-        job.check_not_failed()
+    with pytest.raises(UserError, match=r"^a shard is damaged$"):
+        describe(epochs=9).check_not_failed()
+    describe(seed=1).check_not_failed()
     monkeypatch.setenv("POSTER_JOB_ID", "launch-2")
     job.check_not_failed()
     monkeypatch.delenv("POSTER_JOB_ID")
     job.check_not_failed()
+    job.fail("a person started it")
+    job.check_not_failed()
+    monkeypatch.setenv("POSTER_JOB_ID", "launch-1")
+    job.fail("a shard is damaged")
+    begin(job)
+    job.check_not_failed()
+
+
+def test_a_restart_by_the_launcher_is_told_from_a_first_start(describe, monkeypatch):
+    job = describe()
+    monkeypatch.setenv("POSTER_JOB_ID", "launch-1")
+    assert not job.was_begun_by_this_launch()
+    RunRecord(job.path / "run.json", data_dir="d", versions={}, check=lambda: None)
+    assert job.was_begun_by_this_launch()
+    monkeypatch.setenv("POSTER_JOB_ID", "launch-2")
+    RunRecord(job.path / "run.json", data_dir="d", versions={}, check=lambda: None)
+    assert not job.was_begun_by_this_launch(), "another launch began it"
+    monkeypatch.delenv("POSTER_JOB_ID")
+    assert not job.was_begun_by_this_launch()
+
+
+def test_a_job_that_a_person_began_is_no_restart_of_a_person(describe, monkeypatch):
+    monkeypatch.delenv("POSTER_JOB_ID", raising=False)
+    job = describe()
+    RunRecord(job.path / "run.json", data_dir="d", versions={}, check=lambda: None)
+    assert not job.was_begun_by_this_launch()
 
 
 def test_the_launcher_names_the_job(describe, monkeypatch):
     assert describe().job_id == describe(epochs=3, strategy="one_device").job_id
     assert describe().job_id != describe(seed=1).job_id
+    assert len(describe().job_id) == len(f"{socket.gethostname()}-") + 12
+    assert describe().job_id.startswith(f"{socket.gethostname()}-")
     monkeypatch.setenv("POSTER_JOB_ID", "job-7")
     assert describe().job_id == "job-7"
-
-
-class TestLock:
-    def path(self, tmp_path):
-        return epath.Path(tmp_path) / "LOCK.json"
-
-    def test_another_job_is_refused_with_the_name_of_the_owner(self, tmp_path):
-        path = self.path(tmp_path)
-        with (
-            lock.held(path, "first"),
-            pytest.raises(UserError, match=r"belongs to job first \(process \d+ on "),
-            lock.held(path, "second"),
-        ):
-            pass
-        with lock.held(path, "second"):
-            pass
-        assert not path.exists()
-
-    def test_the_same_job_takes_over_and_the_earlier_attempt_stops_writing(self, tmp_path):
-        path = self.path(tmp_path)
-        with lock.held(path, "job") as earlier:
-            earlier.check()
-            with lock.held(path, "job") as later:
-                later.check()
-                assert json.loads(path.read_text())["attempt"] == 2
-                with pytest.raises(LostPeer, match="another attempt"):
-                    earlier.check()
-                earlier.release()
-                assert path.exists(), "who has lost the lock does not take it away"
-
-    def test_a_silent_job_is_replaced_after_a_minute(self, tmp_path):
-        path = self.path(tmp_path)
-        owner = {"job_id": "first", "attempt": 3, "host": "h", "pid": 1, "heartbeat": time.time() - 61}
-        path.write_text(json.dumps(owner))
-        with lock.held(path, "second"):
-            assert json.loads(path.read_text())["attempt"] == 1
-        path.write_text(json.dumps(owner | {"heartbeat": time.time() - 50}))
-        with pytest.raises(UserError, match="belongs to job first"), lock.held(path, "second"):
-            pass
-
-    def test_the_file_has_the_keys_that_others_read(self, tmp_path):
-        path = self.path(tmp_path)
-        with lock.held(path, "job"):
-            assert json.loads(path.read_text()).keys() == {"job_id", "attempt", "host", "pid", "heartbeat"}
 
 
 def test_no_folder_is_renamed_on_a_mounted_bucket(describe, monkeypatch):
@@ -245,37 +309,7 @@ def test_no_folder_is_renamed_on_a_mounted_bucket(describe, monkeypatch):
     assert sorted(path.name for path in job.path.iterdir()) == ["old-1"]
 
 
-def test_only_one_of_two_that_find_no_lock_gets_it(tmp_path):
-    one, other = (lock_file.at(epath.Path(tmp_path) / "LOCK.json") for _ in range(2))
-    assert one.read() is other.read() is None
-    assert one.take(b"one")
-    assert not other.take(b"other")
-    assert one.read() == b"one"
-
-
-def test_only_one_of_two_that_find_an_old_lock_gets_it(tmp_path):
-    (tmp_path / "LOCK.json").write_bytes(b"old")
-    one, other = (lock_file.at(epath.Path(tmp_path) / "LOCK.json") for _ in range(2))
-    assert one.read() == other.read() == b"old"
-    assert one.take(b"one")
-    assert not other.take(b"other")
-    assert one.read() == b"one"
-
-
 def test_a_name_that_tensorflow_takes_for_a_pattern_is_refused(tmp_path, dataset):
-    with pytest.raises(UserError, match=r"--job_dir=.*job\[1\] contains one of"):
-        job_dir.describe(TrainConfig(data_dir="d", job_dir=str(tmp_path / "job[1]")), dataset)
-
-
-def test_on_a_mounted_bucket_the_later_of_two_machines_does_not_get_the_lock(tmp_path, monkeypatch):
-    """Cloud Storage FUSE creates a new file when it is closed, and only then finds that it exists."""
-    file = lock_file.at(epath.Path(tmp_path) / "LOCK.json")
-    assert file.read() is None
-
-    class Stale(io.BytesIO):
-        def close(self) -> None:
-            super().close()
-            raise OSError(errno.ESTALE, "Stale file handle")
-
-    monkeypatch.setattr("builtins.open", lambda *arguments, **options: Stale())
-    assert not file.take(b"mine")
+    for character in "*?[]\\":
+        with pytest.raises(UserError, match=r"--job_dir=.*job.1 contains one of \* \? \[ \] \\, which TensorFlow takes for"):
+            job_dir.describe(TrainConfig(data_dir="d", job_dir=str(tmp_path / f"job{character}1")), dataset)
