@@ -259,18 +259,25 @@ def test_a_shard_that_arrives_damaged_is_noticed(bucket, monkeypatch):
     assert "dataset.json" not in there(bucket)
 
 
-def test_after_a_refusal_only_the_lock_is_left_even_if_an_upload_is_slow(bucket, caplog):
+def test_after_a_refusal_only_the_lock_is_left_even_if_an_upload_is_slow(bucket, monkeypatch, caplog):
     """An upload that ends after the removal would leave its shard."""
-    is_removed, slow, refused = threading.Event(), "train-00000-of-00002.tfrecord", "train-00001-of-00002.tfrecord"
+    refused, slow = (manifest.shard_name("train", number, 2) for number in range(2))
+    is_under_way, is_removed, remove = threading.Event(), threading.Event(), publishing.objects.remove
 
     def before(request):
         if request.uri.endswith(refused):
+            is_under_way.wait(10)
             raise exceptions.Forbidden("no")
         if request.uri.endswith(slow) and request.verb == "upload":
+            is_under_way.set()
             is_removed.wait(0.1)
-        if request.uri.endswith(slow) and request.verb == "remove":
+
+    def removed(uri, **options):
+        remove(uri, **options)
+        if uri.endswith(slow):
             is_removed.set()
 
+    monkeypatch.setattr(publishing.objects, "remove", removed)
     bucket.before = before
     with caplog.at_level(logging.WARNING), pytest.raises(UserError, match=r"lacks storage\.objects\.create"):
         publish("one", 2)
