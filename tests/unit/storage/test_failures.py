@@ -269,9 +269,10 @@ def always(error):
     return fail
 
 
-def test_an_outage_is_waited_for_with_growing_pauses_and_then_reported(waits):
+@pytest.mark.parametrize("error", [exceptions.ServiceUnavailable(""), exceptions.from_http_status(408, ""), BROKEN[0]])
+def test_an_outage_is_waited_for_with_growing_pauses_and_then_reported(waits, error):
     with pytest.raises(exceptions.RetryError):
-        failures.retry()(always(exceptions.ServiceUnavailable("")))()
+        failures.retry()(always(error))()
     assert waits.pauses[:8] == [0.5, 1, 2, 4, 8, 16, 32, 32]
     limits = patience.patience()
     assert limits.deadline - 32 < sum(waits.pauses) <= limits.deadline

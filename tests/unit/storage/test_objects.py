@@ -20,6 +20,7 @@ X = "gs://posters/films/x.jpg"
 
 @pytest.fixture
 def bucket(monkeypatch):
+    clock.for_retries(monkeypatch)
     return buckets.in_memory(monkeypatch, "posters")
 
 
@@ -150,7 +151,7 @@ def test_an_open_object_is_read_at_any_position_as_long_as_it_stays_the_same(buc
         assert file.seek(7) == file.tell() == 7
         assert file.read(2) == b"78"
         assert file.seek(-3, 2) == 7
-        assert file.read(None) == file.read(-1) or file.tell() == 10
+        assert file.read(None) == b"789"
         assert file.seek(0) == 0
         assert file.read() == b"0123456789"
         bucket.put(X, b"another")
