@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import importlib
 import json
 import logging
 import os
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 import google_crc32c
 import pytest
 from etils import epath
+from google.auth.compute_engine import _metadata
 
 from tests.fakes.storage.faults import Plan
 from tests.fakes.storage.server import Storage
@@ -32,9 +34,12 @@ def reached(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Ite
             patch.setenv(name, value)
         for cached in made:
             cached.cache_clear()
+        # google-auth reads the address of the metadata server once, when this module is imported.
+        importlib.reload(_metadata)
         yield
     for cached in made:
         cached.cache_clear()
+    importlib.reload(_metadata)
 
 
 @pytest.fixture

@@ -44,6 +44,7 @@ def is_transient(error: BaseException) -> bool:
     from google.auth import exceptions as auth_exceptions
     from google.cloud.storage.exceptions import InvalidResponse
 
+    # The form of a failed upload or download within the client; what it raises at last is a GoogleAPICallError.
     if isinstance(error, InvalidResponse):
         return _is_busy(error.response.status_code)
     if isinstance(error, exceptions.GoogleAPICallError):
@@ -89,21 +90,19 @@ def explained(uri: str, permission: str) -> Iterator[None]:
     """
     from google.api_core import exceptions
     from google.auth import exceptions as auth_exceptions
-    from google.cloud.storage.exceptions import InvalidResponse
 
     try:
         yield
     except exceptions.RetryError as error:
         raise _lost(uri, error.cause or error) from error
-    except (exceptions.GoogleAPICallError, InvalidResponse) as error:
-        status = error.response.status_code if isinstance(error, InvalidResponse) else error.code
-        if status == 412:
+    except exceptions.GoogleAPICallError as error:
+        if error.code == 412:
             raise Changed(uri) from error
-        if status == 404 and permission in _NEEDS_BUCKET:
+        if error.code == 404 and permission in _NEEDS_BUCKET:
             raise _no_bucket(uri) from error
-        if _is_busy(status):
+        if _is_busy(error.code):
             raise _lost(uri, error) from error
-        raise _refused(uri, status, str(error), permission) from error
+        raise _refused(uri, error.code, str(error), permission) from error
     except auth_exceptions.RefreshError as error:
         raise _no_token(uri, error) from error
     except Exception as error:

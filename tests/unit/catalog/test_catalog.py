@@ -106,7 +106,33 @@ def test_the_first_of_repeated_rows_counts(read):
     found = read("id,genre\ntt1,Drama\ntt1,War\n\ntt2,War\n")
     assert genres(found) == {"tt1": ("Drama",), "tt2": ("War",)}
     assert reasons(found) == [(2, Reason.REPEATED)]
+    assert found.rejects[0].detail == "row 1 has the same id"
     assert found.rows == 3  # A blank line is not a row.
+
+
+def test_a_row_that_is_rejected_later_still_counts_as_the_first(read):
+    found = read("id,genre\n tt1 ,N/A\ntt1,War\n")
+    assert reasons(found) == [(1, Reason.NO_GENRE), (2, Reason.REPEATED)]
+
+
+def test_what_is_wrong_with_a_row_is_said_with_its_value(read):
+    found = read("id,genre,split\n ,War,test\ntt2,N/A,test\ntt3,['War,test\ntt4,War,later\n", split="split")
+    assert [(reject.id, reject.detail) for reject in found.rejects] == [
+        ("", "column 'id' is empty"),
+        ("tt2", "the row names no genre"),
+        ("tt3", "the list has no closing bracket"),
+        ("tt4", "'later' is neither train, validation nor test"),
+    ]
+    found = read("id,Drama,War\n" + "".join(f"tt{n},1,0\n" for n in range(9)) + "tt9,2,0\n")
+    assert found.rejects[0].detail == "'2' is neither 0 nor 1"
+
+
+def test_the_name_of_an_image_is_stripped_and_a_missing_one_is_the_id(read):
+    found = read("id,genre,poster\n tt1 ,War, a.jpg \ntt2,War,N/A\n")
+    assert [(film.row, film.id, film.image, film.split) for film in found.films] == [
+        (1, "tt1", "a.jpg", None),
+        (2, "tt2", "tt2", None),
+    ]
 
 
 def test_rows_that_cannot_be_read_are_rejected_one_by_one(read):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from etils import epath
 
+from tests.support import buckets
 from trainer.dataset import manifest
 from trainer.dataset.manifest import Dataset, Shard, Split
 from trainer.errors import UserError
@@ -77,10 +78,14 @@ def test_a_split_that_is_empty_or_absent_is_explained(dataset: Dataset):
         dataset.split("test")
     with pytest.raises(UserError, match=r"films has no split 'dev': choose one of train, validation, or prepare more films"):
         dataset.shard_paths("dev")
+    empty = dataclasses.replace(dataset, splits={name: Split(0, {}, ()) for name in manifest.SPLITS})
+    with pytest.raises(UserError, match=r"films has no examples in the split 'train': prepare more films$"):
+        empty.split("train")
 
 
 def test_a_folder_without_dataset_json_is_not_a_data_set(tmp_path: Path):
-    for path in (tmp_path, tmp_path / "nowhere"):
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "nowhere", tmp_path / "file"):
         with pytest.raises(UserError, match=r"is not a data set, it has no dataset\.json.*trainer\.prepare"):
             manifest.load(path)
 
@@ -147,3 +152,66 @@ def test_corrupt_shards_are_named_by_their_checksum(dataset: Dataset):
     shard.write_bytes(bytes(content))
     assert manifest.corrupt_shards(manifest.load(dataset.path), "train") == ["train-00001-of-00002.tfrecord"]
     assert manifest.corrupt_shards(dataset, "validation") == []
+
+
+def test_the_shards_of_a_data_set_in_a_bucket_are_checked_without_reading_them(dataset: Dataset, monkeypatch: pytest.MonkeyPatch):
+    bucket = buckets.in_memory(monkeypatch, "posters")
+    for path in dataset.path.iterdir():
+        bucket.put(f"gs://posters/films/{path.name}", path.read_bytes())
+    assert manifest.load("gs://posters/films").splits == dataset.splits
+    assert [request.uri for request in bucket.asked("read")] == ["gs://posters/films/dataset.json"]
+    assert manifest.corrupt_shards(manifest.load("gs://posters/films"), "train") == []
+    name = "gs://posters/films/train-00001-of-00002.tfrecord"
+    bucket.put(name, bytes(7000))
+    with pytest.raises(
+        UserError, match=rf"^{name} has another CRC32C than dataset.json says: restore it or prepare the data set again"
+    ):
+        manifest.load("gs://posters/films")
+    del bucket.content[name]
+    with pytest.raises(UserError, match=rf"^{name} is missing: restore it or prepare"):
+        manifest.load("gs://posters/films")
+
+
+def test_a_shard_of_which_cloud_storage_knows_no_checksum_is_judged_by_its_size(dataset: Dataset, monkeypatch: pytest.MonkeyPatch):
+    sizes = {shard.name: shard.bytes for split in dataset.splits.values() for shard in split.shards}
+    monkeypatch.setattr(files, "stat", lambda path: files.Stat(sizes[path.name], "", 1))
+    assert manifest.load(dataset.path) == dataset
+
+
+def test_the_files_that_a_dataset_json_lists_are_known(dataset: Dataset):
+    beside = ["train-00000-of-00009.tfrecord", "notes.txt", "test-00000-of-00001.tfrecord"]
+    content = (dataset.path / "dataset.json").read_bytes()
+    assert manifest.listed_files(content, beside) == [
+        "train-00000-of-00002.tfrecord",
+        "train-00001-of-00002.tfrecord",
+        "validation-00000-of-00001.tfrecord",
+    ]
+    assert manifest.listed_files(b"{", beside) == ["test-00000-of-00001.tfrecord", "train-00000-of-00009.tfrecord"]
+
+
+def test_the_text_of_a_data_set_is_readable_and_ends_with_a_new_line(dataset: Dataset):
+    text = manifest.to_text(dataset)
+    assert text.startswith('{\n  "version": 1,\n  "fingerprint": "')
+    assert '"Élan"' in text
+    assert text.endswith("}\n")
+
+
+def test_the_fingerprint_of_a_data_set_stays_the_same_in_later_versions():
+    shards = (Shard("train-00000-of-00001.tfrecord", 3, 100, "AAAAAA=="),)
+    dataset = Dataset(epath.Path("-"), "", ("Drama", "Élan"), 48, 32, "jpeg", {"train": Split(3, {"Drama": 3, "Élan": 0}, shards)})
+    assert manifest.fingerprint(dataset) == "400b34fb2907582c97610f59c9315ab8e14c901698922887883fac617b2216e9"
+
+
+@pytest.mark.parametrize(
+    ("name", "is_shard"),
+    [
+        ("train-00000-of-00001.tfrecord", True),
+        ("validation-123456-of-1234567.tfrecord", True),
+        ("dev-00000-of-00001.tfrecord", False),
+        ("train-0000-of-00001.tfrecord", False),
+        ("../train-00000-of-00001.tfrecord", False),
+        ("train-00000-of-00001.tfrecord\n", False),
+    ],
+)
+def test_a_shard_is_known_by_its_name(name: str, is_shard: bool):
+    assert manifest.is_shard(name) is is_shard

@@ -69,6 +69,26 @@ def test_shards_that_do_not_divide_among_the_workers_are_told(dataset, open_shar
         assert warning.startswith(f"8 training shards, {open_shards} open at a time, do not divide among {workers} workers: ")
 
 
+def test_an_epoch_takes_equally_many_films_of_every_shard_in_whole_batches(dataset):
+    _, order = plan(dataset, batch_size=24, open_shards=3)
+    assert order.examples == (26, 26, 26, 25, 25, 25, 25, 25)
+    assert [path.rpartition("/")[2] for path in order.paths][:2] == [
+        "train-00000-of-00008.tfrecord",
+        "train-00001-of-00008.tfrecord",
+    ]
+    assert (order.records_per_shard, order.steps_per_epoch, order.left_out) == (25, 8, 203 - 8 * 24)
+    assert (order.open_shards, order.batch_size) == (3, 24)
+    _, order = plan(dataset, batch_size=200, open_shards=99, seed=7, shuffle_window=5)
+    assert (order.open_shards, order.steps_per_epoch, order.left_out) == (8, 1, 3)
+    assert (order.seed, order.shuffle_window) == (7, 5)
+
+
+def test_the_steps_of_an_execution_must_divide_the_last_epoch_only(dataset):
+    config, order = plan(dataset, max_steps=25 + 12, steps_per_execution=4)
+    assert training_order.last_step(config, order) == 37
+    plan(dataset, max_steps=50, steps_per_execution=4)
+
+
 def test_the_module_needs_no_tensorflow():
     code = "import sys, trainer.dataset.training_order; sys.exit('tensorflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

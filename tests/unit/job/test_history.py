@@ -1,5 +1,7 @@
 """Which epoch is the best, and which columns a history has."""
 
+import pytest
+
 from trainer.job import history
 
 
@@ -18,6 +20,14 @@ def test_the_first_with_the_highest_validation_map_is_best():
 
 def test_where_none_has_it_the_validation_loss_decides():
     assert history.best(rows(None, None, None, losses=[0.5, 0.4, 0.6]))["epoch"] == 2
+    assert history.best([{"epoch": 1}, *rows(None, None, losses=[9.0, 9.0])[1:]])["epoch"] == 2, (
+        "an epoch without a loss is no best"
+    )
+
+
+def test_a_history_without_an_epoch_has_no_best():
+    with pytest.raises(ValueError):
+        history.best([])
 
 
 def test_columns_are_those_of_all_rows():

@@ -4,17 +4,14 @@ import io
 import random
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance
 
-from tests.support import drawn
-from trainer.dataset import manifest, near_duplicates
+from trainer.dataset import near_duplicates
 from trainer.dataset.near_duplicates import NearDuplicate
 from trainer.demo import posters as demo_posters
-from trainer.errors import UserError
 from trainer.images import perceptual_hash
 from trainer.preparation import duplicate_search, hamming
 from trainer.preparation.duplicate_search import Poster
@@ -131,21 +128,3 @@ def test_the_tables_find_what_comparing_each_with_each_finds(monkeypatch: pytest
         for triple in zip(*map(np.ndarray.tolist, arrays), strict=True)
     }
     assert got == expected
-
-
-def test_what_is_written_is_read_and_what_was_not_looked_for_is_not_known(tmp_path: Path):
-    dataset = drawn.dataset(tmp_path, train=4, validation=2, test=2, shard_count=1)
-    assert near_duplicates.leaked(dataset, "test") is None
-    rows = [NearDuplicate('a,"b"\n', "test", "ü", "train", 3), NearDuplicate("c", "train", "d", "validation", 0)]
-    near_duplicates.write(rows, tmp_path / near_duplicates.FILE)
-    leaked = {split: near_duplicates.leaked(dataset, split) for split in manifest.SPLITS}
-    assert leaked == {"train": {"c"}, "validation": set(), "test": {'a,"b"\n'}}
-
-
-@pytest.mark.parametrize("content", [b"", b"id,split\n", b"\xff", b"id,split,other_id,other_split,distance\na,test,b\n"])
-def test_a_damaged_file_is_one_line(tmp_path: Path, content: bytes):
-    dataset = drawn.dataset(tmp_path, train=4, validation=2, test=2, shard_count=1)
-    (tmp_path / near_duplicates.FILE).write_bytes(content)
-    with pytest.raises(UserError, match=r"near_duplicates\.csv is damaged \(.+\): restore it or prepare") as error:
-        near_duplicates.leaked(dataset, "test")
-    assert "\n" not in str(error.value)

@@ -1,12 +1,9 @@
-"""Tests of images and CSVs in all kinds of storage, of damaged and malicious archives, and of servers that misbehave."""
+"""Images and CSVs in all kinds of storage, and servers that misbehave."""
 
-import contextlib
 import errno
 import http.server
 import io
 import os
-import pickle
-import struct
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -16,6 +13,7 @@ import fsspec
 import pytest
 from etils import epath
 
+from tests.support import buckets
 from tests.support.web import serving
 from trainer.catalog import catalog
 from trainer.catalog.columns import Columns
@@ -26,6 +24,8 @@ from trainer.images.decode import ImageError
 from trainer.preparation import decoding
 from trainer.sources import archives, folders, fsspec_files
 from trainer.sources.archives import Archive, Member
+from trainer.sources.folders import LocalFile, StoredObject
+from trainer.sources.fsspec_files import File
 from trainer.sources.lookup import ImageFile
 from trainer.storage import urls
 
@@ -44,138 +44,16 @@ def only_member(path: Path) -> Member:
     return member
 
 
-def reason(member: Member) -> tuple[Reason, str]:
+@pytest.fixture
+def bucket(monkeypatch):
+    archives._opened.__dict__.clear()
+    return buckets.in_memory(monkeypatch, "posters")
+
+
+def rejected(read):
     with pytest.raises(ImageError) as caught:
-        member.read()
+        read()
     return caught.value.reason, caught.value.detail
-
-
-def patch(path: Path, offset: int, data: bytes) -> None:
-    with path.open("r+b") as file:
-        file.seek(offset, 0 if offset >= 0 else 2)
-        file.write(data)
-
-
-# ------------------------------------------------------------------------------------------------------------------ Archives
-
-
-@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_a_member_is_read_in_another_process_without_the_table_of_contents(tmp_path: Path, method: int):
-    path = pack(tmp_path / "a.zip", method=method)
-    sent = pickle.dumps(only_member(path))
-    assert len(sent) < 500
-    size = path.stat().st_size
-    with zipfile.ZipFile(path) as archive:
-        begin = archive.start_dir
-    patch(path, begin, bytes(size - begin))
-    assert pickle.loads(sent).read() == CONTENT  # noqa: S301
-
-
-def test_an_empty_member_is_read(tmp_path: Path):
-    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        assert only_member(pack(tmp_path / f"{method}.zip", method=method, content=b"")).read() == b""
-
-
-def test_the_archive_may_have_something_in_front(tmp_path: Path):
-    pack(tmp_path / "a.zip")
-    (tmp_path / "b.zip").write_bytes(b"#!/bin/sh\n" * 100 + (tmp_path / "a.zip").read_bytes())
-    assert only_member(tmp_path / "b.zip").read() == CONTENT
-
-
-def test_threads_read_side_by_side(tmp_path: Path):
-    from concurrent.futures import ThreadPoolExecutor
-
-    contents = {f"{n}.jpg": bytes([n]) * 50_000 for n in range(50)}
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        for name, content in contents.items():
-            archive.writestr(name, content)
-    found = dict(archives.members(Archive(str(tmp_path / "a.zip"))))
-    with ThreadPoolExecutor(8) as pool:
-        read = dict(zip(found, pool.map(lambda member: member.read(), found.values()), strict=True))
-    assert read == contents
-
-
-def test_a_declared_size_above_the_limit_is_refused_before_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    member = only_member(pack(tmp_path / "a.zip"))
-    (tmp_path / "a.zip").unlink()
-    monkeypatch.setattr(decode, "MAX_FILE_BYTES", len(CONTENT) - 1)
-    assert reason(member)[0] is Reason.TOO_LARGE
-
-
-def test_a_member_that_is_larger_than_declared_is_not_inflated(tmp_path: Path):
-    path = pack(tmp_path / "bomb.zip", content=bytes(300 << 20))
-    with zipfile.ZipFile(path) as archive:
-        begin = archive.start_dir
-    patch(path, begin + 24, struct.pack("<I", 1000))  # The size in the table of contents.
-    import tracemalloc
-
-    member = only_member(path)
-    assert member.size == 1000
-    tracemalloc.start()
-    assert reason(member)[0] is Reason.CORRUPT
-    assert tracemalloc.get_traced_memory()[1] < 4 << 20
-    tracemalloc.stop()
-
-
-@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_other_compression_methods_are_refused(tmp_path: Path, method: int):
-    rejected = reason(only_member(pack(tmp_path / "a.zip", method=method)))
-    assert rejected == (Reason.NO_PICTURE, f"the archive compresses it by method {method}, not stored or deflate")
-
-
-def test_an_encrypted_member_is_refused(tmp_path: Path):
-    path = pack(tmp_path / "a.zip")
-    with zipfile.ZipFile(path) as archive:
-        begin = archive.start_dir
-    patch(path, begin + 8, b"\1\0")
-    assert reason(only_member(path)) == (Reason.NO_PICTURE, "it is encrypted in the archive")
-
-
-@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_damage_anywhere_in_a_member_is_found(tmp_path: Path, method: int):
-    original = pack(tmp_path / "a.zip", method=method).read_bytes()
-    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
-        begin = archive.start_dir
-    path = tmp_path / "b.zip"
-    for offset in [0, 3, 26, 28, *range(35, begin, max(1, begin // 40))]:
-        path.write_bytes(original)
-        patch(path, offset, bytes([original[offset] ^ 0x55]))
-        assert reason(only_member(path))[0] is Reason.CORRUPT, offset
-        (tmp_path / "b.zip").unlink()
-        archives._opened.__dict__.clear()
-
-
-@pytest.mark.parametrize("keep", [0, 10, 100, -1, -30])
-def test_an_archive_that_is_cut_off_is_explained(tmp_path: Path, keep: int):
-    data = pack(tmp_path / "a.zip").read_bytes()
-    (tmp_path / "a.zip").write_bytes(data[:keep] if keep else b"")
-    with pytest.raises(UserError, match=r"--images=.*a\.zip is damaged or not a zip archive .*: copy or create it again"):
-        folders.open_images(str(tmp_path / "a.zip"))
-
-
-def test_damage_anywhere_in_the_table_of_contents_is_explained_or_harmless(tmp_path: Path):
-    path = tmp_path / "a.zip"
-    original = pack(path).read_bytes()
-    with zipfile.ZipFile(path) as archive:
-        begin = archive.start_dir
-    for offset in range(begin, len(original)):
-        for change in (0x01, 0x80, 0xFF):
-            path.write_bytes(original)
-            patch(path, offset, bytes([original[offset] ^ change]))
-            archives._opened.__dict__.clear()
-            with contextlib.suppress(UserError, ImageError):
-                assert folders.open_images(str(path)).find("a").read() == CONTENT
-
-
-def test_names_that_lead_out_of_an_archive_are_skipped(tmp_path: Path):
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        for name in ("../up.jpg", "/root.jpg", "in/../../up.jpg", "folder/", "in\\back.jpg", "good.jpg"):
-            archive.writestr(name, CONTENT)
-    found = folders.open_images(str(tmp_path / "a.zip"))
-    assert found.find("good").read() == found.find("back").read() == found.find("in/back.jpg").read() == CONTENT
-    for name in ("up", "root", "folder"):
-        with pytest.raises(ImageError):
-            found.find(name)
 
 
 def test_a_path_may_begin_with_the_name_of_its_archive(tmp_path: Path):
@@ -221,19 +99,6 @@ def test_an_io_error_does_not_make_a_folder_empty_or_an_image_missing(tmp_path: 
         list(folder.paths())
 
 
-def test_an_io_error_does_not_make_an_archive_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    class Failing(io.BytesIO):
-        def seek(self, *_: object) -> int:
-            raise OSError(errno.EIO, "Input/output error")
-
-    member = only_member(pack(tmp_path / "a.zip"))
-    monkeypatch.setattr(Archive, "open", lambda _: Failing())
-    with pytest.raises(OSError, match="Input/output"):
-        member.read()
-    with pytest.raises(OSError, match="Input/output"):
-        list(archives.members(Archive(str(tmp_path / "a.zip"))))
-
-
 def test_only_small_images_are_read_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "a.jpg").write_bytes(CONTENT)
     memory = fsspec.filesystem("memory")
@@ -256,6 +121,95 @@ def test_only_small_images_are_read_ahead(tmp_path: Path, monkeypatch: pytest.Mo
     assert [decoding._read_ahead(image) for image in images] == [None] * 4
     assert asked == [len(CONTENT)]
     assert images[3].read() == CONTENT
+
+
+def test_a_folder_of_a_bucket_is_found_with_its_subfolders(bucket):
+    for name in ("films/", "films/tt1.jpg", "films/deep/tt2.png", "films2/tt3.jpg"):
+        bucket.put(f"gs://posters/{name}", name.encode())
+    for uri in ("gs://posters/films", "gs://posters/films/"):
+        finder = folders.open_images(uri)
+        assert finder.find("tt2").read() == finder.find("films/deep/tt2.png").read() == b"films/deep/tt2.png"
+        assert finder.find("tt1") == StoredObject("gs://posters/films/tt1.jpg", 13)
+        assert rejected(lambda finder=finder: finder.find("tt3"))[0] is Reason.NO_PICTURE
+    for uri in ("gs://posters", "gs://posters/"):
+        assert folders.open_images(uri).find("posters/films2/tt3.jpg").read() == b"films2/tt3.jpg"
+
+
+def test_a_bucket_without_files_in_that_folder_is_explained(bucket):
+    for uri in ("gs://posters/films", "gs://posters/films.zip", "gs://posters"):
+        with pytest.raises(
+            UserError, match=rf"^--images={uri} holds no files or is not a folder: name the folder or zip archive of"
+        ):
+            folders.open_images(uri)
+
+
+def test_only_images_behind_a_network_are_remote(bucket, tmp_path):
+    assert StoredObject("gs://posters/a.jpg", 1).is_remote
+    assert File("memory://a", "/a", 1).is_remote
+    assert not LocalFile(tmp_path).is_remote
+    for location, is_remote in (("gs://posters/a.zip", True), ("https://host/a.zip", True), ("/posters/a.zip", False)):
+        assert Member(Archive(location), 0, 0, 0, 0, 0, encrypted=False).is_remote is is_remote
+
+
+def test_an_image_as_large_as_the_limit_is_read_ahead_and_a_larger_one_is_not(bucket, tmp_path):
+    bucket.put("gs://posters/a.jpg", CONTENT)
+    (tmp_path / "a.jpg").write_bytes(CONTENT)
+    member = only_member(pack(tmp_path / "a.zip"))
+    for image in (StoredObject("gs://posters/a.jpg", len(CONTENT)), LocalFile(tmp_path / "a.jpg"), member):
+        assert image.read_small(len(CONTENT)) == CONTENT
+        assert image.read_small(len(CONTENT) - 1) is None
+    packed = Member(Archive("/nowhere"), 0, compressed_size=5, size=3, crc=0, method=0, encrypted=False)
+    assert packed.read_small(4) is None, "an image may be larger in the archive"
+
+
+def test_an_image_as_large_as_the_limit_of_all_images_is_read_and_a_larger_one_is_not(bucket, tmp_path, monkeypatch):
+    bucket.put("gs://posters/a.jpg", CONTENT)
+    member = only_member(pack(tmp_path / "a.zip"))
+    images = (StoredObject("gs://posters/a.jpg", len(CONTENT)), member)
+    monkeypatch.setattr(decode, "MAX_FILE_BYTES", len(CONTENT))
+    for image in images:
+        assert image.read() == CONTENT
+    assert folders.read_image("gs://posters/a.jpg") == CONTENT
+    monkeypatch.setattr(decode, "MAX_FILE_BYTES", len(CONTENT) - 1)
+    for image in images:
+        assert rejected(image.read) == (Reason.TOO_LARGE, "more than 7,999 bytes")
+    assert rejected(lambda: folders.read_image("gs://posters/a.jpg"))[0] is Reason.TOO_LARGE
+
+
+def test_an_image_that_is_missing_is_rejected(bucket, tmp_path):
+    missing = (Reason.NO_PICTURE, "no such file")
+    assert rejected(StoredObject("gs://posters/a.jpg", 1).read) == missing
+    assert rejected(lambda: folders.read_image("gs://posters/a.jpg")) == missing
+    assert rejected(lambda: folders.read_image(str(tmp_path / "a.jpg"))) == missing
+    assert rejected(lambda: LocalFile(tmp_path / "a.jpg").read_small(10)) == missing
+
+
+def test_a_file_is_read_wherever_it_is(bucket, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a b.csv").write_bytes(b"here")
+    bucket.put("gs://posters/a.csv", b"there")
+    assert folders.read("~/a b.csv") == folders.read(f"file://{tmp_path}/a b.csv") == folders.read_image("~/a b.csv") == b"here"
+    assert folders.read("gs://posters/a.csv") == b"there"
+    assert folders.read_image(str(tmp_path / "a b.csv")) == b"here"
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENAMETOOLONG])
+def test_a_path_that_cannot_be_looked_at_is_not_found_unless_the_storage_is_away(tmp_path, monkeypatch, number):
+    def fail(_):
+        raise OSError(number, "failed")
+
+    folder = folders.LocalFolder(tmp_path)
+    monkeypatch.setattr(type(tmp_path), "is_file", fail)
+    if number == errno.EIO:
+        with pytest.raises(OSError, match="failed"):
+            folder.get("a.jpg")
+    else:
+        assert folder.get("a.jpg") is None
+
+
+def test_a_folder_of_a_bucket_may_be_named_like_an_archive(bucket):
+    bucket.put("gs://posters/films.zip/tt1.jpg", CONTENT)
+    assert folders.open_images("gs://posters/films.zip").find("films.zip/tt1.jpg").read() == CONTENT
 
 
 # -------------------------------------------------------------------------------------------------------------------- fsspec

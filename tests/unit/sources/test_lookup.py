@@ -11,7 +11,7 @@ from trainer.dataset.rejects import Reason
 from trainer.images.decode import ImageError
 from trainer.sources import folders
 from trainer.sources.folders import LocalFile
-from trainer.sources.lookup import ImageFinder
+from trainer.sources.lookup import ImageFinder, listed_folder
 
 FILES = [
     *("tt0000001.jpg", "tt0000002.JPEG", "tt0000003.png", "tt0000004.webp", "notes.txt", "both.png", "both.jpg"),
@@ -140,3 +140,69 @@ def test_one_subfolder_that_holds_all_images_need_not_be_named(tmp_path: Path):
     (tmp_path / "outer" / "Other" / "b.jpg").touch()
     with pytest.raises(ImageError):
         folders.open_images(str(tmp_path / "outer")).find("deep/a.jpg")
+
+
+def test_entries_that_are_no_file_or_lead_out_of_the_folder_are_left_out():
+    names = ["/root.jpg", "..", "../up.jpg", ".", "./", "deep/", "a/../../up.jpg", "deep/../a.jpg", "...", "..a.jpg", ".hidden.jpg"]
+    listed = listed_folder("posters", [(name, LocalFile(Path(name))) for name in names])
+    assert sorted(listed.files) == ["...", "..a.jpg", ".hidden.jpg", "a.jpg"]
+    assert listed.name == "posters"
+
+
+@pytest.mark.parametrize("names", [("a//b", "a/b", "a/./b"), ("a/b", "a//b"), ("a//b", "a/./b")])
+def test_of_two_entries_with_the_same_path_the_normal_one_counts_and_else_the_first(names):
+    listed = listed_folder("posters", [(name, LocalFile(Path("as") / f"{number}")) for number, name in enumerate(names)])
+    expected = names.index("a/b") if "a/b" in names else 0
+    assert listed.files == {"a/b": LocalFile(Path("as") / f"{expected}")}
+
+
+def test_the_listing_s_order_does_not_matter_to_which_image_an_id_means():
+    """The higher folder counts, then the commoner extension, then the path."""
+    for expected, *others in (
+        ("b.webp", "a/b.jpg", "b/b.jpg"),
+        ("a/b.jpeg", "a/b.png", "b/b.webp"),
+        ("a/b.jpg", "b/b.jpg", "c/b.jpg"),
+    ):
+        for names in ((expected, *others), (*others, expected), (others[0], expected, *others[1:])):
+            finder = ImageFinder(listed_folder("posters", [(name, LocalFile(Path(name))) for name in names]))
+            assert finder.find("b") == LocalFile(Path(expected))
+
+
+def test_images_at_the_top_and_in_one_subfolder_are_not_in_one_subfolder():
+    finder = ImageFinder(listed_folder("posters", [(name, LocalFile(Path(name))) for name in ("a.jpg", "deep/b.jpg")]))
+    assert finder.find("deep/b.jpg") == LocalFile(Path("deep/b.jpg"))
+    with pytest.raises(ImageError):
+        finder.find("x/b.jpg")
+    with pytest.raises(ImageError, match=r"no image 'b\.jpg' in the folder"):
+        finder.find("b.jpg")
+
+
+@pytest.mark.parametrize("name", ["1", "tt1", "001", "tt0000001", "0000001", "tt00000001"])
+@pytest.mark.parametrize("file", ["tt0000001.jpg", "0000001.jpg", "1.jpg", "tt1.jpg"])
+def test_an_imdb_id_matches_with_and_without_zeros_and_letters(name, file):
+    finder = ImageFinder(listed_folder("posters", [(file, LocalFile(Path(file)))]))
+    assert finder.find(name) == LocalFile(Path(file))
+
+
+def test_the_spelling_of_the_csv_is_preferred():
+    names = ["tt0000042.jpg", "42.jpg", "tt42.jpg", "0000042.jpg", "x.jpg"]
+    finder = ImageFinder(listed_folder("posters", [(name, LocalFile(Path(name))) for name in names]))
+    assert [finder.find(name) for name in ("42", "tt42", "0000042", "042")] == [
+        LocalFile(Path(name)) for name in ("42.jpg", "tt42.jpg", "0000042.jpg", "tt0000042.jpg")
+    ]
+    with pytest.raises(ImageError):
+        finder.find("42a")
+
+
+def test_a_path_that_is_refused_says_why():
+    finder = ImageFinder(listed_folder("posters", []))
+    for name, said in (
+        ("/a.jpg", "'/a.jpg' is an absolute path"),
+        ("C:a.jpg", "'C:a.jpg' is an absolute path"),
+        ("../a.jpg", "'../a.jpg' leads out of the image folder"),
+        ("a/../..", "'a/../..' leads out of the image folder"),
+        ("a", "no image 'a' in the folder"),
+    ):
+        with pytest.raises(ImageError) as caught:
+            finder.find(name)
+        assert caught.value.detail == said

@@ -1,16 +1,21 @@
 """Tests of downloading images from a real local server that misbehaves on demand."""
 
 import http.server
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
+from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
+from tests.support.clock import Clock
 from tests.support.web import serving
 from trainer.dataset.rejects import Reason
 from trainer.images.decode import ImageError
+from trainer.sources import web
 from trainer.sources.web import download
 
 IMAGE = b"\xff\xd8\xff an image" * 100
@@ -20,9 +25,11 @@ QUICK = Retry(total=3)
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     asked: Counter[str]
+    told: dict[str, str]
 
     def do_GET(self) -> None:
         self.asked[self.path] += 1
+        self.told.update(self.headers.items())
         first = self.asked[self.path] == 1
         match self.path.split("?")[0]:
             case "/busy_at_first" if first:
@@ -45,6 +52,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
                         self.wfile.write(bytes(10_000))
                 except OSError:
                     pass
+            case "/packed":
+                self.answer(200, IMAGE, encoding="gzip")
+            case "/of_size":
+                self.answer(200, IMAGE[:3] + bytes(int(self.path.partition("?")[2]) - 3))
+            case "/later" if first:
+                self.answer(503, wait="7")
             case "/sorry":
                 self.answer(200, b"<html>come back later</html>")
             case "/moved":
@@ -56,11 +69,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
             case _:
                 self.answer(200, IMAGE)
 
-    def answer(self, status: int, content: bytes = b"", *, length: int | None = None, location: str | None = None) -> None:
+    def answer(
+        self,
+        status: int,
+        content: bytes = b"",
+        *,
+        length: int | None = None,
+        location: str | None = None,
+        encoding: str | None = None,
+        wait: str | None = None,
+    ) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(content) if length is None else length))
-        if location:
-            self.send_header("Location", location)
+        for name, value in {"Location": location, "Content-Encoding": encoding, "Retry-After": wait}.items():
+            if value:
+                self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content)
 
@@ -71,6 +94,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[http.server.ThreadingHTTPServer]:
     Handler.asked = Counter()
+    Handler.told = {}
     with serving(Handler) as running:
         yield running
 
@@ -100,6 +124,7 @@ def test_an_image_is_downloaded_whatever_happens_at_first(server_url: str, tmp_p
         ("/endless", Reason.TOO_LARGE, "more than 100,000 bytes", 1),
         ("/to_a_file", Reason.NOT_FETCHED, "not a valid http(s) URL, or a redirect to something else", 1),
         ("/in_circles", Reason.NOT_FETCHED, "too many redirects", 31),
+        ("/packed", Reason.NOT_FETCHED, "not a valid http(s) URL, or a redirect to something else", 1),
     ],
 )
 def test_what_cannot_be_downloaded_is_rejected_and_not_kept(
@@ -147,3 +172,93 @@ def test_a_cache_that_cannot_be_written_is_an_error(server_url: str, tmp_path: P
     (tmp_path / "file").touch()
     with pytest.raises(OSError):
         one(f"{server_url}/good", tmp_path / "file")
+
+
+def test_the_largest_file_has_as_many_bytes_as_allowed(server_url: str, tmp_path: Path):
+    assert isinstance(one(f"{server_url}/of_size?100000", tmp_path), Path)
+    error = one(f"{server_url}/of_size?100001", tmp_path)
+    assert isinstance(error, ImageError)
+    assert error.reason is Reason.TOO_LARGE
+
+
+def test_a_server_is_asked_for_the_image_as_it_is(server_url: str, tmp_path: Path):
+    one(f"{server_url}/good", tmp_path)
+    assert (Handler.told["Accept-Encoding"], Handler.told["User-Agent"]) == ("identity", "poster-trainer")
+
+
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Returns the pauses between requests, none of which takes any time."""
+    found: list[float] = []
+    monkeypatch.setattr(time, "sleep", found.append)
+    return found
+
+
+def test_a_busy_server_is_asked_three_times_more_with_growing_pauses(server_url: str, tmp_path: Path, monkeypatch):
+    waited = pauses(monkeypatch)
+    url = f"{server_url}/always_busy"
+    error = download([url], cache_dir=tmp_path)[url]
+    assert isinstance(error, ImageError)
+    assert Handler.asked["/always_busy"] == 4
+    assert [seconds for seconds in waited if seconds >= 0.5] == [1, 2]
+
+
+def test_a_server_that_says_when_to_come_back_is_obeyed(server_url: str, tmp_path: Path, monkeypatch):
+    waited = pauses(monkeypatch)
+    url = f"{server_url}/later"
+    assert isinstance(download([url], cache_dir=tmp_path)[url], Path)
+    assert 7 in waited
+
+
+def test_a_silent_server_is_not_waited_for_forever(tmp_path: Path, monkeypatch):
+    limits = []
+
+    def silent(adapter, request, *, timeout, **options):
+        limits.append(timeout)
+        raise requests.ReadTimeout("silent")
+
+    monkeypatch.setattr(HTTPAdapter, "send", silent)
+    error = one("http://films.example/a.jpg", tmp_path)
+    assert isinstance(error, ImageError)
+    assert (error.reason, error.detail) == (Reason.NOT_FETCHED, "the connection to the server failed or was interrupted")
+    assert limits == [(10, 30)] * 4, "seconds to connect, and between two bytes"
+
+
+@pytest.mark.parametrize("seconds", [120, 121])
+def test_a_server_that_sends_a_byte_now_and_then_has_two_minutes(tmp_path: Path, monkeypatch, seconds: int):
+    clock = Clock()
+    monkeypatch.setattr(web, "time", clock)
+
+    class Slow(requests.Response):
+        def iter_content(self, *_, **__):
+            yield IMAGE[:100]
+            clock.now += seconds
+            yield IMAGE[100:]
+
+    response = Slow()
+    response.status_code = 200
+    monkeypatch.setattr(requests.Session, "get", lambda *_, **__: response)
+    monkeypatch.setattr(Slow, "close", lambda _: None)
+    found = one("http://films.example/a.jpg", tmp_path)
+    if seconds == 120:
+        assert isinstance(found, Path)
+    else:
+        assert isinstance(found, ImageError)
+        assert (found.reason, found.detail) == (Reason.NOT_FETCHED, "incomplete after 120 seconds")
+
+
+def test_a_write_that_fails_leaves_no_part_of_a_file(server_url: str, tmp_path: Path, monkeypatch):
+    def fail(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="No space left"):
+        one(f"{server_url}/good", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_images_of_the_web_are_kept_where_the_system_keeps_caches(monkeypatch, tmp_path: Path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    assert web.default_cache_dir() == tmp_path / "caches" / "poster-trainer" / "pictures"
+    for name in ("XDG_CACHE_HOME", "HOME"):
+        monkeypatch.setenv(name, "" if name == "XDG_CACHE_HOME" else str(tmp_path))
+    assert web.default_cache_dir() == tmp_path / ".cache" / "poster-trainer" / "pictures"
