@@ -167,6 +167,17 @@ def test_the_page_holds_the_metrics_with_their_intervals(page):
     assert "resnet" in page
 
 
+def test_the_training_table_shows_whole_numbers_as_such_and_what_is_undefined_as_a_dash(tmp_path):
+    rows = [
+        {"epoch": 1, "step": 10, "loss": 0.123456, "val_loss": float("nan"), "val_mean_average_precision": 0.25},
+        {"epoch": 2, "step": 20, "loss": 1.0, "val_mean_average_precision": 0.5},
+    ]
+    page = write(tmp_path, history=rows, posters=0)
+    assert '<th scope="row">1</th><td>10</td><td>0.1235</td><td>–</td><td>0.25</td>' in page
+    assert '<th scope="row">2</th><td>20</td><td>1</td><td>–</td><td>0.5</td>' in page
+    assert "the best epoch is 2." in page
+
+
 def test_a_warning_stands_before_everything_and_only_where_it_is_due(page, tmp_path):
     verdicts = text.verdicts(make()[1])
     assert not any(verdict.clear for verdict in verdicts)
