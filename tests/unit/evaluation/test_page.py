@@ -15,6 +15,8 @@ from trainer.evaluation.metrics.predictions import Predictions
 from trainer.evaluation.metrics.thresholds import tune_thresholds
 from trainer.evaluation.report import page as report
 from trainer.evaluation.report import text
+from trainer.process import heartbeat
+from trainer.storage import files
 
 HISTORY = [{"epoch": 1, "step": 12345, "learning_rate": 1e-3, "loss": 0.5, "val_mean_average_precision": None}]
 
@@ -92,6 +94,22 @@ def test_equal_arguments_give_equal_bytes_without_the_drawing_programs_name(fold
     for path in folder.iterdir():
         assert path.read_bytes() == (tmp_path / path.name).read_bytes(), path.name
         assert b"atplotlib" not in path.read_bytes()
+
+
+def test_the_page_is_written_last_and_the_guard_hears_of_each_file(tmp_path, monkeypatch):
+    steps, made = [], make()
+    writing = files.write
+
+    def write_file(path, content):
+        steps.append(path.name)
+        writing(path, content)
+
+    monkeypatch.setattr(files, "write", write_file)
+    monkeypatch.setattr(heartbeat, "beat", lambda: steps.append("beat"))
+    write(tmp_path, made=made, posters=0)
+    pngs = ["loss.png", "outcomes.png", "calibration.png", "pr_curves.png", "confusion_matrix.png", "frequencies.png"]
+    with_beats = [step for name in pngs for step in (name, "beat")]
+    assert steps == ["beat", "metrics.json", "predictions.csv", *with_beats, "report.html"]
 
 
 def test_without_a_history_or_posters_their_parts_are_left_out_and_old_ones_go(tmp_path):
