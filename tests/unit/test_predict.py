@@ -5,6 +5,7 @@ import io
 import json
 import os
 import threading
+import types
 from pathlib import Path
 
 import numpy as np
@@ -290,13 +291,19 @@ def test_the_loaded_model_scores_each_file_and_names_those_that_it_refuses(predi
 
     def load(path):
         steps.append("load")
-        return loading(path)
+        serve = loading(path).signatures["serving_default"]
+
+        def serving(image_bytes):
+            steps.append(f"serve {len(image_bytes)}")
+            return serve(image_bytes=image_bytes)
+
+        return types.SimpleNamespace(signatures={"serving_default": serving})
 
     monkeypatch.setattr(tensorflow_start, "start", lambda: steps.append("start TensorFlow"))
     monkeypatch.setattr(tensorflow_start, "quiet", quiet)
     monkeypatch.setattr(tf.saved_model, "load", load)
     scorer = predict.load_scorer(epath.Path(job))
-    assert steps == ["start TensorFlow", "load", "quiet", "no longer quiet"]
+    assert steps == ["start TensorFlow", "load", "quiet", "serve 1", "no longer quiet"], "the first call prints noise"
 
     damaged = bytearray(file("lime"))
     damaged[damaged.index(b"IDAT") + 6] ^= 0xFF
