@@ -8,6 +8,7 @@ import struct
 import warnings
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -216,6 +217,19 @@ def test_whatever_a_decoder_raises_for_a_damaged_file_is_a_reason(kind: type[Exc
     monkeypatch.setattr(Image, "open", failing)
     with pytest.raises(ImageError, match=r"^corrupt: the JPEG data cannot be decoded$"):
         seen(JPEG)
+
+
+@pytest.mark.parametrize("data", [JPEG, PNG, WEBP], ids=["jpeg", "png", "webp"])
+def test_no_other_decoder_of_pillow_sees_a_file(data: bytes, monkeypatch: pytest.MonkeyPatch):
+    opening, tried = Image.open, []
+
+    def opened(*arguments: Any, **options: Any) -> Any:
+        tried.append(set(options.get("formats") or {"all"}))
+        return opening(*arguments, **options)
+
+    monkeypatch.setattr(Image, "open", opened)
+    seen(data)
+    assert set().union(*tried) <= {"JPEG", "PNG", "WEBP"}
 
 
 @pytest.mark.parametrize("kind", [SyntaxError, ValueError, struct.error])

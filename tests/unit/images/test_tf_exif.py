@@ -35,6 +35,15 @@ def test_the_exif_chunk_of_a_webp_file_is_found_behind_chunks_of_odd_and_even_si
     assert read(tf_exif.webp_orientation, webp(before)) == 1
 
 
+def test_the_exif_chunk_of_a_png_file_is_found_behind_others():
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + b"crc!"
+
+    before = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", bytes(13)) + chunk(b"tEXt", b"odd")
+    assert read(tf_exif.png_orientation, before + chunk(b"eXIf", TIFF) + chunk(b"IEND", b"")) == 6
+    assert read(tf_exif.png_orientation, before + chunk(b"IEND", b"")) == 1
+
+
 def test_the_exif_segment_of_a_jpeg_file_is_found_behind_others():
     exif = segment(0xE1, b"Exif\0\0" + TIFF)
     others = segment(0xE0, b"JFIF\0") + segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + TIFF)
