@@ -201,7 +201,7 @@ def _is_truncated(data: bytes) -> bool:
         case "PNG":
             return b"IEND" not in data[-1024:]
         case _:
-            return len(data) < 12 or len(data) < struct.unpack_from("<I", data, 4)[0] + 8
+            return len(data) < struct.unpack_from("<I", data, 4)[0] + 8
 
 
 def _load(image: Image.Image, *, height: int, width: int) -> Image.Image:

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from absl import flags
 from PIL import Image
 
+from tests.support import golden_images, own_flags
 from trainer.demo import __main__, posters
-from trainer.errors import Stopped
+from trainer.errors import Stopped, UserError
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
@@ -82,11 +84,23 @@ def test_genres_are_unequally_frequent_but_none_is_rare() -> None:
     assert min(counts.values()) >= 50
 
 
+def test_a_later_version_invents_the_same_films() -> None:
+    # So that what a network learns from the demo can be compared from version to version.
+    film = __main__.InventedFilm
+    assert __main__.invent(4, seed=1) == [
+        film(90000001, "Crimson Wedding", 6.2, ("Comedy", "Animation"), ("Comedy", "Animation")),
+        film(90000002, "Wedding of the Long Machine", 7.6, ("Comedy", "Sci-Fi"), ("Sci-Fi",)),
+        film(90000003, "Whisper of the Hidden Grave", 3.6, ("Horror",), ("Horror",)),
+        film(90000004, "Témoin of the Hidden Holiday", 3.7, ("Drama", "Romance", "Comedy"), ("Drama", "Comedy", "Romance")),
+    ]
+
+
 def test_one_film_is_listed_twice_and_each_200th_has_no_genre() -> None:
     rows = __main__.csv_rows(__main__.invent(600, seed=1))
     assert len(rows) == 601
     assert sum(count > 1 for count in Counter(row["imdbId"] for row in rows).values()) == 1
-    assert sum(row["Genre"] == "" for row in rows) == 3
+    assert [number for number, row in enumerate(rows, start=1) if row["Genre"] == ""] == [200, 400, 600]
+    assert rows[600] == rows[300]
 
 
 def test_the_csv_is_latin_1_with_accents_and_joins_genres_by_bars(folder: Path) -> None:
@@ -104,3 +118,44 @@ def test_posters_of_a_genre_resemble_each_other_more_than_those_of_others(genre:
     one, alike = thumbnail(genre, 1), thumbnail(genre, 2)
     others = [thumbnail(other, 3) for other in posters.STYLES if other != genre]
     assert all(np.abs(one - alike).mean() < np.abs(one - other).mean() for other in others)
+
+
+@pytest.fixture(scope="module")
+def drawn_now() -> dict[str, Image.Image]:
+    return golden_images.draw_posters()
+
+
+@pytest.mark.parametrize("name", [*posters.STYLES, "mixed"])
+def test_a_poster_looks_as_before(name: str, drawn_now: dict[str, Image.Image]) -> None:
+    assert not golden_images.difference(f"poster-{name}", drawn_now[f"poster-{name}"]), "see tests/support/golden_images.py"
+
+
+def run(patch: pytest.MonkeyPatch, *options: object, arguments: tuple[str, ...] = ()) -> None:
+    own_flags.load(patch, "trainer.demo.__main__", *options).main(arguments)
+
+
+def test_the_command_draws_as_many_films_as_asked_for(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    run(monkeypatch, "--output=~/new/demo", "--films=2")
+    assert capsys.readouterr().out == f"{tmp_path}/new/demo holds films.csv and posters/ with 2 posters\n"
+    names = sorted(path.name for path in (tmp_path / "new" / "demo" / "posters").iterdir())
+    assert names == ["90000001.jpg", "90000002.jpg"]
+    for name in names:
+        assert (tmp_path / "new" / "demo" / "posters" / name).read_bytes() == (folder / "posters" / name).read_bytes()
+    run(monkeypatch, f"--output={tmp_path}/other", "--films=1", "--seed=2")
+    other = (tmp_path / "other" / "posters" / names[0]).read_bytes()
+    assert other != (folder / "posters" / names[0]).read_bytes()
+
+
+def test_wrong_arguments_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"^'films' is not a flag of trainer.demo: write options as --name=value$"):
+        run(monkeypatch, f"--output={tmp_path}", arguments=("films",))
+    with pytest.raises(UserError, match=r"^--output=s3://bucket/films is not on a local disk: name a local folder$"):
+        run(monkeypatch, "--output=s3://key:secret@bucket/films")
+    with pytest.raises(flags.IllegalFlagValueError, match="--films=0"):
+        run(monkeypatch, f"--output={tmp_path}", "--films=0")
+    with pytest.raises(flags.IllegalFlagValueError, match="output"):
+        run(monkeypatch)
+    assert list(tmp_path.iterdir()) == []

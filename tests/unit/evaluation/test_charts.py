@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support import golden_images
 from trainer.evaluation.metrics.metrics import compute_metrics
 from trainer.evaluation.metrics.metrics_json import compute_metrics_json
 from trainer.evaluation.metrics.predictions import Predictions
@@ -224,3 +225,16 @@ def test_the_calibration_chart_has_a_mark_for_each_bin_with_decisions_and_every_
     assert [text.get_text() for text in count.texts] == [str(cell["decisions"]) for cell in bins]
     cold = charts.calibration(measure(predictions, dict.fromkeys(predictions.genres, 0.5), temperature=1.0))
     assert len(cold.axes[0].lines) == 2, "without a temperature there is nothing to compare with"
+
+
+@pytest.fixture(name="drawn_now", scope="module")
+def fixture_drawn_now():
+    return golden_images.draw_charts()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["training_history", "confusion_matrix", "outcomes", "pr_curves", "frequencies", "calibration", "posters", "extremes"],
+)
+def test_a_chart_looks_as_before(name, drawn_now):
+    assert not golden_images.difference(f"chart-{name}", drawn_now[f"chart-{name}"]), "see tests/support/golden_images.py"

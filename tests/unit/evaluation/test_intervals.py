@@ -8,6 +8,7 @@ from trainer.evaluation.metrics import intervals
 from trainer.evaluation.metrics.intervals import _Split, bootstrap_intervals
 from trainer.evaluation.metrics.metrics import compute_metrics
 from trainer.evaluation.metrics.predictions import Predictions
+from trainer.process import heartbeat
 
 
 def random_predictions(*, films=150, genres=5, seed=0, skill=1.5):
@@ -131,8 +132,11 @@ def test_the_interval_of_rare_genres_holds_the_mean_over_splits_and_not_what_res
 def test_the_same_films_give_the_same_intervals_however_many_resamples_are_held_at_once(monkeypatch):
     given = random_predictions()
     found = bootstrap_intervals(given, **chosen(given))
+    beats = []
+    monkeypatch.setattr(heartbeat, "beat", lambda: beats.append(1))
     monkeypatch.setattr(intervals, "_WEIGHTS_AT_ONCE", 150 * 7)
     assert bootstrap_intervals(given, **chosen(given)) == found
+    assert len(beats) == 143, "the guard hears of each seven of a thousand"
 
 
 @pytest.mark.filterwarnings("error")

@@ -15,6 +15,8 @@ from trainer.evaluation.metrics.predictions import Predictions
 from trainer.evaluation.metrics.thresholds import tune_thresholds
 from trainer.evaluation.report import page as report
 from trainer.evaluation.report import text
+from trainer.process import heartbeat
+from trainer.storage import files
 
 HISTORY = [{"epoch": 1, "step": 12345, "learning_rate": 1e-3, "loss": 0.5, "val_mean_average_precision": None}]
 
@@ -94,6 +96,22 @@ def test_equal_arguments_give_equal_bytes_without_the_drawing_programs_name(fold
         assert b"atplotlib" not in path.read_bytes()
 
 
+def test_the_page_is_written_last_and_the_guard_hears_of_each_file(tmp_path, monkeypatch):
+    steps, made = [], make()
+    writing = files.write
+
+    def write_file(path, content):
+        steps.append(path.name)
+        writing(path, content)
+
+    monkeypatch.setattr(files, "write", write_file)
+    monkeypatch.setattr(heartbeat, "beat", lambda: steps.append("beat"))
+    write(tmp_path, made=made, posters=0)
+    pngs = ["loss.png", "outcomes.png", "calibration.png", "pr_curves.png", "confusion_matrix.png", "frequencies.png"]
+    with_beats = [step for name in pngs for step in (name, "beat")]
+    assert steps == ["beat", "metrics.json", "predictions.csv", *with_beats, "report.html"]
+
+
 def test_without_a_history_or_posters_their_parts_are_left_out_and_old_ones_go(tmp_path):
     for name in ("loss.png", "posters.png", "extremes.png"):
         (tmp_path / name).write_bytes(b"of an earlier evaluation")
@@ -165,6 +183,17 @@ def test_the_page_holds_the_metrics_with_their_intervals(page):
     assert "a temperature of 1.25" in page
     assert "<td>12345</td>" in page
     assert "resnet" in page
+
+
+def test_the_training_table_shows_whole_numbers_as_such_and_what_is_undefined_as_a_dash(tmp_path):
+    rows = [
+        {"epoch": 1, "step": 10, "loss": 0.123456, "val_loss": float("nan"), "val_mean_average_precision": 0.25},
+        {"epoch": 2, "step": 20, "loss": 1.0, "val_mean_average_precision": 0.5},
+    ]
+    page = write(tmp_path, history=rows, posters=0)
+    assert '<th scope="row">1</th><td>10</td><td>0.1235</td><td>–</td><td>0.25</td>' in page
+    assert '<th scope="row">2</th><td>20</td><td>1</td><td>–</td><td>0.5</td>' in page
+    assert "the best epoch is 2." in page
 
 
 def test_a_warning_stands_before_everything_and_only_where_it_is_due(page, tmp_path):

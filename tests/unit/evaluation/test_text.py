@@ -209,6 +209,13 @@ def test_the_table_has_metrics_with_intervals_beside_the_baselines():
     assert [line.split()[0] for line in lines[genres + 1 : genres + 4]] == list(GENRES)
 
 
+def test_values_and_differences_are_shown_with_their_intervals():
+    assert text.format_value(None) == text.format_value(None, [0, 1]) == "–"
+    assert text.format_value(0.12345) == "0.123"
+    assert text.format_value(0.12345, [0.1, 0.2], decimals=4) == "0.1235 [0.1000, 0.2000]"
+    assert text.format_difference(0.016, [-0.002, 0.034]) == "+0.016 [-0.002, +0.034]"
+
+
 @pytest.mark.parametrize(
     ("labels", "scores"),
     [

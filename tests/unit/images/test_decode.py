@@ -8,6 +8,7 @@ import struct
 import warnings
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -177,6 +178,7 @@ WEBP = encoded(drawn(), "WEBP")
         (JPEG[:3], Reason.TRUNCATED),
         (PNG[:20], Reason.TRUNCATED),
         (WEBP[:12], Reason.TRUNCATED),
+        (WEBP[:-2], Reason.TRUNCATED),
         (JPEG[:20] + bytes(200) + JPEG[-2:], Reason.CORRUPT),
         (PNG[:40] + bytes(20) + PNG[60:], Reason.CORRUPT),
         (WEBP[:20] + bytes(len(WEBP) - 20), Reason.CORRUPT),
@@ -187,6 +189,7 @@ WEBP = encoded(drawn(), "WEBP")
         (encoded(drawn(), "BMP"), Reason.UNSUPPORTED_FORMAT),
         (b"<html>not found</html>", Reason.UNSUPPORTED_FORMAT),
         (encoded(drawn(), "WEBP", save_all=True, append_images=[drawn().rotate(90)]), Reason.UNSUPPORTED_FORMAT),
+        (encoded(drawn(), "PNG", save_all=True, append_images=[drawn().rotate(90)]), Reason.UNSUPPORTED_FORMAT),
     ],
 )
 def test_bad_images_are_rejected_with_their_reason(data: bytes, reason: Reason):
@@ -197,6 +200,58 @@ def test_bad_images_are_rejected_with_their_reason(data: bytes, reason: Reason):
             seen(data)
     assert caught.value.reason is reason
     assert caught.value.detail
+
+
+def test_of_a_jpeg_with_several_images_the_first_counts():
+    several = encoded(drawn(), "MPO", quality=95, save_all=True, append_images=[drawn().rotate(180)])
+    np.testing.assert_allclose(corners(seen(several)), EXPECTED, atol=4)
+
+
+@pytest.mark.parametrize(
+    "kind", [OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError, struct.error]
+)
+def test_whatever_a_decoder_raises_for_a_damaged_file_is_a_reason(kind: type[Exception], monkeypatch: pytest.MonkeyPatch):
+    def failing(*_: object, **__: object) -> None:
+        raise kind("deep in a decoder")
+
+    monkeypatch.setattr(Image, "open", failing)
+    with pytest.raises(ImageError, match=r"^corrupt: the JPEG data cannot be decoded$"):
+        seen(JPEG)
+
+
+@pytest.mark.parametrize("data", [JPEG, PNG, WEBP], ids=["jpeg", "png", "webp"])
+def test_no_other_decoder_of_pillow_sees_a_file(data: bytes, monkeypatch: pytest.MonkeyPatch):
+    opening, tried = Image.open, []
+
+    def opened(*arguments: Any, **options: Any) -> Any:
+        tried.append(set(options.get("formats") or {"all"}))
+        return opening(*arguments, **options)
+
+    monkeypatch.setattr(Image, "open", opened)
+    seen(data)
+    assert set().union(*tried) <= {"JPEG", "PNG", "WEBP"}
+
+
+@pytest.mark.parametrize("kind", [SyntaxError, ValueError, struct.error])
+def test_exif_data_that_cannot_be_read_does_no_harm(kind: type[Exception], monkeypatch: pytest.MonkeyPatch):
+    def failing(_: object) -> None:
+        raise kind("damaged")
+
+    monkeypatch.setattr(Image.Image, "getexif", failing)
+    np.testing.assert_allclose(corners(seen(PNG)), EXPECTED, atol=4)
+
+
+def test_the_header_alone_is_checked_without_decoding():
+    decode.check_header(JPEG)
+    decode.check_header(JPEG[:-100])
+    for data, reason in (
+        (b"", Reason.EMPTY),
+        (b"text", Reason.UNSUPPORTED_FORMAT),
+        (png_claiming(10_001, 10_000), Reason.TOO_LARGE),
+    ):
+        with pytest.raises(ImageError) as caught:
+            decode.check_header(data)
+        assert caught.value.reason is reason
 
 
 def test_every_prefix_of_an_image_decodes_or_is_rejected():
@@ -212,6 +267,15 @@ def test_an_image_file_is_read(tmp_path: Path):
     (tmp_path / "a.png").write_bytes(PNG)
     assert decode.read(tmp_path / "a.png") == PNG
     assert decode.read(epath.Path(tmp_path) / "a.png") == PNG
+
+
+def test_a_file_of_the_largest_size_is_read_and_a_longer_one_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "a.png").write_bytes(PNG)
+    monkeypatch.setattr(decode, "MAX_FILE_BYTES", len(PNG))
+    assert decode.read(tmp_path / "a.png") == PNG
+    monkeypatch.setattr(decode, "MAX_FILE_BYTES", len(PNG) - 1)
+    with pytest.raises(ImageError, match=r"^too_large: "):
+        decode.read(tmp_path / "a.png")
 
 
 def test_what_is_not_a_regular_file_is_not_read(tmp_path: Path):

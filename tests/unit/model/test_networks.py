@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from trainer.config import TrainConfig
 from trainer.input import stateless
-from trainer.model import augment, layers, networks
+from trainer.model import augment, efficientnet_lite, layers, networks, objective
 
 BATCH = 8
 
@@ -78,6 +78,47 @@ def test_an_image_and_its_mirror_image_have_the_same_logits_if_training_mirrors_
     np.testing.assert_array_equal(networks.logits(network, image), network(batch(), training=False))
 
 
+def settled(network):
+    """Gives each weight values that depend on its place and its kind alone."""
+    for place, weight in enumerate(network.weights):
+        values = np.random.default_rng(place).uniform(-1, 1, weight.shape)
+        if "kernel" in weight.name:
+            # He's initialization; of a depthwise kernel the channels are not summed.
+            summed = weight.shape[:2] if "depthwise" in weight.name else weight.shape[:-1]
+            weight.assign(values * np.sqrt(6 / np.prod(summed)))
+        else:
+            weight.assign(values / 4 + ("gamma" in weight.name or "variance" in weight.name))
+    return network
+
+
+@pytest.mark.parametrize(
+    ("model", "logits", "in_training"),
+    [
+        ("cnn", [2.2401, 2.724, -3.6931, -7.0391, 4.6387], [2.761, 2.4367, -4.7268, -8.4345, 3.5769]),
+        ("resnet", [-1.5788, 0.2337, 2.9694, -2.233, -4.3064], [-0.2244, -0.5312, -0.8386, -1.2609, -1.6488]),
+        ("efficientnet_lite0", [-2.5785, 2.7055, 1.5809, -2.7769, 2.1599], [-0.2899, 1.4669, -0.4334, -0.2585, 1.0571]),
+    ],
+)
+def test_a_network_computes_with_its_weights_what_it_always_did(model, logits, in_training, monkeypatch):
+    # So that the weights of an earlier version's job mean the same, and that it goes on with the same dropout and augmentation. Of
+    # efficientnet_lite0 one block of each kind.
+    monkeypatch.setattr(efficientnet_lite, "_STAGES", ((1, 3, 1, 1, 16), (2, 5, 2, 6, 24), (1, 3, 1, 6, 32)))
+    network = settled(build(model=model))
+    np.testing.assert_allclose(networks.logits(network, batch()["image"][:1])[0], logits, rtol=2e-3)
+    np.testing.assert_allclose(network(batch(), training=True)[0], in_training, rtol=2e-3, atol=1e-3)
+
+
+def test_a_training_step_returns_more_metrics_beside_its_own():
+    network = build(model="cnn")
+    network.compile(optimizer=objective.optimizer(config()), loss=objective.GenreLoss())
+    before = network.get_layer("genres").bias.numpy()
+    network.more_metrics = lambda: {"more": tf.constant(7.0)}
+    returned = network.train_step((batch(), tf.zeros([BATCH, 5])))
+    assert returned.keys() == {"loss", "more"}
+    assert returned["more"] == 7
+    assert (network.get_layer("genres").bias.numpy() != before).all()
+
+
 def test_dropout_drops_its_share_and_keeps_the_mean():
     layer = layers.Dropout(0.25, seed=0, stream=1, batch_size=BATCH)
     dropped = layer((tf.ones([BATCH, 4, 4, 4096]), batch()["position"]), training=True).numpy()
@@ -140,3 +181,20 @@ class TestAugment:
         changed = self.apply(augment.STRENGTHS["strong"], noise)
         assert changed.min() >= 0
         assert changed.max() <= 1
+
+    @pytest.mark.parametrize(
+        ("strength", "means", "corners"),
+        [
+            (
+                "light",
+                [0.448, 0.554, 0.502, 0.391, 0.576, 0.460, 0.526, 0.456],
+                [0, 0.986, 0.045, 0.018, 0.156, 0.865, 0.978, 0.781],
+            ),
+            ("strong", [0.413, 0.616, 0.513, 0.296, 0.659, 0.431, 0.565, 0.419], [0, 1, 0.089, 0.010, 0.303, 0.767, 0.997, 0.625]),
+        ],
+    )
+    def test_the_changes_at_a_position_are_those_of_earlier_versions(self, strength, means, corners):
+        # So that a job that an earlier version began goes on with the same images.
+        changed = self.apply(augment.STRENGTHS[strength])
+        np.testing.assert_allclose(changed.mean(axis=(1, 2, 3)), means, atol=1e-3)
+        np.testing.assert_allclose(changed[:, 0, 0, 1], corners, atol=1e-3)

@@ -217,12 +217,15 @@ def test_a_finished_jobs_network_needs_no_file(begun):
     assert [weight.shape for weight in again.weights] == [weight.shape for weight in begun.weights]
 
 
-def test_files_without_the_networks_weights_are_refused_in_one_line(file, tmp_path):
+def test_files_without_the_networks_weights_are_refused_in_one_line(file, tmp_path, monkeypatch):
     def refusal(path, **changes):
         with pytest.raises(UserError, match=r"^--weights=") as error:
             pretrained.load(config(path, **changes))
         assert "\n" not in str(error.value)
         return str(error.value)
+
+    def forbidden(path):
+        raise PermissionError(errno.EACCES, "Permission denied")
 
     cut, other, folder = (tmp_path / f"{name}.weights.h5" for name in ("cut", "other", "folder"))
     cut.write_bytes(file.read_bytes()[:5000])
@@ -232,7 +235,36 @@ def test_files_without_the_networks_weights_are_refused_in_one_line(file, tmp_pa
     assert "does not hold the weights of efficientnet_lite0" in refusal(other)
     assert "cannot be read" in refusal(folder)
     assert "does not exist: correct the path" in refusal(tmp_path / "none.weights.h5")
+    assert "does not exist: correct the path" in refusal(cut / "inside.weights.h5")
     assert "s3://" in refusal("s3://bucket/some.weights.h5")
+    monkeypatch.setattr(pretrained.files, "read", forbidden)
+    assert "cannot be read (Permission denied): name another file" in refusal(file)
+
+
+def test_downloaded_weights_are_those_of_the_network_and_the_log_says_how_many(original, monkeypatch, caplog):
+    sizes = []
+
+    def downloaded(image):
+        sizes.append(image.shape[1:])
+        return original
+
+    monkeypatch.setitem(backbones.BACKBONES, "resnet50_v2", backbones.Backbone(tiny, 2, -1, downloaded=downloaded))
+    with caplog.at_level("INFO", logger="trainer.model.pretrained"):
+        weights = pretrained.load(config("imagenet", model="resnet50_v2"))
+    for one, other in zip(weights, original.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert sizes == [(None, None, 3)], "weights for images of any size"
+    count = original.count_params()
+    assert f"--model=resnet50_v2 starts with {count} pretrained weights from imagenet" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite2"])
+def test_efficientnet_lite_sees_values_as_it_was_trained_on_and_has_no_download(name):
+    lite = LITE0 if name == "efficientnet_lite0" else backbones.BACKBONES[name]
+    levels = np.array([0, 127, 255])
+    np.testing.assert_allclose(levels / 255 * lite.scale + lite.offset, (levels - 127) / 128)
+    with pytest.raises(ValueError, match="there is no download of its weights"):
+        lite.download()
 
 
 def http_error(code):
@@ -244,11 +276,19 @@ def http_error(code):
     [
         (urllib.error.URLError("no\nroute"), LostService),
         (http_error(503), LostService),
+        (http_error(500), LostService),
+        (http_error(429), LostService),
+        (http_error(408), LostService),
         (http_error(404), UserError),
+        (http_error(499), UserError),
         (urllib.error.URLError(ssl.SSLCertVerificationError("self-signed")), UserError),
+        (urllib.error.URLError(ssl.SSLError("handshake broken off")), LostService),
         (TimeoutError("timed out"), LostService),
+        (ConnectionResetError("reset by peer"), LostService),
+        (ssl.SSLError("the record layer failed"), LostService),
         (http.client.IncompleteRead(b""), LostService),
         (ValueError("Incomplete or corrupted file detected. The auto file hash does not match the provided value"), LostService),
+        (ValueError("another value"), ValueError),
         (OSError(errno.ENOSPC, "No space left on device"), OSError),
         (MemoryError(), MemoryError),
     ],
