@@ -12,7 +12,6 @@ from etils import epath
 from trainer import config
 from trainer.dataset import manifest
 from trainer.errors import UserError
-from trainer.evaluation.report import text
 from trainer.job import job_dir
 from trainer.process import allocation, entry, log, tensorflow_start
 from trainer.storage import files
@@ -51,8 +50,7 @@ def main(arguments: list[str]) -> None:
     other = None if dataset.fingerprint == description["data"]["fingerprint"] else dataset.fingerprint
     output = job_dir.evaluation_folder(directory, split, other_data=other, output=_OUTPUT.value)
 
-    metrics = _evaluate(directory, description, jobs_metrics, dataset, split, output)
-    print(text.table(metrics))
+    print(_evaluate(directory, description, jobs_metrics, dataset, split, output))
     _log.info("the report is %s", output / "report.html")
 
 
@@ -63,14 +61,15 @@ def _evaluate(
     dataset: manifest.Dataset,
     split: str,
     output: epath.Path,
-) -> dict[str, Any]:
-    """Evaluates the best weights on a split and writes `output`; returns what its metrics.json holds."""
-    # TensorFlow takes seconds to import: wrong arguments have been reported by now.
+) -> str:
+    """Evaluates the best weights on a split and writes `output`; returns a table of the metrics."""
+    # TensorFlow and scikit-learn take seconds to import: wrong arguments have been reported by now.
     tensorflow_start.start()
     from trainer.cluster import strategy as strategies
     from trainer.cluster import tf_errors
     from trainer.evaluation import evaluate
     from trainer.evaluation.predict_split import SplitPredictor
+    from trainer.evaluation.report import text
     from trainer.model import networks
     from trainer.training.checkpoints import restore_best
 
@@ -81,7 +80,7 @@ def _evaluate(
     restore_best(network, directory)
     _log.info("evaluating on the %s split of %s: %d films", split, dataset.path, dataset.split(split).examples)
     with tf_errors.explained(dataset, batch_size=_BATCH_SIZE.value):
-        return evaluate.evaluate_split(
+        metrics = evaluate.evaluate_split(
             SplitPredictor(strategy, network, dataset, split, batch_size=_BATCH_SIZE.value),
             dataset,
             output,
@@ -92,6 +91,7 @@ def _evaluate(
             config=description,
             history=[],
         )
+    return text.table(metrics)
 
 
 def _read(path: epath.Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Several workers: training is the same for every number of them, and they exit by the contract if they cannot train together."""
+"""Several workers: training is the same for every number of them, or of replicas. If they cannot train, they exit by contract."""
 
 import functools
 import json
@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.commands import ENVIRONMENT, REPOSITORY, interrupt, start
-from tests.support.jobs import history, tensors, train
+from tests.support.commands import ENVIRONMENT, REPOSITORY, interrupt, run, start
+from tests.support.jobs import history, mirrored, tensors, train
 
 LONG = pytest.mark.skipif("POSTER_LONG" not in os.environ, reason="part of make chaos")
 
@@ -98,6 +98,12 @@ def test_a_job_resumes_with_another_number_of_workers(alone, data_dir, tmp_path,
     log = finished(launched(data_dir, folder, numbers[-1]))
     assert f"training goes on with {numbers[-1]}: each step has the same films" in log
     assert_alike(alone, folder)
+
+
+def test_two_mirrored_replicas_train_as_one_device_does(alone, data_dir, tmp_path):
+    ended = run(*mirrored(data_dir, tmp_path / "job", *OPTIONS, replicas=2))
+    assert "strategy mirrored (--strategy=mirrored), 2 replica(s)" in ended.stderr
+    assert_alike(alone, tmp_path / "job")
 
 
 @LONG

@@ -105,15 +105,18 @@ def test_json_has_a_line_for_every_image_and_bad_images_do_not_affect_good_ones(
 
 
 def test_the_table_has_more_images_than_a_batch_in_the_order_of_their_names(job_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "job").symlink_to(job_dir)
+    (tmp_path / "posters").mkdir()
     for number in range(70):
-        save(tmp_path / f"{number:02}.png", ("red", "lime")[number % 2])
+        save(tmp_path / "posters" / f"{number:02}.png", ("red", "lime")[number % 2])
 
-    header, *rows = predict(f"--job_dir={job_dir}", tmp_path)
+    header, *rows, last = predict("--job_dir=~/job", "~/posters", "~/posters/00.png", HOME=str(tmp_path))
 
     assert header.split() == ["IMAGE", "GENRES", "NEXT", "LIKELIEST"]
     assert [Path(row.split()[0]).name for row in rows] == [f"{number:02}.png" for number in range(70)]
     assert rows[0].split()[1:] == ["Red", "1.00,", "Blue", "0.00", "Green", "0.00"]
     assert rows[69].split()[1:] == ["Green", "1.00,", "Blue", "0.00", "Red", "0.00"]
+    assert last.split() == ["~/posters/00.png", *rows[0].split()[1:]]
 
 
 def test_images_that_only_the_model_refuses_fail_alone(job_dir: Path, tmp_path: Path) -> None:
@@ -149,20 +152,6 @@ def test_endless_and_too_large_files_are_errors_of_their_own(job_dir: Path, tmp_
         str(pipe): irregular,
         "/dev/zero": irregular,
     }
-
-
-def test_the_tilde_is_the_home_folder(job_dir: Path, tmp_path: Path) -> None:
-    (tmp_path / "job").symlink_to(job_dir)
-    (tmp_path / "posters").mkdir()
-    save(tmp_path / "red.png", "red")
-    save(tmp_path / "posters" / "lime.png", "lime")
-
-    lines = [json.loads(line) for line in predict("--job_dir=~/job", "~/red.png", "~/posters", "--json", HOME=str(tmp_path))]
-
-    assert [(line["path"], line["genres"]) for line in lines] == [
-        ("~/red.png", ["Red", "Blue"]),
-        (f"{tmp_path}/posters/lime.png", ["Green", "Blue"]),
-    ]
 
 
 def test_no_image_is_an_error(job_dir: Path) -> None:

@@ -98,29 +98,19 @@ def test_a_person_can_watch_a_job_and_reads_nothing_else(data_dir, tmp_path):
 
 
 def test_early_stopping(data_dir, tmp_path):
-    run(*train(data_dir, tmp_path, "--model=cnn", "--early_stopping=2", "--epochs=12"))
+    run(*train(data_dir, tmp_path, "--model=cnn", "--early_stopping=1", "--epochs=12"))
     ratings = [float(row["val_mean_average_precision"]) for row in history(tmp_path)]
     best = ratings.index(max(ratings))
-    assert len(ratings) == best + 1 + 2 < 12
+    assert len(ratings) == best + 1 + 1 < 12
     assert tf.train.latest_checkpoint(str(tmp_path / "checkpoints" / "best")).endswith(f"-{(best + 1) * STEPS_PER_EPOCH}")
 
 
 def test_one_genre_and_one_film_to_validate(tmp_path):
     drawn.dataset(tmp_path / "data", train=40, validation=1, test=2, shard_count=1)
-    run(*train(tmp_path / "data", tmp_path / "job", "--epochs=1"))
+    run(*train(tmp_path / "data", tmp_path / "job", "--model=cnn", "--epochs=1"))
     (row,) = history(tmp_path / "job")
     assert "val_loss" in row
     assert json.loads((tmp_path / "job" / "evaluation" / "metrics.json").read_text())["per_genre"]["Comedy"]
-
-
-def test_two_mirrored_replicas_learn_what_one_device_learns(data_dir, tmp_path):
-    options = ("--max_steps=4", "--learning_rate=0.0001")
-    ended = run(*mirrored(data_dir, tmp_path / "two", *options, replicas=2))
-    assert "strategy mirrored (--strategy=mirrored), 2 replica(s)" in ended.stderr
-    run(*train(data_dir, tmp_path / "one", *options))
-    (one,), (two,) = history(tmp_path / "one"), history(tmp_path / "two")
-    assert float(two["loss"]) == pytest.approx(float(one["loss"]), rel=1e-5)
-    assert float(two["val_loss"]) == pytest.approx(float(one["val_loss"]), rel=1e-3)
 
 
 def test_a_batch_that_does_not_divide_among_replicas_is_refused_and_the_finished_job_kept(job_dir, data_dir, tmp_path):
@@ -132,17 +122,15 @@ def test_a_batch_that_does_not_divide_among_replicas_is_refused_and_the_finished
 
 
 def test_the_same_film_counts_once_however_evaluation_is_batched(job_dir, data_dir, tmp_path):
-    for batch_size in (1, 64):
-        run(
-            "trainer.evaluate", f"--job_dir={job_dir}", f"--data_dir={data_dir}", f"--output={tmp_path / str(batch_size)}",
-            f"--batch_size={batch_size}",
-        )  # fmt: skip
-        metrics = json.loads((tmp_path / str(batch_size) / "metrics.json").read_text())
-        task_metrics = json.loads((job_dir / "evaluation" / "metrics.json").read_text())
-        assert metrics["examples"] == 37
-        assert metrics["loss"] == pytest.approx(task_metrics["loss"], rel=1e-5)
-        assert metrics["tuned"]["thresholds"] == task_metrics["tuned"]["thresholds"]
-        assert metrics["calibration"]["temperature"] == task_metrics["calibration"]["temperature"]
+    # The last batch has 2 of 37 films; the job's own evaluation had batches of 16.
+    folder = f"--output={tmp_path}"
+    run("trainer.evaluate", f"--job_dir={job_dir}", f"--data_dir={data_dir}", folder, "--batch_size=5")
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    task_metrics = json.loads((job_dir / "evaluation" / "metrics.json").read_text())
+    assert metrics["examples"] == 37
+    assert metrics["loss"] == pytest.approx(task_metrics["loss"], rel=1e-5)
+    assert metrics["tuned"]["thresholds"] == task_metrics["tuned"]["thresholds"]
+    assert metrics["calibration"]["temperature"] == task_metrics["calibration"]["temperature"]
 
 
 def test_evaluation_on_another_split_goes_to_its_own_folder(job_dir, data_dir):
