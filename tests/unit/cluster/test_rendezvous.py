@@ -243,6 +243,13 @@ def test_a_worker_that_answers_only_after_the_last_round_is_missing(network):
     assert network.seconds == pytest.approx(12)
 
 
+def test_a_round_lasts_until_the_slowest_name_server_has_answered(network):
+    network.answers = lambda host, now: 20.0
+    network.wait()
+    assert network.seconds == 20
+    assert network.beats == list(range(20))
+
+
 def test_a_connection_that_reaches_itself_is_not_a_worker(network):
     network.itself = "w1"
     with pytest.raises(LostPeer, match=r"w1:5001\) did not come within 3 s \(connection refused\)"):
