@@ -39,6 +39,7 @@ class Network:
     closed: int = 0
     late: float = 0.0
     limits: set[float] = dataclasses.field(default_factory=set)
+    looks: int = 0
 
     @property
     def seconds(self):
@@ -47,6 +48,11 @@ class Network:
     def wait(self, workers=2, *, timeout=300.0, index=0):
         cluster = Cluster(tuple(f"w{i}:{5000 + i}" for i in range(workers)), index, "a test")
         rendezvous.wait(cluster, timeout=timeout, beat=lambda: self.beats.append(self.seconds))
+
+    def clock(self):
+        self.looks += 1
+        assert self.looks < 20_000, "the worker does not stop waiting"
+        return self.now
 
     def sleep(self, seconds):
         self.pauses.append(seconds)
@@ -141,7 +147,7 @@ class Thread:
 def network(monkeypatch, caplog):
     network = Network()
     caplog.set_level(logging.INFO, logger="trainer.cluster.rendezvous")
-    monkeypatch.setattr(rendezvous, "time", types.SimpleNamespace(monotonic=lambda: network.now, sleep=network.sleep))
+    monkeypatch.setattr(rendezvous, "time", types.SimpleNamespace(monotonic=network.clock, sleep=network.sleep))
     monkeypatch.setattr(rendezvous, "queue", types.SimpleNamespace(SimpleQueue=lambda: Answers(network), Empty=queue.Empty))
     monkeypatch.setattr(rendezvous, "threading", types.SimpleNamespace(Thread=Thread, Event=threading.Event))
     own = {"create_connection": network.connect, "create_server": network.serve, "has_dualstack_ipv6": lambda: network.dual}
