@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import functools
 import itertools
 import logging
 import queue
@@ -39,6 +40,7 @@ class Network:
     closed: int = 0
     late: float = 0.0
     limits: set[float] = dataclasses.field(default_factory=set)
+    threads: list[str] = dataclasses.field(default_factory=list)
     looks: int = 0
 
     @property
@@ -130,8 +132,9 @@ class Answers:
 class Thread:
     """A thread that runs to its end when it starts; the one that serves the port when somebody waits for it."""
 
-    def __init__(self, target, args=(), name="", daemon=False):
+    def __init__(self, network, target, args=(), name="", daemon=False):
         assert daemon, "nothing waits for a thread when the process ends"
+        network.threads.append(name)
         self.serves = name == "cluster port"
         self.run = lambda: target(*args)
 
@@ -149,7 +152,8 @@ def network(monkeypatch, caplog):
     caplog.set_level(logging.INFO, logger="trainer.cluster.rendezvous")
     monkeypatch.setattr(rendezvous, "time", types.SimpleNamespace(monotonic=network.clock, sleep=network.sleep))
     monkeypatch.setattr(rendezvous, "queue", types.SimpleNamespace(SimpleQueue=lambda: Answers(network), Empty=queue.Empty))
-    monkeypatch.setattr(rendezvous, "threading", types.SimpleNamespace(Thread=Thread, Event=threading.Event))
+    thread = functools.partial(Thread, network)
+    monkeypatch.setattr(rendezvous, "threading", types.SimpleNamespace(Thread=thread, Event=threading.Event))
     own = {"create_connection": network.connect, "create_server": network.serve, "has_dualstack_ipv6": lambda: network.dual}
     monkeypatch.setattr(rendezvous, "socket", types.SimpleNamespace(**vars(socket) | own))
     return network
@@ -171,6 +175,7 @@ def test_workers_that_answer_in_the_first_round_are_met_at_once(network, caplog)
     assert network.opened == [(("", 5001), {"family": socket.AF_INET6, "dualstack_ipv6": True})]
     assert network.closed == 1, "the port is free for TensorFlow"
     assert (network.seconds, network.beats, network.limits) == (0, [0], {2.0})
+    assert network.threads == ["cluster port", "ask worker 0", "ask worker 2"], "a debugger shows what each does"
     assert said(caplog) == [
         "waiting for 2 peers, up to 300 s: worker(s) 0 (w0:5000), 2 (w2:5002)",
         "all 3 workers answer after 0.0 s",
