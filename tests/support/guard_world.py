@@ -5,6 +5,7 @@ Time passes where the guard waits, from one event to the next, so that an hour o
 
 import contextlib
 import dataclasses
+import fcntl
 import heapq
 import math
 import os
@@ -20,6 +21,7 @@ from trainer import guard
 from trainer.config import TrainConfig
 from trainer.process import guarded, heartbeat
 
+PIPE_SIZE = 4096  # The smallest that Linux makes: it is soon full.
 _BIRTH = 1000.0  # Not 0, so that a moment and a duration are never equal.
 _SPIN = 3000  # A guard that waits so often does not sleep.
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
@@ -190,6 +192,7 @@ class World:
 
     def pipe(self) -> tuple[int, int]:
         ends = os.pipe()
+        fcntl.fcntl(ends[0], fcntl.F_SETPIPE_SZ, PIPE_SIZE)
         self.open.update(ends)
         return ends
 

@@ -248,6 +248,12 @@ def test_a_batch_divides_among_the_workers_without_a_rest():
         assert str(caught.value) == f"--batch_size=48 does not divide among {count} workers: choose a multiple of {count}"
 
 
+def test_a_job_does_not_change_once_it_is_checked():
+    job = parse()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        job.epochs = 0
+
+
 @pytest.mark.parametrize("name", ["data_dir", "job_dir"])
 def test_a_job_needs_both_folders(name):
     with pytest.raises(UserError) as caught:

@@ -12,6 +12,7 @@ from trainer.errors import UserError, brief
 )
 def test_an_exit_code_is_a_contract_with_whatever_restarts_the_worker(error: type[errors.Ended | errors.Stopped], code: int):
     assert error("why").exit_code == code
+    assert errors.EXIT_DONE == 0
 
 
 def test_a_request_to_stop_passes_code_that_swallows_exceptions():

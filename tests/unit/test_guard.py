@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests.support import commands
-from tests.support.guard_world import imitated, life
+from tests.support.guard_world import PIPE_SIZE, imitated, life
 from trainer import guard
 from trainer.config import TrainConfig
 from trainer.errors import UserError
@@ -346,7 +346,7 @@ def test_a_flood_of_signals_is_survived_in_silence(world, monkeypatch):
     monkeypatch.setattr(sys, "unraisablehook", said.append)
 
     def flood():
-        for _ in range(70_000):  # A pipe holds 65,536.
+        for _ in range(PIPE_SIZE + 100):
             signal.raise_signal(signal.SIGCHLD)
 
     world.at(3, flood)

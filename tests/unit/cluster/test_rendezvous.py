@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import functools
 import itertools
 import logging
 import queue
@@ -39,6 +40,8 @@ class Network:
     closed: int = 0
     late: float = 0.0
     limits: set[float] = dataclasses.field(default_factory=set)
+    threads: list[str] = dataclasses.field(default_factory=list)
+    looks: int = 0
 
     @property
     def seconds(self):
@@ -47,6 +50,11 @@ class Network:
     def wait(self, workers=2, *, timeout=300.0, index=0):
         cluster = Cluster(tuple(f"w{i}:{5000 + i}" for i in range(workers)), index, "a test")
         rendezvous.wait(cluster, timeout=timeout, beat=lambda: self.beats.append(self.seconds))
+
+    def clock(self):
+        self.looks += 1
+        assert self.looks < 20_000, "the worker does not stop waiting"
+        return self.now
 
     def sleep(self, seconds):
         self.pauses.append(seconds)
@@ -124,8 +132,9 @@ class Answers:
 class Thread:
     """A thread that runs to its end when it starts; the one that serves the port when somebody waits for it."""
 
-    def __init__(self, target, args=(), name="", daemon=False):
+    def __init__(self, network, target, args=(), name="", daemon=False):
         assert daemon, "nothing waits for a thread when the process ends"
+        network.threads.append(name)
         self.serves = name == "cluster port"
         self.run = lambda: target(*args)
 
@@ -141,9 +150,10 @@ class Thread:
 def network(monkeypatch, caplog):
     network = Network()
     caplog.set_level(logging.INFO, logger="trainer.cluster.rendezvous")
-    monkeypatch.setattr(rendezvous, "time", types.SimpleNamespace(monotonic=lambda: network.now, sleep=network.sleep))
+    monkeypatch.setattr(rendezvous, "time", types.SimpleNamespace(monotonic=network.clock, sleep=network.sleep))
     monkeypatch.setattr(rendezvous, "queue", types.SimpleNamespace(SimpleQueue=lambda: Answers(network), Empty=queue.Empty))
-    monkeypatch.setattr(rendezvous, "threading", types.SimpleNamespace(Thread=Thread, Event=threading.Event))
+    thread = functools.partial(Thread, network)
+    monkeypatch.setattr(rendezvous, "threading", types.SimpleNamespace(Thread=thread, Event=threading.Event))
     own = {"create_connection": network.connect, "create_server": network.serve, "has_dualstack_ipv6": lambda: network.dual}
     monkeypatch.setattr(rendezvous, "socket", types.SimpleNamespace(**vars(socket) | own))
     return network
@@ -165,6 +175,7 @@ def test_workers_that_answer_in_the_first_round_are_met_at_once(network, caplog)
     assert network.opened == [(("", 5001), {"family": socket.AF_INET6, "dualstack_ipv6": True})]
     assert network.closed == 1, "the port is free for TensorFlow"
     assert (network.seconds, network.beats, network.limits) == (0, [0], {2.0})
+    assert network.threads == ["cluster port", "ask worker 0", "ask worker 2"], "a debugger shows what each does"
     assert said(caplog) == [
         "waiting for 2 peers, up to 300 s: worker(s) 0 (w0:5000), 2 (w2:5002)",
         "all 3 workers answer after 0.0 s",
@@ -241,6 +252,13 @@ def test_a_worker_that_answers_only_after_the_last_round_is_missing(network):
     with pytest.raises(LostPeer, match=r"^worker\(s\) 1 \(w1:5001\) did not come within 10 s \(no answer\)"):
         network.wait(timeout=10)
     assert network.seconds == pytest.approx(12)
+
+
+def test_a_round_lasts_until_the_slowest_name_server_has_answered(network):
+    network.answers = lambda host, now: 20.0
+    network.wait()
+    assert network.seconds == 20
+    assert network.beats == list(range(20))
 
 
 def test_a_connection_that_reaches_itself_is_not_a_worker(network):

@@ -129,8 +129,9 @@ def test_a_single_worker_needs_no_cluster(cluster, no_tpu, monkeypatch, caplog):
 def test_the_cluster_reaches_the_choice(no_tpu):
     with pytest.raises(UserError, match="a cluster of 2 workers"):
         strategy.create("mirrored", Cluster(("a:2222", "b:2222"), 1, "a test"))
-    with pytest.raises(UserError, match="no cluster is described"):
-        strategy.create("multi_worker", Cluster((), 0, "a test"))
+    for cluster in (None, Cluster((), 0, "a test")):
+        with pytest.raises(UserError, match="no cluster is described"):
+            strategy.create("multi_worker", cluster)
 
 
 @pytest.mark.parametrize("name", ["auto", "tpu"])

@@ -3,12 +3,14 @@
 import errno
 import os
 import signal
+import subprocess
 import sys
 import types
 
 import pytest
 from absl import flags
 
+from tests.support.commands import REPOSITORY
 from trainer.errors import LostPeer, LostService, Stopped, UserError
 from trainer.process import entry
 
@@ -219,3 +221,6 @@ def test_a_crash_that_leaves_at_once_shows_its_traceback(leave):
 
 def test_without_a_cluster_a_process_ends_in_the_ordinary_way(leave):
     assert leave(lambda arguments: 3) == (3, [])
+    program = "import atexit; from trainer.process import entry; atexit.register(print, 'bye'); entry.run(lambda arguments: 3)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (3, "bye\n")

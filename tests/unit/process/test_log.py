@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import subprocess
 import sys
 import time
 
@@ -10,6 +11,7 @@ import pytest
 from absl import logging as absl_logging
 from tqdm import tqdm
 
+from tests.support.commands import REPOSITORY
 from trainer.process import log
 
 
@@ -155,3 +157,9 @@ def test_a_process_without_progress_bars_does_not_load_their_library(capsys, mon
     log.last_line("error", "the disk is full")
     assert "tqdm" not in sys.modules
     assert capsys.readouterr().err == "error: the disk is full\n"
+
+
+def test_what_comes_before_training_belongs_to_step_0():
+    program = "import logging; from trainer.process import log; log.configure('json'); logging.getLogger('trainer').info('ready')"
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=True, capture_output=True, text=True)
+    assert json.loads(done.stderr)["step"] == 0

@@ -22,7 +22,7 @@ def test_a_log_gets_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytes
 
 def test_a_terminal_gets_a_bar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True)
-    assert list(progress.progress("abc", total=3, what="reading")) == list("abc")
+    assert list(progress.progress(iter("abc"), total=3, what="reading")) == list("abc")
     assert "reading: 100%" in capsys.readouterr().err
 
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -124,6 +125,32 @@ def test_whoever_sets_the_level_keeps_stderr_as_it_is(monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", lambda *arguments, **options: pytest.fail("stderr was redirected"))
     with tensorflow_start.quiet() as is_quiet:
         assert not is_quiet
+
+
+def test_a_filter_that_does_not_end_keeps_nobody_waiting_and_no_file_open(monkeypatch, capfd):
+    reader, writer = os.pipe()
+    told: list[object] = []
+
+    class Filter:
+        def __init__(self, command, *, stdin, start_new_session):
+            told.append((command[0], command[-1] == tensorflow_start.__file__, stdin, start_new_session))
+            self.stdin = os.fdopen(writer, "wb")
+
+        def wait(self, timeout):
+            told.append(timeout)
+            raise subprocess.TimeoutExpired("the filter", timeout)
+
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    monkeypatch.setattr(subprocess, "Popen", Filter)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with tensorflow_start.quiet():
+        os.write(2, b"noise")
+    os.write(2, b"after")
+    assert len(list(Path("/proc/self/fd").iterdir())) == before - 1, "only the pipe to the filter was closed"
+    assert (os.read(reader, 100), os.read(reader, 100)) == (b"noise", b""), "the filter sees the end"
+    os.close(reader)
+    assert capfd.readouterr().err == "after"
+    assert told == [(sys.executable, True, subprocess.PIPE, True), 2.0]
 
 
 FAKE = """
