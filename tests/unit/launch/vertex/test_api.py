@@ -2,6 +2,7 @@
 
 import datetime
 import logging
+import sys
 import types
 from typing import Any
 
@@ -164,6 +165,12 @@ def test_the_client_connects_to_the_region(credentials, monkeypatch):
     assert made == [
         {"credentials": credentials, "client_options": {"api_endpoint": "europe-west4-aiplatform.googleapis.com"}},
     ]
+
+
+def test_a_missing_extra_is_named(credentials, monkeypatch):
+    monkeypatch.setitem(sys.modules, "google.cloud.aiplatform_v1.services.job_service", None)
+    with pytest.raises(UserError, match=r"--target=vertex needs google\..*, which is not installed: pip install 'poster-trainer"):
+        Api(None, "europe-west4").jobs()
 
 
 def test_a_submitted_job_is_described(api):
