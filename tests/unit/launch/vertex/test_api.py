@@ -73,7 +73,8 @@ def api(credentials):
 
 def custom_job(name="film-1", number=7, labels=OURS, **fields):
     machine = {"machine_spec": {"machine_type": "e2-standard-4"}}
-    spec = {"worker_pool_specs": [machine | {"replica_count": 1}, machine | {"replica_count": 3}], "scheduling": {"timeout": "60s"}}
+    pools = [machine | {"replica_count": 1}, {"machine_spec": {"machine_type": "other"}, "replica_count": 3}]
+    spec = {"worker_pool_specs": pools, "scheduling": {"timeout": "60s"}}
     created = datetime.datetime(2026, 1, number, tzinfo=datetime.UTC)
     described = {"display_name": name, "name": f"{PARENT}/customJobs/{number}", "labels": labels, "create_time": created}
     return CustomJob(described | {"job_spec": spec, "state": JobState.JOB_STATE_RUNNING} | fields)
