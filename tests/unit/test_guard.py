@@ -46,7 +46,7 @@ def test_the_workers_exit_code_is_the_guards(world, capsys, code):
         (KILL, "error: the worker was killed by SIGKILL: out of memory?\n"),
         (signal.SIGHUP, "error: the worker was killed by SIGHUP\n"),
         (signal.SIGABRT, "error: the worker was killed by SIGABRT\n"),
-        (signal.SIGRTMIN + 6, f"error: the worker was killed by signal {signal.SIGRTMIN + 6}\n"),
+        (40, "error: the worker was killed by signal 40\n"),  # Of the real-time signals only the first and the last have names.
     ],
 )
 def test_a_killed_worker_gives_the_exit_code_of_a_shell(world, capsys, number, said):

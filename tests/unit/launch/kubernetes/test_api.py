@@ -2,6 +2,7 @@
 
 import http.server
 import re
+import sys
 import types
 import urllib.parse
 
@@ -310,6 +311,14 @@ def test_the_namespace_is_that_of_the_flag_or_the_context_or_default(configure):
 def test_a_configuration_that_cannot_be_read_is_named(configure, tmp_path):
     (tmp_path / "config").write_text("a: [")
     with pytest.raises(UserError, match=r"kubectl's configuration cannot be read .*: correct what kubectl config view reports"):
+        Api(None)
+
+
+def test_a_missing_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "kubernetes", None)
+    with pytest.raises(
+        UserError, match="--target=kubernetes needs kubernetes, which is not installed: pip install 'poster-trainer"
+    ):
         Api(None)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import threading
 import time
 import types
 from typing import Any
@@ -49,12 +50,12 @@ class Api:
 
 @pytest.fixture(autouse=True)
 def pauses(monkeypatch):
-    """Shortens the pauses; returns their lengths."""
+    """Shortens the pauses; returns their lengths, and whether the main thread made them."""
     pauses = []
     sleep = time.sleep
 
     def short(seconds):
-        pauses.append(seconds)
+        pauses.append((seconds, threading.current_thread() is threading.main_thread()))
         assert len(pauses) < 5000, "the log does not end"
         sleep(0.0005)
 
@@ -85,7 +86,8 @@ def test_the_log_of_a_pod_that_runs_is_followed_and_read_again_after_its_end(cap
     follow(api)
     assert capsysbinary.readouterr().out == b"one\ntwo\nthree\n"
     assert api.asked == [("film-1-0-a", True), ("film-1-0-a", False)]
-    assert set(pauses) == {2.0}
+    assert pauses.count((2.0, False)) == 1  # Between the two requests for the log.
+    assert {seconds for seconds, _ in pauses} == {2.0}
 
 
 def test_a_line_without_an_end_gets_one(capsysbinary):
@@ -143,6 +145,27 @@ def test_a_replaced_pod_follows_the_one_before(capsysbinary):
         "launch: worker 0, pod film-1-0-b: exited 75",
         "launch: worker 1, pod film-1-1-c: exited 0",
     ]
+
+
+def test_a_job_that_is_over_is_followed_until_its_last_log_is_read(capsysbinary):
+    is_read, may_end = threading.Event(), threading.Event()
+    polls: list[bool] = []
+
+    def slowly():
+        is_read.set()
+        assert may_end.wait(5)
+        yield b"2Z two\n"
+
+    def is_over():
+        polls.append(is_read.is_set())
+        if sum(polls) == 3:
+            may_end.set()
+        return True
+
+    api = Api(a=[[b"1Z one\n"]], b=[slowly()])
+    api.become(ENDED, other(ENDED, "b"))
+    follow(api, is_over=is_over)
+    assert capsysbinary.readouterr().out == b"one\ntwo\n"
 
 
 def test_news_of_a_pod_is_told_once(capsysbinary):

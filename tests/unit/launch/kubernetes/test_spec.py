@@ -202,6 +202,8 @@ def test_the_error_of_a_long_name_says_how_long_it_may_be():
     ("fields", "says"),
     [
         ({"image": None}, "--image is missing: name"),
+        ({"arguments": ("--data_dir=d", "--job_dir=gs://b/j")}, "--data_dir=d is not in a bucket, but the workers run on other"),
+        ({"arguments": ("--data_dir=gs://b/d", "--job_dir=/jobs/j")}, "--job_dir=/jobs/j is not in a bucket"),
         ({"image": "two words"}, "--image=two words"),
         ({"workers": 0}, "--workers must be at least 1 and at most 100000, got 0"),
         ({"accelerator": "nvidia-l5"}, "--accelerator=nvidia-l5 is unknown: did you mean nvidia-l4"),
@@ -230,6 +232,21 @@ def test_the_error_of_a_long_name_says_how_long_it_may_be():
 def test_the_error_of_a_wrong_field_names_its_value_and_the_remedy(fields, says):
     with pytest.raises(UserError, match=re.escape(says)):
         specify(**fields)
+
+
+@pytest.mark.parametrize("flag", ["cache", "weights"])
+def test_a_bucket_is_mounted_for_any_folder_of_the_job(flag):
+    def volumes(path):
+        objects = specify(arguments=(*PATHS, "--model=resnet50_v2", f"--{flag}={path}"))
+        return {each["name"] for each in kubernetes.job_spec(objects[0])["template"]["spec"]["volumes"]}
+
+    assert volumes("/gcs/films/x.weights.h5") - volumes("/tmp/x.weights.h5") == {"gcs"}
+
+
+def test_the_notice_of_a_spot_vm_is_long_enough_for_the_default_grace_period():
+    arguments = [(*PATHS, f"--grace_period={seconds}") for seconds in (15, 15.5)]
+    assert [len(list(kubernetes.notes(Job(arguments=each, image="i", spot=True)))) for each in arguments] == [0, 1]
+    assert not list(kubernetes.notes(Job(arguments=arguments[1], image="i")))
 
 
 def test_warnings_about_a_job():

@@ -2,6 +2,7 @@
 
 import datetime
 import logging
+import sys
 import types
 from typing import Any
 
@@ -72,7 +73,8 @@ def api(credentials):
 
 def custom_job(name="film-1", number=7, labels=OURS, **fields):
     machine = {"machine_spec": {"machine_type": "e2-standard-4"}}
-    spec = {"worker_pool_specs": [machine | {"replica_count": 1}, machine | {"replica_count": 3}], "scheduling": {"timeout": "60s"}}
+    pools = [machine | {"replica_count": 1}, {"machine_spec": {"machine_type": "other"}, "replica_count": 3}]
+    spec = {"worker_pool_specs": pools, "scheduling": {"timeout": "60s"}}
     created = datetime.datetime(2026, 1, number, tzinfo=datetime.UTC)
     described = {"display_name": name, "name": f"{PARENT}/customJobs/{number}", "labels": labels, "create_time": created}
     return CustomJob(described | {"job_spec": spec, "state": JobState.JOB_STATE_RUNNING} | fields)
@@ -164,6 +166,12 @@ def test_the_client_connects_to_the_region(credentials, monkeypatch):
     assert made == [
         {"credentials": credentials, "client_options": {"api_endpoint": "europe-west4-aiplatform.googleapis.com"}},
     ]
+
+
+def test_a_missing_extra_is_named(credentials, monkeypatch):
+    monkeypatch.setitem(sys.modules, "google.cloud.aiplatform_v1.services.job_service", None)
+    with pytest.raises(UserError, match=r"--target=vertex needs google\..*, which is not installed: pip install 'poster-trainer"):
+        Api(None, "europe-west4").jobs()
 
 
 def test_a_submitted_job_is_described(api):

@@ -189,6 +189,17 @@ def test_labels_that_vertex_ai_allows_are_accepted():
     }
 
 
+def test_a_job_may_have_as_many_labels_and_variables_as_vertex_ai_takes():
+    made = specify(labels={f"l{number}": "" for number in range(63)}, env={f"V{number}": "" for number in range(99)})
+    assert len(made["labels"]) == 64
+    assert len(made["jobSpec"]["workerPoolSpecs"][0]["containerSpec"]["env"]) == 100
+
+
+def test_the_tensorboard_of_a_job_without_a_region_is_not_compared():
+    assert spec_of(tensorboard=BOARD, service_account=ACCOUNT)["tensorboard"] == BOARD
+    assert spec_of(tensorboard=BOARD, service_account=ACCOUNT, region="europe-west4")["serviceAccount"] == ACCOUNT
+
+
 def test_warnings_about_a_job():
     notes = list(vertex.notes(Job(arguments=PATHS, image="i", restarts=5, env={"HF_TOKEN": "s3", "COLOUR": "red"})))
     assert [note.split("=")[0] for note in notes] == ["--env", "--restarts"]
