@@ -121,7 +121,7 @@ class Worker:
             "augment": "none",
             "batch_size": BATCH,
             "epochs": 2,
-            "backup_steps": 2,
+            "backup_steps": 100,
             "run_eagerly": True,
         }
         return TrainConfig(data_dir="d", job_dir="j", **defaults | options)

@@ -152,7 +152,7 @@ def test_open_shards_are_copied_at_the_same_time(dataset, tmp_path, monkeypatch)
     assert len(list(inputs.with_options(options).as_numpy_iterator())) == order.steps_per_epoch
 
 
-def test_a_copy_is_checked_once_in_a_process(dataset, kept_in, monkeypatch):
+def test_a_copy_is_checked_once_in_a_process(dataset, tmp_path, monkeypatch):
     read = []
     chunks = shard_cache._chunks
 
@@ -161,11 +161,11 @@ def test_a_copy_is_checked_once_in_a_process(dataset, kept_in, monkeypatch):
         return chunks(path)
 
     monkeypatch.setattr(shard_cache, "_chunks", note)
-    list(batches(dataset, ShardCache(dataset, kept_in)))
+    list(batches(dataset, ShardCache(dataset, str(tmp_path / "cache"))))
     names = sorted(Path(path).name for path in dataset.shard_paths("train"))
     assert sorted(read) == names, "each original is read once in two epochs"
     read.clear()
-    list(batches(dataset, ShardCache(dataset, kept_in)))
+    list(batches(dataset, ShardCache(dataset, str(tmp_path / "cache"))))
     assert sorted(read) == names, "and each copy once by a later process"
 
 

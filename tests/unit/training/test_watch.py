@@ -138,6 +138,8 @@ def test_training_that_ends_within_an_epoch_leaves_no_bar(monkeypatch, lines, ca
     monkeypatch.setattr(log, "is_terminal", lambda: True)
     training = Training(monkeypatch)
     training.steps(5)
+    bar = training.watch._bar
+    assert bar is not None
     training.watch.on_train_end()
     assert training.watch._bar is None
     assert capsys.readouterr().err.endswith(" \r"), "the line is blank again"
