@@ -39,7 +39,7 @@ class Watch(keras.callbacks.Callback):
         last_step: int,
         log_steps: int,
         is_chief: bool,
-        summed_replicas: int = 1,
+        summed_replicas: int,
     ) -> None:
         """Args:
         progress: the state's progress, whose step another callback has brought up to date before this one is called.
