@@ -124,13 +124,14 @@ def test_the_last_step_has_no_line_of_its_own_and_ends_the_bar(monkeypatch, line
     assert [line.split(":")[0] for line in lines()] == ([] if is_terminal else ["step 30 of 60"])
 
 
-def test_a_bar_asks_the_device_for_the_loss_once_a_second(monkeypatch, lines):
+def test_a_bar_asks_the_device_for_the_loss_once_a_second(monkeypatch, lines, capsys):
     monkeypatch.setattr(log, "is_terminal", lambda: True)
     training = Training(monkeypatch)
     training.steps(12, seconds=0.25)
     assert training.losses_read == 3
     assert training.watch._bar is not None
     assert training.watch._bar.n == 12
+    assert "loss" not in capsys.readouterr().err, "tqdm alone decides when to draw"
     training.watch.on_train_end()
 
 
