@@ -294,7 +294,7 @@ WEIGHTS = [np.full([3], 5, np.float32)]
     ],
 )
 def test_several_workers_compare_what_they_start_from_before_they_train(worker, compared, cluster, weights, expected):
-    worker.train(cluster=cluster, weights=weights)
+    worker.train(cluster=cluster, pretrained=weights)
     assert compared == expected
 
 
@@ -314,14 +314,14 @@ def given(worker, monkeypatch):
 
 
 def test_a_new_job_begins_with_the_pretrained_weights_and_one_that_resumes_with_its_own(worker, given):
-    worker.train(weights=WEIGHTS, max_steps=1)
+    worker.train(pretrained=WEIGHTS, max_steps=1)
     assert given == [WEIGHTS]
-    worker.train(weights=WEIGHTS)
+    worker.train(pretrained=WEIGHTS)
     assert given == [WEIGHTS]
 
 
 def test_a_pretrained_network_may_begin_without_weights(idle, given):
-    idle.train(weights=None)
+    idle.train(pretrained=None)
     assert given == []
 
 
@@ -379,6 +379,28 @@ def test_training_and_validation_read_from_one_cache_where_one_is_wanted(idle, a
 def test_films_are_mixed_where_the_augmentation_is_strong(idle, asked, augment, mixed):
     idle.train(augment=augment)
     assert asked["train"]["mixed"] == mixed
+
+
+def test_replicas_share_the_batch(idle, asked, monkeypatch):
+    monkeypatch.setattr(tf.distribute.OneDeviceStrategy, "num_replicas_in_sync", 2)
+    idle.train()
+    assert asked["train"]["replica_batch"] == BATCH // 2
+    assert asked["validation"]["batch_size"] == BATCH
+
+
+def test_the_log_names_the_file_of_pretrained_weights(idle, caplog):
+    caplog.set_level("INFO", logger="trainer")
+    idle.train(model="efficientnet_lite0", weights="/somewhere/tiny.weights.h5")
+    assert caplog.messages[0].endswith(", float32, tiny.weights.h5 weights")
+
+
+def test_lines_before_the_first_step_have_the_restored_step(worker, monkeypatch):
+    worker.train(max_steps=2)
+    log.at_step(0)
+    steps: list[int] = []
+    monkeypatch.setattr(networks.Network, "fit", lambda *arguments, **options: steps.append(log._step))
+    worker.train()
+    assert steps == [2]
 
 
 def test_synthetic_data_are_one_batch_without_end(worker, asked, monkeypatch):
