@@ -121,7 +121,7 @@ class Worker:
             "augment": "none",
             "batch_size": BATCH,
             "epochs": 2,
-            "backup_steps": 2,
+            "backup_steps": 100,
             "run_eagerly": True,
         }
         return TrainConfig(data_dir="d", job_dir="j", **defaults | options)
@@ -131,10 +131,10 @@ class Worker:
         *,
         cluster: Cluster = ALONE,
         check: Callable[[], Any] = lambda: None,
-        weights: list[np.ndarray] | None = None,
+        pretrained: list[np.ndarray] | None = None,
         **options: Any,
     ) -> None:
-        """Trains as `loop.train` does; `options` are flags."""
+        """Trains as `loop.train` does, perhaps from pretrained weights; `options` are flags."""
         job = self.job(**options)
         loop.train(
             job,
@@ -145,7 +145,7 @@ class Worker:
             cluster=cluster,
             stop=self.stop,
             check=check,
-            weights=weights,
+            weights=pretrained,
         )
 
     def ask(self) -> None:

@@ -141,12 +141,12 @@ class TrainingState:
         step = self.progress.step
         if self.writes and (manager.latest_checkpoint is None or _step(manager.latest_checkpoint) != step):
             self.check()
-            # The counter is saved as well, and must not depend on how often the job was interrupted: the manager sets it to the
-            # step.
+            # The counter is saved as well, and must not depend on how often the job was interrupted: the manager adds 1, so that
+            # it is the step, and puts it into the checkpoint's name.
             manager.checkpoint.save_counter.assign(step - 1)
             options = tf.train.CheckpointOptions(experimental_write_callbacks=[_check_arrived])
             try:
-                manager.save(checkpoint_number=step, options=options)
+                manager.save(options=options)
             except tf.errors.NotFoundError as error:  # TensorFlow renames the file that it has just written.
                 raise _not_arrived(f"{manager.directory}/ckpt-{step}", error) from error
             heartbeat.beat()

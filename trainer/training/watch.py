@@ -39,7 +39,7 @@ class Watch(keras.callbacks.Callback):
         last_step: int,
         log_steps: int,
         is_chief: bool,
-        summed_replicas: int = 1,
+        summed_replicas: int,
     ) -> None:
         """Args:
         progress: the state's progress, whose step another callback has brought up to date before this one is called.
@@ -60,7 +60,6 @@ class Watch(keras.callbacks.Callback):
         self._summed_replicas = summed_replicas
         self._clock: _Clock | None = None  # Since the epoch began; without the first call of the process, which compiles.
         self._has_compiled = False
-        self._line_step, self._line_time = 0, 0.0
         self._bar: tqdm | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:

@@ -46,6 +46,12 @@ def test_a_share_of_the_films_is_mixed():
     assert 0.15 < (labels.max(axis=1) < 1).mean() < 0.3
 
 
+def test_the_rectangles_of_a_seed_are_the_same_in_every_release():
+    """Else a job that resumes after an update would not end as it would have."""
+    _, labels = of_one_colour(1.0, steps=1)
+    assert labels[:3].max(axis=1).tolist() == pytest.approx([0.6, 0.67, 0.6975], abs=1e-6)
+
+
 def test_the_seed_decides_the_rectangles():
     assert (of_one_colour(1.0, steps=2)[1] != of_one_colour(1.0, steps=2, seed=1)[1]).any()
 

@@ -98,6 +98,13 @@ def test_the_seed_decides_the_order(dataset):
     assert first != other
 
 
+def test_the_order_of_a_seed_is_the_same_in_every_release(dataset):
+    """Else a job that resumes after an update would see some films twice."""
+    seen, _ = films(dataset, order_of(dataset))
+    assert seen[:12] == [28, 31, 67, 57, 12, 23, 83, 49, 4, 95, 35, 89]
+    assert seen[len(seen) // 2 :][:12] == [17, 63, 29, 22, 73, 47, 53, 62, 81, 95, 77, 38]
+
+
 @pytest.mark.parametrize("open_shards", [1, 3, 16])
 def test_training_resumes_at_any_step_as_if_it_had_not_stopped(dataset, open_shards):
     order = order_of(dataset, open_shards=open_shards)
@@ -183,6 +190,15 @@ def test_workers_together_evaluate_every_film_once_in_equally_many_batches(tmp_p
                 rows.append(int(row))
                 assert labelled.ids[row] == drawn.film_id(drawn.film_of(image))
     assert sorted(rows) == list(range(23))
+
+
+def test_a_worker_opens_no_shard_of_another_one_to_evaluate_where_each_has_one(tmp_path):
+    dataset = drawn.dataset(tmp_path, train=3, validation=9, test=2, shard_count=3)
+    for path in dataset.shard_paths("validation")[:2]:
+        Path(path).unlink()
+    share = pipeline.evaluation_dataset(dataset, "validation", replica_batch=2, replicas=3, worker=2, workers=3)
+    rows = [row for _, found in share.as_numpy_iterator() for row in found]
+    assert rows == [6, 7, 8, -1]
 
 
 def test_single_images_are_read_by_row(dataset):

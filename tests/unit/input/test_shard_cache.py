@@ -134,14 +134,20 @@ def test_two_processes_may_remove_the_same_unfinished_copies(dataset, tmp_path, 
     assert list(folder.iterdir()) == []
 
 
-def test_open_shards_are_copied_at_the_same_time(dataset, tmp_path, monkeypatch):
+def test_open_shards_are_copied_at_the_same_time_and_the_order_stays_though_the_first_comes_last(dataset, tmp_path, monkeypatch):
     """Else a step would wait for one shard after the other."""
-    both = threading.Barrier(2, timeout=10)
+    expected = list(batches(dataset, None, epochs=1))
+    both, second_is_done = threading.Barrier(2, timeout=10), threading.Event()
     chunks = shard_cache._chunks
+    opened = itertools.count()
 
     def wait_for_both(path):
+        number = next(opened)
         both.wait()
-        return chunks(path)
+        if number == 0:
+            assert second_is_done.wait(10)
+        yield from chunks(path)
+        second_is_done.set()
 
     monkeypatch.setattr(shard_cache, "_chunks", wait_for_both)
     order = training_order.create(dataset, batch_size=6, open_shards=2, shuffle_window=5, seed=3)
@@ -149,10 +155,11 @@ def test_open_shards_are_copied_at_the_same_time(dataset, tmp_path, monkeypatch)
     inputs = pipeline.training_dataset(dataset, order, replica_batch=6, first_step=0, epochs=1, cache=cache)
     options = tf.data.Options()
     options.threading.private_threadpool_size = 4  # Also on a machine with one core.
-    assert len(list(inputs.with_options(options).as_numpy_iterator())) == order.steps_per_epoch
+    seen = inputs.with_options(options).as_numpy_iterator()
+    assert [[drawn.film_of(image) for image in features["image"]] for features, _ in seen] == expected
 
 
-def test_a_copy_is_checked_once_in_a_process(dataset, kept_in, monkeypatch):
+def test_a_copy_is_checked_once_in_a_process(dataset, tmp_path, monkeypatch):
     read = []
     chunks = shard_cache._chunks
 
@@ -161,11 +168,11 @@ def test_a_copy_is_checked_once_in_a_process(dataset, kept_in, monkeypatch):
         return chunks(path)
 
     monkeypatch.setattr(shard_cache, "_chunks", note)
-    list(batches(dataset, ShardCache(dataset, kept_in)))
+    list(batches(dataset, ShardCache(dataset, str(tmp_path / "cache"))))
     names = sorted(Path(path).name for path in dataset.shard_paths("train"))
     assert sorted(read) == names, "each original is read once in two epochs"
     read.clear()
-    list(batches(dataset, ShardCache(dataset, kept_in)))
+    list(batches(dataset, ShardCache(dataset, str(tmp_path / "cache"))))
     assert sorted(read) == names, "and each copy once by a later process"
 
 

@@ -375,6 +375,21 @@ def test_finishing_an_epoch_calls_the_callbacks_in_order_with_the_restored_metri
     assert second.seen == (epoch, {"loss": 0.25, "first": 1.0}, model)
 
 
+def test_each_callback_has_what_keras_expects_of_one():
+    state, vote = State(), StopVote(lambda: False, workers=1)
+    folder = epath.Path("/logs")
+    for callback in (
+        callbacks.LearningRate(lambda step: 0.1, state, multiplier=lambda step: 0.1),
+        callbacks.BackupAndRestore(state, every=1, steps_per_epoch=10, last_step=100, vote=vote),
+        callbacks.Profile(state, folder, first=1, last=2),
+        callbacks.Validation(dict),
+        callbacks.History(state, folder / "history.csv"),
+        callbacks.ModelCheckpoint(state),
+        callbacks.EarlyStopping(state, patience=1),
+    ):
+        assert vars(keras.callbacks.Callback()).keys() <= vars(callback).keys()
+
+
 def test_no_step_waits_for_its_metrics(monkeypatch):
     """Keras reads them from the device before it calls a callback that has not said that it takes tensors."""
 

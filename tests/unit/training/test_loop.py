@@ -68,7 +68,7 @@ def whole(dataset, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         replace_parts(patch)
         made = Worker(dataset, tmp_path_factory.mktemp("whole"))
-        made.train()
+        made.train(backup_steps=2)
     return made
 
 
@@ -116,14 +116,14 @@ def test_a_job_that_is_killed_and_stopped_again_and_again_ends_as_an_undisturbed
     folder = trainer.folder
     # Within the first epoch, with the state of step 2.
     with pytest.raises(Killed):
-        trainer.train(check=kill_if(lambda: saved(folder, "backup") == [2]))
+        trainer.train(backup_steps=2, check=kill_if(lambda: saved(folder, "backup") == [2]))
     # At the end of the first epoch, between its history and its state.
     with pytest.raises(Killed):
-        trainer.train(check=kill_if((folder / "history.csv").exists))
+        trainer.train(backup_steps=2, check=kill_if((folder / "history.csv").exists))
     # It finishes that epoch first, and is asked to stop in the next one.
     caplog.clear()
     with pytest.raises(Stopped, match=r"^asked to stop; the state is saved at step 5$"):
-        trainer.train(check=lambda: saved(folder, "checkpoints/last") and trainer.ask())
+        trainer.train(backup_steps=2, check=lambda: saved(folder, "checkpoints/last") and trainer.ask())
     told = caplog.messages
     assert "restored step 3 of 6 from backup/ckpt-3" in told
     assert told.index("validating") < told.index("training"), "an epoch ends before the next one begins"
@@ -131,10 +131,10 @@ def test_a_job_that_is_killed_and_stopped_again_and_again_ends_as_an_undisturbed
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(evaluate, "epoch_metrics", kill_if(lambda: True))
         trainer.stop = Signals()
-        trainer.train()
+        trainer.train(backup_steps=2)
     # No step is left.
     monkeypatch.setattr(networks.Network, "fit", None)
-    trainer.train()
+    trainer.train(backup_steps=2)
     assert trainer.rows == whole.rows
     for kind in ("last", "best"):
         one, other = (tensors(each.folder / "checkpoints" / kind) for each in (trainer, whole))
@@ -157,7 +157,7 @@ def test_a_job_that_is_asked_to_stop_during_validation_ends_at_once(worker, monk
     monkeypatch.setattr(evaluate, "epoch_metrics", arrive)
     with pytest.raises(Stopped, match="by SIGTERM"):
         worker.train()
-    assert saved(worker.folder, "backup") == [2, 3]
+    assert saved(worker.folder, "backup") == [3]
 
 
 def test_a_signal_in_the_last_epochs_end_stops_the_job_before_its_evaluation(worker):
@@ -175,7 +175,7 @@ def test_training_that_early_stopping_has_ended_does_not_go_on(worker, monkeypat
 
 def test_the_log_tells_what_is_trained_for_how_long_and_from_where(worker, caplog):
     caplog.set_level("INFO", logger="trainer")
-    worker.train()
+    worker.train(backup_steps=2)
     parameters = SIDE * SIDE * 3 * 3 + 3
     assert caplog.messages[:5] == [
         f"network: cnn, {parameters:,} parameters ({parameters:,} trainable), float32, random weights",
@@ -294,7 +294,7 @@ WEIGHTS = [np.full([3], 5, np.float32)]
     ],
 )
 def test_several_workers_compare_what_they_start_from_before_they_train(worker, compared, cluster, weights, expected):
-    worker.train(cluster=cluster, weights=weights)
+    worker.train(cluster=cluster, pretrained=weights)
     assert compared == expected
 
 
@@ -314,14 +314,14 @@ def given(worker, monkeypatch):
 
 
 def test_a_new_job_begins_with_the_pretrained_weights_and_one_that_resumes_with_its_own(worker, given):
-    worker.train(weights=WEIGHTS, max_steps=1)
+    worker.train(pretrained=WEIGHTS, max_steps=1)
     assert given == [WEIGHTS]
-    worker.train(weights=WEIGHTS)
+    worker.train(pretrained=WEIGHTS)
     assert given == [WEIGHTS]
 
 
-def test_a_pretrained_network_may_begin_without_weights(worker, given):
-    worker.train(weights=None, max_steps=1)
+def test_a_pretrained_network_may_begin_without_weights(idle, given):
+    idle.train(pretrained=None)
     assert given == []
 
 
@@ -354,6 +354,13 @@ def asked(worker, monkeypatch):
     return found
 
 
+@pytest.fixture
+def idle(worker, monkeypatch):
+    """A worker that gets its input and takes no step."""
+    monkeypatch.setattr(networks.Network, "fit", lambda *arguments, **options: None)
+    return worker
+
+
 def test_input_begins_at_the_restored_step_and_ends_with_the_job(worker, asked):
     worker.train(max_steps=2, epochs=3)
     expected = {"replica_batch": 8, "first_step": 0, "epochs": 3, "worker": 0, "workers": 1, "mixed": 0.0, "cache": None}
@@ -362,16 +369,38 @@ def test_input_begins_at_the_restored_step_and_ends_with_the_job(worker, asked):
     assert asked["train"] == expected | {"first_step": 2}
 
 
-def test_training_and_validation_read_from_one_cache_where_one_is_wanted(worker, asked, tmp_path):
-    worker.train(cache=str(tmp_path / "cache"))
+def test_training_and_validation_read_from_one_cache_where_one_is_wanted(idle, asked, tmp_path):
+    idle.train(cache=str(tmp_path / "cache"))
     assert isinstance(asked["train"]["cache"], ShardCache)
     assert asked["validation"]["cache"] is asked["train"]["cache"]
 
 
 @pytest.mark.parametrize(("augment", "mixed"), [("none", 0.0), ("light", 0.0), ("strong", 0.5)])
-def test_films_are_mixed_where_the_augmentation_is_strong(worker, asked, augment, mixed):
-    worker.train(augment=augment, max_steps=1)
+def test_films_are_mixed_where_the_augmentation_is_strong(idle, asked, augment, mixed):
+    idle.train(augment=augment)
     assert asked["train"]["mixed"] == mixed
+
+
+def test_replicas_share_the_batch(idle, asked, monkeypatch):
+    monkeypatch.setattr(tf.distribute.OneDeviceStrategy, "num_replicas_in_sync", 2)
+    idle.train()
+    assert asked["train"]["replica_batch"] == BATCH // 2
+    assert asked["validation"]["batch_size"] == BATCH
+
+
+def test_the_log_names_the_file_of_pretrained_weights(idle, caplog):
+    caplog.set_level("INFO", logger="trainer")
+    idle.train(model="efficientnet_lite0", weights="/somewhere/tiny.weights.h5")
+    assert caplog.messages[0].endswith(", float32, tiny.weights.h5 weights")
+
+
+def test_lines_before_the_first_step_have_the_restored_step(worker, monkeypatch):
+    worker.train(max_steps=2)
+    log.at_step(0)
+    steps: list[int] = []
+    monkeypatch.setattr(networks.Network, "fit", lambda *arguments, **options: steps.append(log._step))
+    worker.train()
+    assert steps == [2]
 
 
 def test_synthetic_data_are_one_batch_without_end(worker, asked, monkeypatch):

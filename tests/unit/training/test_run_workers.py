@@ -32,13 +32,15 @@ def test_the_chief_forms_the_cluster_trains_and_starts_anew_to_evaluate(stage, m
     assert stage.json("DONE.json")["epochs"] == 2
 
 
-def test_what_was_printed_is_not_lost_when_the_process_starts_anew(stage, monkeypatch):
+def test_what_was_printed_is_not_lost_when_the_process_starts_anew(stage, monkeypatch, caplog):
+    caplog.set_level("INFO", logger="trainer")
     flushed = []
     for name in ("stdout", "stderr"):
         monkeypatch.setattr(sys, name, types.SimpleNamespace(flush=lambda name=name: flushed.append(name), write=lambda text: None))
     with pytest.raises(Restarted):
         run._restart_without_cluster()
     assert flushed == ["stdout", "stderr"]
+    assert caplog.messages == ["training is done: starting anew without the other workers, to evaluate"]
 
 
 def test_a_worker_trains_and_waits_for_the_chief(stage):
@@ -59,6 +61,7 @@ def test_a_worker_trains_and_waits_for_the_chief(stage):
     assert options["is_saved"]()
     _, options = stage.options["train"]
     assert options["check"]() is None, "it owns no directory"
+    assert (options["cluster"], options["stop"]) == (SECOND, stage.stop)
     assert options["weights"] is None
 
 

@@ -124,13 +124,14 @@ def test_the_last_step_has_no_line_of_its_own_and_ends_the_bar(monkeypatch, line
     assert [line.split(":")[0] for line in lines()] == ([] if is_terminal else ["step 30 of 60"])
 
 
-def test_a_bar_asks_the_device_for_the_loss_once_a_second(monkeypatch, lines):
+def test_a_bar_asks_the_device_for_the_loss_once_a_second(monkeypatch, lines, capsys):
     monkeypatch.setattr(log, "is_terminal", lambda: True)
     training = Training(monkeypatch)
     training.steps(12, seconds=0.25)
     assert training.losses_read == 3
     assert training.watch._bar is not None
     assert training.watch._bar.n == 12
+    assert "loss" not in capsys.readouterr().err, "tqdm alone decides when to draw"
     training.watch.on_train_end()
 
 
@@ -138,6 +139,8 @@ def test_training_that_ends_within_an_epoch_leaves_no_bar(monkeypatch, lines, ca
     monkeypatch.setattr(log, "is_terminal", lambda: True)
     training = Training(monkeypatch)
     training.steps(5)
+    bar = training.watch._bar
+    assert bar is not None
     training.watch.on_train_end()
     assert training.watch._bar is None
     assert capsys.readouterr().err.endswith(" \r"), "the line is blank again"
