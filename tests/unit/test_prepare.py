@@ -133,9 +133,9 @@ def test_the_flags_reach_the_data_set(films, prepare):
 def test_columns_can_be_named(films, prepare):
     with (films / "more.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(("id", "poster", "a", "b", "Drama", "War", "c"))
+        writer.writerow(("id", "poster", "a", "b", "Drama", "War", "adult", "c"))
         for number in range(10):
-            writer.writerow((number, "", f"film {number}", f"tt{number}", 1, number % 2, "train" if number < 8 else "val"))
+            writer.writerow((number, "", f"film {number}", f"tt{number}", 1, number % 2, 0, "train" if number < 8 else "val"))
     said = prepare(
         *(images(films), "--id_column=a", "--image_column=b", "--label_columns=Drama,War", "--split_column=c"),
         csv_path=films / "more.csv",
