@@ -291,7 +291,7 @@ def test_a_folder_on_the_web_is_what_its_pages_link_to(monkeypatch):
         f"{root}/deep/": ["/", "/deep/", "/deep/b%20c.jpg", "/deep/../a.jpg", "/deep/er/"],
         f"{root}/deep/er/": ["/deep/er/d.jpg"],
     }
-    asked = []
+    asked: list[str] = []
 
     class Web:
         def ls(self, folder, detail):
