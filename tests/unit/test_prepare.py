@@ -9,6 +9,7 @@ from absl import flags
 from PIL import Image
 
 from tests.support import inline, own_flags
+from tests.support.locales import ascii_only
 from trainer.dataset import manifest
 from trainer.errors import Stopped, UserError
 from trainer.sources import web
@@ -106,6 +107,13 @@ def test_the_folder_of_the_data_set_holds_its_tables(films, prepare):
         "row,id,reason,detail\n31,tt30,no_picture,no image 'tt30' in the folder\n"
     )
     assert (films / "data" / "near_duplicates.csv").read_text() == "id,split,other_id,other_split,distance\n"
+
+
+def test_a_data_set_is_in_utf_8_whatever_the_locale(films, prepare):
+    (films / "films.csv").write_text("id,genre\ntt0,Comédie\ntt1,Comédie\n", encoding="utf-8")
+    with ascii_only():
+        prepare(images(films))
+    assert manifest.load(films / "data").genres == ("Comédie",)
 
 
 def test_without_a_reject_only_the_place_is_said(films, prepare):
