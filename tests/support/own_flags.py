@@ -25,7 +25,7 @@ def load(patch: pytest.MonkeyPatch, name: str, *arguments: object) -> ModuleType
     own = flags.FlagValues()
     package, _, last = name.rpartition(".")
     with pytest.MonkeyPatch.context() as defining:
-        for kind in ("string", "bool", "enum", "integer"):
+        for kind in ("string", "bool", "enum", "integer", "list"):
             define = getattr(flags, f"DEFINE_{kind}")
             defining.setattr(flags, f"DEFINE_{kind}", functools.partial(define, flag_values=own))
         patch.delitem(sys.modules, name, raising=False)

@@ -5,10 +5,11 @@ import signal
 from pathlib import Path
 
 import pytest
-from absl import flags as absl_flags
+from absl import flags
 from PIL import Image
 
-from tests.support import flags, inline
+from tests.support import inline, own_flags
+from tests.support.locales import ascii_only
 from trainer.dataset import manifest
 from trainer.errors import Stopped, UserError
 from trainer.sources import web
@@ -36,10 +37,8 @@ def prepare(films, monkeypatch, capsys):
     inline.decoding_pool(monkeypatch)
 
     def run(*arguments, csv_path=None):
-        command, values = flags.load(monkeypatch, "trainer.prepare")
-        csv_flag = f"--csv={csv_path or films / 'films.csv'}"
-        rest = values(["trainer.prepare", csv_flag, f"--output={films / 'data'}", *arguments])
-        command.main(rest[1:])
+        places = (f"--csv={csv_path or films / 'films.csv'}", f"--output={films / 'data'}")
+        own_flags.load(monkeypatch, "trainer.prepare", *places, *arguments).main([])
         return capsys.readouterr()
 
     return run
@@ -110,6 +109,13 @@ def test_the_folder_of_the_data_set_holds_its_tables(films, prepare):
     assert (films / "data" / "near_duplicates.csv").read_text() == "id,split,other_id,other_split,distance\n"
 
 
+def test_a_data_set_is_in_utf_8_whatever_the_locale(films, prepare):
+    (films / "films.csv").write_text("id,genre\ntt0,Comédie\ntt1,Comédie\n", encoding="utf-8")
+    with ascii_only():
+        prepare(images(films))
+    assert manifest.load(films / "data").genres == ("Comédie",)
+
+
 def test_without_a_reject_only_the_place_is_said(films, prepare):
     Image.new("RGB", (20, 30)).save(films / "posters" / "tt30.png")
     out = prepare(images(films)).out
@@ -133,9 +139,9 @@ def test_the_flags_reach_the_data_set(films, prepare):
 def test_columns_can_be_named(films, prepare):
     with (films / "more.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(("id", "poster", "a", "b", "Drama", "War", "c"))
+        writer.writerow(("id", "poster", "a", "b", "Drama", "War", "adult", "c"))
         for number in range(10):
-            writer.writerow((number, "", f"film {number}", f"tt{number}", 1, number % 2, "train" if number < 8 else "val"))
+            writer.writerow((number, "", f"film {number}", f"tt{number}", 1, number % 2, 0, "train" if number < 8 else "val"))
     said = prepare(
         *(images(films), "--id_column=a", "--image_column=b", "--label_columns=Drama,War", "--split_column=c"),
         csv_path=films / "more.csv",
@@ -201,25 +207,24 @@ def test_a_csv_without_a_film_shows_no_example(films, prepare):
     ],
 )
 def test_the_range_of_a_flag(monkeypatch, flag, is_valid):
-    _, values = flags.load(monkeypatch, "trainer.prepare")
-    command = ["trainer.prepare", "--csv=films.csv", "--output=data", flag]
+    command = ("trainer.prepare", "--csv=films.csv", "--output=data", flag)
     if is_valid:
-        values(command)
+        own_flags.load(monkeypatch, *command)
     else:
-        with pytest.raises(absl_flags.IllegalFlagValueError):
-            values(command)
+        with pytest.raises(flags.IllegalFlagValueError):
+            own_flags.load(monkeypatch, *command)
 
 
 @pytest.mark.parametrize("given", ["--csv=films.csv", "--output=data"])
 def test_the_csv_and_the_output_must_be_named(monkeypatch, given):
-    _, values = flags.load(monkeypatch, "trainer.prepare")
-    with pytest.raises(absl_flags.IllegalFlagValueError):
-        values(["trainer.prepare", given])
+    with pytest.raises(flags.IllegalFlagValueError):
+        own_flags.load(monkeypatch, "trainer.prepare", given)
 
 
-def test_a_word_that_is_no_flag_is_refused(prepare):
+def test_a_word_that_is_no_flag_is_refused(monkeypatch):
+    command = own_flags.load(monkeypatch, "trainer.prepare", "--csv=films.csv", "--output=data")
     with pytest.raises(UserError, match=r"^'stray' is not a flag of trainer\.prepare: write options as --name=value$"):
-        prepare("stray")
+        command.main(["stray"])
 
 
 def test_a_signal_to_stop_ends_the_run_and_says_that_nothing_is_left(films, prepare, handlers):

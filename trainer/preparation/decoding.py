@@ -107,7 +107,7 @@ def _parallel(
                 "a process that decodes images was killed, most often because the memory was full: free or add memory and try again"
             ) from None
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
             raise
 
 

@@ -37,7 +37,7 @@ def shard_count(examples: Sequence[Example], *, multiple_of: int) -> int:
     if len(examples) < multiple_of:
         return min(len(examples), 4)
     size = sum(example.image.size for example in examples)
-    return min(multiple_of * max(1, math.ceil(size / (multiple_of * _SHARD_BYTES))), len(examples))
+    return min(multiple_of * math.ceil(size / (multiple_of * _SHARD_BYTES)), len(examples))
 
 
 def write_shards(

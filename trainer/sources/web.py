@@ -23,7 +23,7 @@ _THREADS = 16
 _CONNECT_AND_READ_TIMEOUT_S = (10, 30)
 _MAX_DOWNLOAD_S = 120  # A server that sends a byte now and then never triggers the read timeout.
 _RETRIED_STATUS = (429, 500, 502, 503, 504)
-_RETRY = Retry(total=3, backoff_factor=0.5, backoff_max=30, retry_after_max=30)
+_RETRY = Retry(total=3, backoff_factor=0.5, retry_after_max=30)
 _CHUNK_BYTES = 1 << 16
 
 
@@ -70,7 +70,7 @@ def download(
             for future in progress(as_completed(futures), total=len(futures), what="downloading images"):
                 results[futures[future]] = future.result()
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
             raise
     return results
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import drawn
+from tests.support.locales import ascii_only
 from trainer.dataset import manifest, near_duplicates
 from trainer.dataset.near_duplicates import NearDuplicate
 from trainer.errors import UserError
@@ -14,7 +15,8 @@ def test_what_is_written_is_read_and_what_was_not_looked_for_is_not_known(tmp_pa
     dataset = drawn.dataset(tmp_path, train=4, validation=2, test=2, shard_count=1)
     assert near_duplicates.leaked(dataset, "test") is None
     rows = [NearDuplicate('a,"b"\n', "test", "ü", "train", 3), NearDuplicate("c", "train", "d", "validation", 0)]
-    near_duplicates.write(rows, tmp_path / near_duplicates.FILE)
+    with ascii_only():
+        near_duplicates.write(rows, tmp_path / near_duplicates.FILE)
     leaked = {split: near_duplicates.leaked(dataset, split) for split in manifest.SPLITS}
     assert leaked == {"train": {"c"}, "validation": set(), "test": {'a,"b"\n'}}
 

@@ -1,5 +1,6 @@
 """rejects.csv: the rows that became no example, in their order."""
 
+from tests.support.locales import ascii_only
 from trainer.dataset import rejects
 from trainer.dataset.rejects import Reason, Reject
 
@@ -10,7 +11,8 @@ def test_rejects_are_written_in_the_order_of_their_rows(tmp_path):
         Reject(9, 'ü,"x"', Reason.NO_PICTURE, "no image\nin the folder"),
         Reject(10, "", Reason.BAD_ROW, ""),
     ]
-    rejects.write(found, tmp_path / "rejects.csv")
+    with ascii_only():
+        rejects.write(found, tmp_path / "rejects.csv")
     assert (tmp_path / "rejects.csv").read_bytes() == (
         'row,id,reason,detail\n9,"ü,""x""",no_picture,"no image\nin the folder"\n10,,bad_row,\n10,tt1,empty,0 bytes\n'
     ).encode()

@@ -132,11 +132,11 @@ def test_a_killed_process_is_explained(posters, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("failure", [LostService("no answer"), KeyboardInterrupt()])
-def test_a_failure_ends_the_processes_without_waiting_for_what_they_do(posters, tmp_path, monkeypatch, failure):
+def test_after_a_failure_the_batches_that_wait_never_begin(posters, tmp_path, monkeypatch, failure):
     made = inline.decoding_pool(monkeypatch, failure=failure)
     with pytest.raises(type(failure)):
         store([posters("a.png")], tmp_path / "spool")
-    assert made[-1].shutdowns == [{"wait": False, "cancel_futures": True}]
+    assert made[-1].shutdowns == [{"cancel_futures": True}]
 
 
 def test_a_decoding_process_leaves_ctrl_c_to_its_parent_and_ends_with_it(monkeypatch):

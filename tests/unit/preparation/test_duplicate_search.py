@@ -128,3 +128,30 @@ def test_the_tables_find_what_comparing_each_with_each_finds(monkeypatch: pytest
         for triple in zip(*map(np.ndarray.tolist, arrays), strict=True)
     }
     assert got == expected
+
+
+def hashes_of(images: dict[str, Image.Image]) -> tuple[list[Poster], dict[str, bytes]]:
+    """Returns posters of the training split, and of the test split if their id begins with "test", and their thumbnails."""
+    thumbnails = {film: perceptual_hash.thumbnail(np.asarray(image)) for film, image in images.items()}
+    splits = {film: "test" if film.startswith("test") else "train" for film in images}
+    return [Poster(film, splits[film], perceptual_hash.compute(thumbnails[film])) for film in images], thumbnails
+
+
+def test_a_pair_that_comes_again_is_not_compared_again(monkeypatch: pytest.MonkeyPatch):
+    """Thousands of films may have nearly the same image, and each pair comes once for each piece of its hash."""
+    monkeypatch.setattr(duplicate_search, "_PAIRS_AT_A_TIME", 1)
+    posters, thumbnails = hashes_of({"another": poster(2), "film": poster(1), "test film": poster(1)})
+    asked: list[str] = []
+
+    def thumbnail_of(film: str) -> bytes:
+        asked.append(film)
+        return thumbnails[film]
+
+    assert len(duplicate_search.find(posters, thumbnail_of)) == 2
+    assert sorted(asked) == ["film", "test film"]
+
+
+def test_a_pair_that_comes_only_once_is_found(monkeypatch: pytest.MonkeyPatch):
+    posters, thumbnails = hashes_of({"film": poster(1), "test film": poster(1)})
+    monkeypatch.setattr(hamming, "near", lambda *_, **__: [(np.array([1]), np.array([0]), np.array([0]))])
+    assert [one.id for one in duplicate_search.find(posters, thumbnails.__getitem__)] == ["film", "test film"]

@@ -206,3 +206,9 @@ def test_a_path_that_is_refused_says_why():
         with pytest.raises(ImageError) as caught:
             finder.find(name)
         assert caught.value.detail == said
+
+
+def test_images_that_lie_directly_in_one_subfolder_are_found_by_their_names():
+    finder = ImageFinder(listed_folder("x", [(name, LocalFile(Path(name))) for name in ("Posters/a.jpg", "Posters/deep/b.jpg")]))
+    assert finder.find("a.jpg") == LocalFile(Path("Posters/a.jpg"))
+    assert finder.find("deep/b.jpg") == LocalFile(Path("Posters/deep/b.jpg"))

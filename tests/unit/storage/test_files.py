@@ -80,6 +80,21 @@ def test_a_file_or_a_folder_is_moved(root):
     }
 
 
+@pytest.mark.parametrize("name", ["d", "a"])
+def test_a_file_or_a_folder_is_moved_into_a_folder_that_does_not_exist_yet(root, name):
+    files.make_folder(root / "a")
+    files.write(root / ("d" if name == "d" else "a/b"), b"x")
+    files.move(root / name, root / "old" / "deep" / name)
+    assert files.read(root / "old" / "deep" / ("d" if name == "d" else "a/b")) == b"x"
+
+
+def test_an_empty_folder_of_a_disk_is_moved_too(tmp_path):
+    (tmp_path / "a" / "empty").mkdir(parents=True)
+    files.move(epath.Path(tmp_path / "a"), epath.Path(tmp_path / "old" / "a"))
+    assert (tmp_path / "old" / "a" / "empty").is_dir()
+    assert not (tmp_path / "a").exists()
+
+
 def test_a_move_that_was_killed_is_repeated(root):
     for name in ("a/b", "a/c", "old/a/b"):
         files.make_folder((root / name).parent)
