@@ -85,6 +85,13 @@ def test_the_replicas_share_a_batch_and_a_remainder_makes_each_share_one_larger(
     assert sorted(rows[rows >= 0]) == list(range(10))
 
 
+def test_what_the_replicas_return_is_put_together_film_by_film(dataset, monkeypatch):
+    # As if two replicas had been given the same films.
+    monkeypatch.setattr(tf.distribute.OneDeviceStrategy, "gather", lambda _, value, axis: tf.concat([value, value], axis))
+    found = predictor(dataset)
+    np.testing.assert_allclose(found.logits(), films(found)[:, np.newaxis] * FilmNumber.WEIGHTS, rtol=1e-6)
+
+
 def test_each_worker_reads_its_own_films(dataset):
     read = []
     for worker in (0, 1):
