@@ -19,7 +19,6 @@ from tests.support import own_flags
 from trainer.dataset.rejects import Reason
 from trainer.errors import EXIT_DONE, EXIT_USER_ERROR, LostService, UserError
 from trainer.images.decode import ImageError
-from trainer.model import export
 from trainer.process import tensorflow_start
 from trainer.sources import web
 
@@ -47,17 +46,21 @@ def predict(monkeypatch):
     return own_flags.load(monkeypatch, "trainer.predict", "--job_dir=unused")
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """A SavedModel that scores a genre by the mean of a colour channel."""
-    gain = tf.Variable(0.05)
+@pytest.fixture
+def model(tmp_path):
+    """A SavedModel for PNG files, which scores a genre by the mean of a colour channel."""
 
-    def mean_colour(images):
-        return gain * (tf.reduce_mean(tf.cast(images, tf.float32), axis=[1, 2]) - 127)
+    def serve(image_bytes):
+        def mean(data):
+            return tf.reduce_mean(tf.cast(tf.io.decode_png(data, 3), tf.float32), axis=[0, 1])
 
-    path = tmp_path_factory.mktemp("model") / "model"
-    export.export(mean_colour, path, genres=GENRES, height=12, width=8, temperature=1.0)
-    return path
+        means = tf.map_fn(mean, image_bytes, fn_output_signature=tf.TensorSpec([3], tf.float32))
+        scores = tf.sigmoid(0.05 * (means - 127))
+        return {"scores": scores, "genres": tf.tile([list(GENRES)], [tf.size(image_bytes), 1])}
+
+    signature = tf.function(serve, input_signature=[tf.TensorSpec([None], tf.string)])
+    tf.saved_model.save(tf.Module(), str(tmp_path / "model"), signatures={"serving_default": signature})
+    return tmp_path / "model"
 
 
 @pytest.fixture

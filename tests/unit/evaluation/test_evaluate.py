@@ -62,33 +62,35 @@ def test_the_metrics_of_an_epoch_are_those_at_threshold_one_half_and_the_loss_th
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
-@pytest.fixture
-def written(monkeypatch):
-    """The arguments of each report, which is not drawn."""
-    calls: list[dict] = []
-    monkeypatch.setattr(intervals, "RESAMPLES", 20)  # A thousand take a second.
-    monkeypatch.setattr(page, "write_report", lambda output, **options: calls.append(options | {"output": output}))
-    return calls
+def evaluated(dataset, *, fingerprint=None):
+    """Returns the metrics, and the arguments of the report, which is not drawn."""
+    report: dict = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(intervals, "RESAMPLES", 20)  # A thousand take a second.
+        patch.setattr(page, "write_report", lambda output, **options: report.update(options, output=output))
+        metrics = evaluate.evaluate_split(
+            predictor(dataset, "test"),
+            dataset,
+            epath.Path("folder"),
+            split="test",
+            thresholds=THRESHOLDS,
+            temperature=1.5,
+            config={"model": "cnn", "data": trained_on(dataset, fingerprint=fingerprint)},
+            history=[{"epoch": 1}],
+        )
+    return metrics, report
 
 
-def evaluated(dataset, *, fingerprint=None, **options):
-    return evaluate.evaluate_split(
-        predictor(dataset, "test"),
-        dataset,
-        epath.Path("folder"),
-        split="test",
-        thresholds=THRESHOLDS,
-        temperature=1.5,
-        config={"model": "cnn", "data": trained_on(dataset, fingerprint=fingerprint)},
-        history=[{"epoch": 1}],
-        **options,
-    )
+@pytest.fixture(scope="module")
+def own(dataset):
+    return evaluated(dataset)
 
 
-def test_the_report_is_of_the_splits_predictions_at_the_jobs_temperature_and_thresholds(dataset, written):
-    metrics = evaluated(dataset)
+def test_the_report_is_of_the_splits_predictions_at_the_jobs_temperature_and_thresholds(dataset, own, monkeypatch):
+    metrics, report = own
     test = predictor(dataset, "test")
     given = test.predictions(test.logits(), 1.5)
+    monkeypatch.setattr(intervals, "RESAMPLES", 20)
     assert metrics == compute_metrics_json(
         given,
         split="test",
@@ -99,7 +101,6 @@ def test_the_report_is_of_the_splits_predictions_at_the_jobs_temperature_and_thr
         leaked=frozenset({drawn.film_id(30), drawn.film_id(31)}),
     )
     assert metrics["near_duplicates"]["films"] == 2
-    (report,) = written
     np.testing.assert_array_equal(report["predictions"].scores, given.scores)
     assert report["output"] == epath.Path("folder")
     assert report["metrics"] == metrics
@@ -108,9 +109,8 @@ def test_the_report_is_of_the_splits_predictions_at_the_jobs_temperature_and_thr
     assert (report["train_examples"], report["train_genre_counts"]) == (12, dataset.split("train").genre_counts)
 
 
-def test_the_report_has_a_sample_of_30_posters_and_those_of_the_extremes(dataset, written):
-    metrics = evaluated(dataset)
-    (report,) = written
+def test_the_report_has_a_sample_of_30_posters_and_those_of_the_extremes(own):
+    metrics, report = own
     given = report["predictions"]
     sample = [given.ids[row] for row in examples.pick_examples(given, 30)]
     assert report["sample"] == sample
@@ -122,8 +122,7 @@ def test_the_report_has_a_sample_of_30_posters_and_those_of_the_extremes(dataset
         assert drawn.film_id(drawn.film_of(image)) == film
 
 
-def test_near_duplicates_are_not_known_for_a_data_set_that_the_job_was_not_trained_on(dataset, written):
-    metrics = evaluated(dataset, fingerprint="of another data set")
-    assert metrics["near_duplicates"] is None
+def test_near_duplicates_are_not_known_for_a_data_set_that_the_job_was_not_trained_on(dataset):
+    metrics, report = evaluated(dataset, fingerprint="of another data set")
+    assert report["metrics"]["near_duplicates"] is None
     assert not metrics["data"]["is_the_jobs"]
-    assert written

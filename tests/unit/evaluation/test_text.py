@@ -73,6 +73,13 @@ def test_a_handful_of_films_says_nothing():
         assert "too few films (6)" in verdict.sentence
 
 
+def test_ten_films_are_enough_to_judge_a_split_and_a_genre():
+    for films, few in ((9, ["Drama", "Comedy", "War"]), (10, ["Drama", "Comedy", "War"]), (30, [])):
+        metrics = measure(labels(films), 0.1 + 0.8 * labels(films))
+        assert ["too few films" in verdict.sentence for verdict in text.verdicts(metrics)] == [films < 10] * 2
+        assert list(metrics["unjudged"]["genres"]) == few
+
+
 def test_genres_with_few_films_or_none_in_training_are_not_judged_but_count():
     rare = np.tile([1, 1, 0], (60, 1))
     rare[:3, 2] = 1

@@ -45,6 +45,13 @@ def test_one_replica_alone_passes_over_its_inputs_once_and_one_of_several_twice(
     assert len(fused) == replicas
 
 
+def test_outside_a_replicas_function_a_layer_is_as_on_one_replica():
+    layer = layers.BatchNormalization()
+    alone = layer(inputs(), training=True)
+    with tf.distribute.OneDeviceStrategy("/cpu:0").scope():
+        np.testing.assert_allclose(layer(inputs(), training=True), alone, rtol=1e-5)
+
+
 @pytest.mark.usefixtures("replicas")
 def test_batch_normalization_agrees_with_that_of_keras():
     ours = trained(layers.BatchNormalization(momentum=0.9), inputs())
