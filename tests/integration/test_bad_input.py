@@ -55,24 +55,6 @@ def test_a_loss_that_is_not_finite_is_an_error_that_names_the_operation(data_dir
     assert "a value is not finite" in refusal(*train(data_dir, tmp_path / "job", *options))
 
 
-def test_other_genres_are_an_error(job_dir, tmp_path):
-    genres = ("Action", "Western", "Drama")
-    made = drawn.dataset(tmp_path, train=8, validation=3, test=3, shard_count=1, genres=genres)
-    line = refusal("trainer.evaluate", f"--job_dir={job_dir}", f"--data_dir={made.path}")
-    assert "only in the data set: Western; only in the job: Comedy" in line
-
-
-def test_a_job_without_its_weights_is_an_error(job_dir, data_dir, tmp_path):
-    shutil.copytree(job_dir, tmp_path / "job")
-    shutil.rmtree(tmp_path / "job" / "checkpoints" / "best")
-    line = refusal("trainer.evaluate", f"--job_dir={tmp_path / 'job'}", f"--data_dir={data_dir}")
-    assert "checkpoints/best has no checkpoint" in line
-
-
-def test_a_job_that_is_not_finished_is_an_error(data_dir, tmp_path):
-    assert "holds no finished job" in refusal("trainer.evaluate", f"--job_dir={tmp_path}", f"--data_dir={data_dir}")
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount the small disk")
 def test_a_full_disk_is_an_error(data_dir, tmp_path):
     disk = tmp_path / "disk"

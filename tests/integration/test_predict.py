@@ -154,15 +154,6 @@ def test_endless_and_too_large_files_are_errors_of_their_own(job_dir: Path, tmp_
     }
 
 
-def test_no_image_is_an_error(job_dir: Path) -> None:
-    assert "no images given" in refusal(f"--job_dir={job_dir}")
-
-
-def test_a_uri_of_another_kind_is_an_error_without_its_secrets(job_dir: Path) -> None:
-    line = refusal(f"--job_dir={job_dir}", "s3://key:secret@bucket/poster.jpg?signature=1")
-    assert "s3://bucket/poster.jpg is not supported: name a file or folder, local or gs://" in line
-
-
 def test_images_in_a_bucket(job_dir: Path, tmp_path: Path, cloud: Storage) -> None:
     Path(save(tmp_path / "red.png", "red"))
     bucket = cloud.bucket("predict")
@@ -198,26 +189,6 @@ entry.run(predict.main)
         assert "Traceback" not in done.stderr
 
 
-def test_no_job_is_an_error() -> None:
-    assert "job_dir" in refusal("poster.jpg")
-
-
-def test_an_unfinished_job_is_an_error(tmp_path: Path) -> None:
-    line = refusal(f"--job_dir={tmp_path}", "poster.jpg")
-    assert all(part in line for part in (str(tmp_path), "DONE.json", "trainer.task"))
-
-
-def test_a_job_without_thresholds_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "DONE.json").write_text("{}")
-    assert "metrics.json" in refusal(f"--job_dir={tmp_path}", "poster.jpg")
-
-
-def test_a_job_without_a_model_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "DONE.json").write_text("{}")
-    write_thresholds(tmp_path, {"Red": 0.5})
-    assert f"{tmp_path}/model" in refusal(f"--job_dir={tmp_path}", "poster.jpg")
-
-
 @pytest.mark.parametrize("pattern", ["saved_model.pb", "variables/variables.index", "variables/variables.data*"])
 def test_a_model_with_a_file_cut_off_is_an_error(job_dir: Path, tmp_path: Path, pattern: str) -> None:
     shutil.copytree(job_dir, tmp_path / "job")
@@ -226,16 +197,3 @@ def test_a_model_with_a_file_cut_off_is_an_error(job_dir: Path, tmp_path: Path, 
     line = refusal(f"--job_dir={tmp_path / 'job'}", save(tmp_path / "red.png", "red"))
     assert f"{tmp_path}/job/model cannot be loaded" in line
     assert "train again" in line
-
-
-def test_thresholds_of_another_job_are_an_error(job_dir: Path, tmp_path: Path) -> None:
-    (tmp_path / "DONE.json").write_text("{}")
-    (tmp_path / "model").symlink_to(job_dir / "model")
-    write_thresholds(tmp_path, {"Drama": 0.5})
-    assert "Drama" in refusal(f"--job_dir={tmp_path}", save(tmp_path / "red.png", "red"))
-
-
-def test_a_folder_without_images_is_an_error(job_dir: Path, tmp_path: Path) -> None:
-    line = refusal(f"--job_dir={job_dir}", tmp_path)
-    assert str(tmp_path) in line
-    assert ".webp" in line
