@@ -44,6 +44,9 @@ push:
 	@$(MAKE) --no-print-directory image
 	$(DOCKER) push $(IMAGE)
 
+# The tests start hundreds of processes: compiled files spare each of them a moment.
+unexport PYTHONDONTWRITEBYTECODE
+
 # One test process per core; tests of one file share its fixtures. The long files come first in the order of collection.
 PYTEST := $(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 

@@ -137,31 +137,6 @@ def test_it_imports_no_tensorflow() -> None:
 # Lost peers.
 
 
-def test_a_worker_that_lost_its_peers_is_restarted_rejoin_times(start: Start, tmp_path: Path) -> None:
-    code, out, err = ended(start("attempt(); os._exit(75)", rejoin=2))
-    assert (code, out) == (75, "")
-    assert (tmp_path / "attempts").read_text() == "..."
-    assert [line.rpartition("WARNING: ")[2] for line in err.splitlines()[:2]] == [
-        "the worker rejoins the others: attempt 1 of 2",
-        "the worker rejoins the others: attempt 2 of 2",
-    ]
-    assert "is not restarted" in err.splitlines()[2]
-
-
-def test_a_training_step_resets_the_count_of_restarts(start: Start, tmp_path: Path) -> None:
-    # The step comes just before the exit, so that the guard may see both at once.
-    script = "attempt() in (2, 3) and heartbeat.beat(heartbeat.STEP); heartbeat.beat(); os._exit(75)"
-    code, _, err = ended(start(script, rejoin=1))
-    assert code == 75
-    assert (tmp_path / "attempts").read_text() == "...."
-    assert err.count("attempt 1 of 1") == 3
-
-
-def test_without_rejoin_a_worker_is_not_restarted(start: Start, tmp_path: Path) -> None:
-    assert ended(start("attempt(); heartbeat.beat(heartbeat.STEP); os._exit(75)", rejoin=0)) == (75, "", "")
-    assert (tmp_path / "attempts").read_text() == "."
-
-
 # Stalls.
 
 
@@ -181,22 +156,6 @@ hold_the_lock()
     assert "in hold_the_lock" in err
     assert "ERROR: the worker made no progress for" in err
     assert err.index("in hold_the_lock") < err.index("made no progress") < err.index("attempt 1 of 10")
-
-
-def test_before_its_first_step_a_worker_may_stall_three_times_as_long(start: Start) -> None:
-    signs = "heartbeat.beat()", "heartbeat.beat(heartbeat.STEP)"
-    silences = []
-    for guard in [start(f"{sign}; time.sleep(1000)", stall_timeout=0.5, rejoin=0) for sign in signs]:
-        code, _, err = ended(guard)
-        assert code == 75
-        silences.append(float(re.findall(r"made no progress for (\S+) seconds", err)[0]))
-    assert 0.5 <= silences[1] < 1.5 <= silences[0]
-
-
-def test_heartbeats_keep_a_worker_alive(start: Start) -> None:
-    signs = "heartbeat.beat(heartbeat.STEP)\nfor _ in range(12):\n    time.sleep(0.1)\n    heartbeat.beat()\nos._exit(5)"
-    assert ended(start(signs, stall_timeout=0.6))[0] == 5
-    assert ended(start("heartbeat.beat(heartbeat.STEP); time.sleep(0.5); os._exit(5)", stall_timeout=0))[0] == 5
 
 
 def test_the_time_in_which_all_was_frozen_is_not_a_stall(start: Start) -> None:
@@ -270,24 +229,6 @@ def test_ctrl_c_reaches_the_worker_once(start: Start) -> None:
     assert ended(guard) == (143, "asked by SIGINT\n", "")
 
 
-def test_a_signal_that_a_wrapper_sends_twice_counts_as_one_request(start: Start) -> None:
-    # timeout(1) signals its child, and then its whole process group.
-    guard = start(DEAF + "say('ready')\ntime.sleep(0.5)\nos._exit(1)")
-    said(guard)
-    guard.terminate()
-    time.sleep(0.02)
-    guard.terminate()
-    assert ended(guard) == (143, "asked by SIGTERM\n", "")
-
-
-@pytest.mark.parametrize(("code", "expected"), [(0, 0), (1, 143), (2, 2), (75, 143)])
-def test_the_exit_code_after_a_stop_depends_on_how_the_worker_exits(start: Start, code: int, expected: int) -> None:
-    guard = start(f"signal.signal(signal.SIGTERM, lambda *_: os._exit({code}))" + WAIT)
-    said(guard)
-    guard.terminate()
-    assert ended(guard)[0] == expected
-
-
 def test_a_worker_that_holds_the_gil_is_killed_after_the_grace_period(start: Start) -> None:
     guard = start(OBEDIENT + "say(os.getpid())\nhold_the_lock()", grace_period=0.4)
     worker = int(said(guard))
@@ -309,46 +250,6 @@ def test_a_worker_that_hangs_at_exit_is_killed_after_the_grace_period(start: Sta
     code, _, err = ended(guard)
     assert code == 143
     assert err.startswith("stopped: ")
-
-
-def test_a_second_request_kills_at_once(start: Start) -> None:
-    guard = start(DEAF + WAIT, grace_period=100)
-    said(guard)
-    guard.terminate()
-    assert said(guard) == "asked by SIGTERM"
-    time.sleep(0.3)  # An earlier signal would count as the same request.
-    guard.send_signal(signal.SIGINT)
-    code, out, err = ended(guard)
-    assert (code, out) == (143, "")
-    assert "because the request to stop was repeated" in err
-
-
-def test_no_attempt_follows_a_request_between_two_attempts(start: Start, tmp_path: Path) -> None:
-    guard = start("attempt(); os._exit(75)", pause=100)
-    assert guard.stderr
-    assert "attempt 1 of 10" in guard.stderr.readline()
-    guard.terminate()
-    code, _, err = ended(guard)
-    assert code == 143
-    assert err.startswith("stopped: asked to stop while no worker ran")
-    assert (tmp_path / "attempts").read_text() == "."
-
-
-def test_no_attempt_follows_a_request_before_the_first() -> None:
-    program = """
-import os, signal, sys
-from trainer import guard
-from trainer.config import TrainConfig
-listen = guard._Signals.__init__
-def asked(self):
-    listen(self)
-    os.kill(os.getpid(), signal.SIGTERM)
-guard._Signals.__init__ = asked
-sys.exit(guard.run(["/no/such/program"], TrainConfig(data_dir="-", job_dir="-")))
-"""
-    process = subprocess.run([sys.executable, "-c", program], cwd=commands.REPOSITORY, capture_output=True, text=True)
-    assert (process.returncode, process.stdout) == (143, ""), process.stderr
-    assert process.stderr.startswith("stopped: asked to stop while no worker ran")
 
 
 # The guard's own death, and process 1.

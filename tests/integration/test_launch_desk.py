@@ -2,7 +2,6 @@
 
 import os
 import re
-import stat
 import subprocess
 import time
 from pathlib import Path
@@ -88,27 +87,6 @@ def test_another_terminal_shows_follows_and_cancels_a_job(desk):
     assert f"job {name} is not running (stopped)" in desk.refuse("cancel", name)
 
 
-@pytest.mark.parametrize(
-    ("worker", "code", "says"),
-    [
-        ("exit 0", 0, "done"),
-        ("exit 2", 2, "failed: worker 0 needs a change by the user: see the last line of its output"),
-        (
-            "kill -9 $$",
-            137,
-            "failed: worker 0 crashed 2 times, last with exit code 137 (killed by SIGKILL): see its output, or raise --restarts",
-        ),
-    ],
-)
-def test_the_end_of_a_job_is_recorded(desk, worker, code, says):
-    launcher, name = desk.launch(worker)
-    launcher.communicate(timeout=60)
-    assert launcher.returncode == code
-    head, _, row = desk.do("status", name).splitlines()
-    assert head == f"{name}  {says}"
-    assert row.split() == ["0", "done" if code == 0 else "ended", str(code), "2" if code == 137 else "0"]
-
-
 def test_a_job_whose_launcher_was_killed_is_lost(desk):
     launcher, name = desk.launch(SAVES)
     until(lambda: "begun" in (desk.folder / "poster-trainer" / name / "log").read_text())
@@ -119,27 +97,6 @@ def test_a_job_whose_launcher_was_killed_is_lost(desk):
     assert "begun" in out
     assert desk.do("status", name).splitlines()[0] == f"{name}  lost: its launcher was killed"
     assert "is not running (lost)" in desk.refuse("cancel", name)
-
-
-def test_a_reused_process_id_is_not_signalled(desk):
-    launcher, name = desk.launch("exit 0")
-    launcher.communicate(timeout=30)
-    bystander = start("http.server", "0", "--bind=127.0.0.1")
-    desk.launchers.append(bystander)
-    state = desk.folder / "poster-trainer" / name / "state.json"
-    state.write_text(state.read_text().replace(f'"pid": {launcher.pid}', f'"pid": {bystander.pid}').replace('"done"', '"running"'))
-    assert "is not running (lost)" in desk.refuse("cancel", name)
-    assert bystander.poll() is None
-
-
-def test_a_job_of_another_machine_or_container_is_cancelled_there(desk):
-    _, name = desk.launch(SAVES)
-    state = desk.folder / "poster-trainer" / name / "state.json"
-    until(lambda: "running" in desk.do("status", name).splitlines()[2])
-    state.write_text(state.read_text().replace('"machine": "', '"machine": "elsewhere '))
-    assert f"job {name} was started on another machine or in another container (elsewhere): cancel it there" in desk.refuse(
-        "cancel", name
-    )
 
 
 def test_a_full_disk_costs_the_log_but_not_the_end_of_the_job(desk, tmp_path):
@@ -166,35 +123,6 @@ def test_a_list_ends_silently_when_its_reader_leaves(desk):
     assert listing.stderr
     assert listing.stderr.read() == ""
     listing.stderr.close()
-
-
-def test_the_last_twenty_jobs_stay_recorded(desk):
-    for number in range(25):
-        folder = desk.folder / "poster-trainer" / f"old-{number}"
-        folder.mkdir(parents=True)
-        (folder / "state.json").write_text(
-            f'{{"name": "old-{number}", "pid": 1, "machine": "", "started": {number}, "word": "done", "reason": "", "workers": []}}'
-        )
-    (desk.folder / "poster-trainer" / "damaged").mkdir()
-    (desk.folder / "poster-trainer" / "damaged" / "state.json").write_text("{")
-    launcher, name = desk.launch("exit 0")
-    launcher.communicate(timeout=30)
-    listed = [line.split()[0] for line in desk.do("list").splitlines()[1:]]
-    assert listed == [*(f"old-{number}" for number in range(5, 25)), name]
-
-
-def test_only_the_user_can_read_the_record(desk):
-    launcher, name = desk.launch("exit 0")
-    launcher.communicate(timeout=30)
-    assert stat.S_IMODE((desk.folder / "poster-trainer" / name).stat().st_mode) == 0o700
-
-
-def test_a_job_runs_without_a_record_if_none_can_be_written(desk):
-    desk.folder.write_text("not a folder")
-    launcher = start("tests.support.desk_launch", *LAUNCH, *FLAGS, env=desk.environment | {"DESK_WORKERS": "echo begun"})
-    out, err = launcher.communicate(timeout=30)
-    assert (launcher.returncode, out) == (0, "begun\n")
-    assert "other terminals cannot show or cancel this job" in err
 
 
 def test_logs_ends_when_its_reader_leaves(desk):

@@ -167,26 +167,6 @@ def test_a_broken_connection_loses_and_repeats_no_line(desk):
     assert cluster.cuts == 0
 
 
-@pytest.mark.parametrize(
-    ("codes", "kind", "reason", "exit_code", "says"),
-    [
-        ([2, 75], "Failed", "PodFailurePolicy", 2, "needs a change by the user"),
-        ([75, 7], "Failed", "MaxFailedIndexesExceeded", 7, "failed (too bad): see its output"),
-        ([137, 143], "Failed", "MaxFailedIndexesExceeded", 137, "or raise --restarts"),
-        ([], "Failed", "FailJobSetFailurePolicyAction", 2, "needs a change by the user"),
-        ([143, 143], "Failed", "DeadlineExceeded", 2, "reached its --time_limit"),
-    ],
-)
-def test_the_command_ends_as_the_job_ends(desk, codes, kind, reason, exit_code, says):
-    process = desk.start(*RUN, "--wait", *FLAGS)
-    job = desk.cluster.wait_for("jobs")
-    for index, code in enumerate(codes):
-        desk.cluster.end_pod(desk.cluster.add_pod(job, index), code)
-    desk.cluster.end(job, kind, reason, "too bad")
-    _, err = finish(process, exit_code)
-    assert says in err.splitlines()[-1]
-
-
 def test_waiting_for_a_job_that_is_cancelled_exits_143(desk):
     process = desk.start(*RUN, "--wait", *FLAGS)
     job = desk.cluster.wait_for("jobs")
@@ -239,24 +219,6 @@ def test_an_error_while_following_says_that_the_job_goes_on(desk):
     assert "the job goes on: follow it with python -m launch logs film-" in err.splitlines()[-1]
 
 
-def test_status_shows_a_failed_pod_and_its_replacement(desk):
-    job = submitted(desk)
-    name = job["metadata"]["name"]
-    assert desk.run("status", name)[0].splitlines()[0] == f"{name}  starting"
-    lost = desk.cluster.add_pod(job, 1)
-    desk.cluster.end_pod(lost, 75)
-    desk.cluster.add_pod(job, 0)
-    job["status"] = {"ready": 1}
-    again = desk.cluster.add_pod(job, 1, running=False)
-    lines = [line.split() for line in desk.run("status", name)[0].splitlines()]
-    assert lines[0] == [name, "running"]
-    assert lines[3:] == [["1", lost, "Failed", "75"], ["1", again, "Pending", "ContainerCreating"]]
-    desk.cluster.end(job, "Failed", "PodFailurePolicy", "exit code 2")
-    assert desk.run("status", name)[0].splitlines()[0] == f"{name}  failed: exit code 2"
-    desk.cluster.end(job, "Suspended")
-    assert "waiting: it is suspended" in desk.run("status", name)[0]
-
-
 def test_list_shows_only_jobs_that_launch_created(desk):
     first, second = submitted(desk), submitted(desk, "--jobset")
     other = {**desk_object(first), "metadata": {"name": "other", "labels": {}}}
@@ -280,15 +242,6 @@ def test_cancel_deletes_all_objects_of_a_job(desk):
     desk.run("cancel", job["metadata"]["name"])
     assert not any(desk.cluster.objects(plural) for plural in ("jobs", "services", "pods"))
     assert "does not exist" in desk.refusal("cancel", job["metadata"]["name"])
-
-
-def test_the_namespace_comes_from_the_flag_or_the_context(desk):
-    desk.run(*RUN, "--namespace=films", *FLAGS)
-    assert len(desk.cluster.objects("jobs", "films")) == 1
-    desk.configure(desk.cluster.url, namespace="films")
-    desk.run(*RUN, *FLAGS)
-    assert len(desk.cluster.objects("jobs", "films")) == 2
-    assert "namespaces" in desk.refusal(*RUN, "--namespace=none", *FLAGS)
 
 
 @pytest.mark.parametrize(
@@ -334,14 +287,6 @@ def test_a_server_that_does_not_answer_is_named(desk):
         r"the cluster at 127\.0\.0\.1:9 does not answer \(.*refused\): try again, or check kubectl's current context", line
     )
     assert "object at" not in line
-
-
-def test_a_missing_or_malformed_configuration_ends_in_one_line(desk):
-    desk.config.write_text("a: [")
-    assert "kubectl's configuration cannot be read" in desk.refusal("list")
-    desk.config.unlink()
-    assert "no Kubernetes cluster is configured" in desk.refusal("list")
-    assert "gcloud container clusters get-credentials" in desk.refusal(*RUN, *FLAGS)
 
 
 def test_a_missing_extra_is_named(desk):

@@ -153,33 +153,6 @@ def script(text: str, *arguments: object) -> dict:
     return {"command": [sys.executable, "-c", text, *map(str, arguments)]}
 
 
-def test_each_worker_is_restarted_on_its_own_until_it_exits_0(desk):
-    _, err = desk.run(desk.worker("a", 0, 9), desk.worker("b", 75, 143, 75, 0), restarts=0)
-    assert len(desk.attempts("a")) == 1
-    assert len(desk.attempts("b")) == 4
-    restarts = re.findall(r"launch: worker (\d) exited (\d+) \((.*?)\) .*: restarting in (\S+) s; (\d) more crashes allowed", err)
-    assert restarts == [
-        ("1", "75", "lost a peer or a service", "0.05", "0"),
-        ("1", "143", "asked to stop", "0.1", "0"),
-        ("1", "75", "lost a peer or a service", "0.2", "0"),
-    ]
-
-
-def test_every_kind_of_crash_is_counted(desk):
-    _, err = desk.run(desk.worker("a", 1, 75, -9, 0), restarts=2)
-    assert len(desk.attempts("a")) == 4
-    assert "1 (a crash)" in err
-    assert "137 (killed by SIGKILL)" in err
-    assert re.findall(r"(\d) more crash(?:es)? allowed", err) == ["1", "1", "0"]
-
-
-def test_one_crash_too_many_stops_the_job_with_its_exit_code(desk):
-    _, err = desk.run(desk.worker("a", "wait"), desk.worker("b", 7), desk.worker("c", 0), restarts=1, code=7)
-    assert last_line(err) == "error: worker 1 crashed 2 times, last with exit code 7 (a crash): see its output, or raise --restarts"
-    assert len(desk.attempts("b")) == 2
-    assert all(len(desk.attempts(name)) <= 1 for name in "ac")  # No attempt, if the job was over before it started.
-
-
 def test_a_signal_that_kills_a_worker_becomes_an_exit_code(desk):
     desk.run(desk.worker("a", -9), code=137)
 
@@ -200,12 +173,6 @@ def test_a_worker_that_exits_2_stops_the_others(desk):
     assert [len(desk.attempts(name)) for name in ("wait", "deaf", "late")] == [1, 1, 1]
     assert desk.signals("wait") == desk.signals("deaf") == [signal.SIGTERM]
     assert not is_alive(desk.attempts("deaf")[0][0])
-
-
-def test_a_restart_waits_a_second_at_first(desk):
-    desk.run(desk.worker("a", 75, 0), times={})
-    (_, first), (_, second) = desk.attempts("a")
-    assert 1.0 <= second - first < 10
 
 
 def test_lines_of_several_workers_stay_whole(desk):
@@ -310,36 +277,6 @@ def test_a_second_signal_ends_everything_at_once(desk):
     assert not any(is_alive(desk.attempts(name)[0][0]) for name in "ab")
 
 
-def test_a_signal_before_a_restart_stops_it(desk):
-    text = """
-import pathlib, sys, time
-while not pathlib.Path(sys.argv[1]).exists(): time.sleep(0.01)
-open(sys.argv[2], "a").write("75\\n")
-sys.exit(75)
-"""
-    lost = script(text, desk.folder / "deaf.started", desk.folder / "ends")
-    process = desk.start(lost, desk.worker("deaf", "deaf"), times={"_FIRST_DELAY": 1.0, "GUARD_MARGIN": 2.0})
-    assert process.stderr
-    while b"restarting in" not in process.stderr.readline():
-        pass
-    process.terminate()
-    finish(process, 143)
-    assert (desk.folder / "ends").read_text() == "75\n"
-
-
-def test_a_job_that_is_complete_when_asked_to_stop_is_done(desk):
-    text = """
-import pathlib, signal, sys
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-pathlib.Path(sys.argv[1]).touch()
-signal.pause()
-"""
-    process = desk.start(script(text, desk.folder / "ready"), grace_period=10.0)
-    wait_until((desk.folder / "ready").exists)
-    process.terminate()
-    finish(process, 0)
-
-
 def test_workers_end_with_their_supervisor(desk):
     process = desk.start(desk.worker("a", "wait"), desk.worker("b", "wait"))
     desk.wait_for_attempts("a", "b")
@@ -360,24 +297,6 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
     desk.run(script(text, desk.folder / "child.started"), desk.worker("a", 0), code=137)
     assert not is_alive(desk.attempts("child")[0][0])
-
-
-def test_a_time_limit_stops_all_workers(desk):
-    process = desk.start(desk.worker("a", "wait"), desk.worker("b", 75), time_limit=1.5, grace_period=10.0)
-    _, err = finish(process, 2)
-    assert last_line(err) == "error: --time_limit=1.5 has passed: raise it, then the same command resumes from here"
-    assert desk.signals("a") == [signal.SIGTERM]
-    assert len(desk.attempts("b")) > 1
-    desk.run(desk.worker("c", 0), time_limit=60.0)
-
-
-def test_a_worker_does_not_inherit_the_variables_of_another_cluster(desk, monkeypatch):
-    monkeypatch.setitem(ENVIRONMENT, "TF_CONFIG", "of the shell")
-    monkeypatch.setitem(ENVIRONMENT, "COLOUR", "red")
-    text = "import os; print(os.environ.get('TF_CONFIG'), os.environ['COLOUR'], os.environ.get('POSTER_JOB_ID'))"
-    own = script(text) | {"environment": {"TF_CONFIG": "own", "POSTER_JOB_ID": "test-1"}}
-    out, _ = desk.run(script(text), own)
-    assert sorted(out.decode().splitlines()) == ["[0] None red None", "[1] own red test-1"]
 
 
 _DRY_RUN = ("launch", "--target=local", "--workers=2", "--env=HF_TOKEN=s3", "--env=COLOUR=red", "--dry_run", "--")

@@ -13,7 +13,6 @@ import grpc
 import pytest
 from google.cloud.aiplatform_v1.types import CustomJob
 
-from launch import following
 from launch.job import Job, Location
 from launch.vertex import commands, logs
 from launch.vertex.api import Api
@@ -23,7 +22,7 @@ from tests.fakes.vertex.server import PROJECT, REGION, Refused, Vertex
 from tests.support import drawn
 from tests.support.commands import ENVIRONMENT, REPOSITORY, end_all, run
 from tests.support.jobs import assert_equal
-from trainer.errors import Ended, LostService, Stopped, UserError
+from trainer.errors import LostService, UserError
 
 RUN = ("run", "--skip_preflight", "--image=registry/film:1", "--name=film", "--workers=2")
 FLAGS = ("--", "--data_dir=gs://films/d", "--job_dir=gs://films/j")
@@ -249,36 +248,6 @@ def test_status_and_list_show_jobs_by_name_and_number(here, capsys):
 
 
 @pytest.mark.parametrize(
-    ("state", "message", "code", "exit_code", "says"),
-    [
-        ("FAILED", EXIT.format("workerpool0-0", 2), 3, 2, "needs a change by the user"),
-        ("FAILED", f"{EXIT.format('workerpool0-0', 2)} {EXIT.format('workerpool1-0', 1)}", 3, 2, "needs a change by the user"),
-        ("FAILED", f"{EXIT.format('workerpool0-0', 137)} {EXIT.format('workerpool1-0', 75)}", 3, 137, "failed (The replica"),
-        ("FAILED", "Internal error occurred.", 13, 1, "failed (Internal error occurred)"),
-        ("EXPIRED", "", 0, 1, "failed (EXPIRED)"),
-        ("CANCELLED", "Job is cancelled by user.", 1, 143, "was cancelled"),
-        ("FAILED", "Deadline exceeded.", 4, 2, "reached its --time_limit"),
-    ],
-)
-def test_the_command_ends_as_the_job_ends(here, monkeypatch, state, message, code, exit_code, says):
-    monkeypatch.setattr(logs, "follow", lambda *_, **__: here.vertex.end(here.vertex.jobs()[0], state, message, code=code))
-    with pytest.raises((Ended, Stopped), match=re.escape(says)) as caught:
-        commands.run(Job(region=REGION, image="i", arguments=FLAGS[1:]), wait=True, run_preflight=False)
-    assert getattr(caught.value, "exit_code", None) == exit_code
-
-
-@pytest.mark.parametrize("state", ["FAILED", "CANCELLED"])
-def test_a_job_that_ran_for_its_time_limit_timed_out(here, monkeypatch, state):
-    def follow(*_, **__):
-        here.vertex.advance(here.vertex.jobs()[0], "RUNNING", ran=60.0)
-        here.vertex.end(here.vertex.jobs()[0], state, "It is over.")
-
-    monkeypatch.setattr(logs, "follow", follow)
-    with pytest.raises(UserError, match="reached its --time_limit"):
-        commands.run(Job(region=REGION, image="i", arguments=FLAGS[1:], time_limit=60), wait=True, run_preflight=False)
-
-
-@pytest.mark.parametrize(
     ("method", "code", "message", "kind", "says"),
     [
         ("CreateCustomJob", "PERMISSION_DENIED", "Permission denied", UserError, "ask for the role roles/aiplatform.user"),
@@ -313,17 +282,6 @@ def test_invalid_credentials_projects_and_regions_are_named(here):
         Api(None, REGION)
     here.vertex.token_status = 200
     assert Api(None, REGION).project == PROJECT
-
-
-def test_a_log_without_permission_ends_in_one_line(here, monkeypatch):
-    name = here.submit().display_name
-    here.vertex.log_status = 403
-    with pytest.raises(UserError, match=r"you lack the permission \(403: not now\): ask for the role roles/logging.viewer"):
-        commands.logs(name, Location(region=REGION))
-    monkeypatch.setattr(following, "MAX_OUTAGE", 0.0)
-    here.vertex.log_status = 503
-    with pytest.raises(LostService, match="Cloud Logging answered 503: not now"):
-        commands.logs(name, Location(region=REGION))
 
 
 def test_no_line_of_a_log_is_lost_or_repeated(here, capfdbinary):

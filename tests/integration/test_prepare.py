@@ -159,30 +159,6 @@ def test_every_film_becomes_an_example(prepared: tuple[Path, str]):
         assert np.abs(pixels - draw(film).getpixel((0, 0))).max() <= 4
 
 
-def test_what_was_chosen_is_printed_before_the_work_and_the_result_after_it(films: Path, tmp_path: Path):
-    text = (films / "films.csv").read_text() + "tt9999999,['Drama']\nñ,['Drama']\n"
-    (tmp_path / "films.csv").write_bytes(text.encode("latin-1"))
-    result = prepare(tmp_path / "films.csv", tmp_path / "dataset", images=films / "posters")
-    chosen, _, work = result.stderr.partition("decoding images")
-    assert work
-    assert f"films.csv: {FILMS + 2} rows" in chosen
-    for pattern in (
-        r"encoding +Windows-1252 \(byte 0xf1 at offset [\d,]+ is not UTF-8\)",
-        r"delimiter +','",
-        r"header +yes",
-        r"ids +column 'Id'; in row 1: 'tt0000000'",
-        r"genres +column 'Genre'; in row 1: Drama",
-        r"images +column 'Id'; in row 1: 'tt0000000'",
-        r"splits +80 % train, 10 % validation, 10 % test, by a hash of the id",
-        r"posters +resized to 48 × 32 pixels \(height × width\), stored as jpeg",
-    ):
-        assert re.search(rf"^  {pattern}$", chosen, re.MULTILINE), chosen
-    rejected = f"Rejected 2 of {FILMS + 2} rows; {tmp_path}/dataset/rejects.csv gives the reason for each. Examples:"
-    assert rejected in result.stdout
-    assert re.search(r"^  no_picture  row 61: .*'tt9999999'", result.stdout, re.MULTILINE)
-    assert result.stdout.endswith(f"The data set is in {tmp_path}/dataset: {FILMS} films, {len(GENRES)} genres.\n")
-
-
 def test_the_order_is_mixed_and_does_not_depend_on_the_csv(films: Path, prepared: tuple[Path, str], tmp_path: Path):
     output, _ = prepared
     order = [film_id for film_id, *_ in examples(output, "train")]
@@ -278,17 +254,6 @@ def test_the_tilde_is_the_home_folder(films: Path, tmp_path: Path):
     assert (home / "cache").is_dir()
 
 
-def test_files_that_no_unfinished_run_left_are_reported_and_not_removed(films: Path, tmp_path: Path):
-    output = tmp_path / "dataset"
-    (output / ".incomplete").mkdir(parents=True)
-    (output / ".incomplete" / "publishing.json").write_text('["../victim.txt"]')
-    (tmp_path / "victim.txt").write_text("mine")
-    before = tree(tmp_path)
-    line = refusal(films / "films.csv", output, images=films / "posters")
-    assert f"{output}/.incomplete/publishing.json is damaged: remove" in line
-    assert tree(tmp_path) == before
-
-
 class PosterServer(http.server.BaseHTTPRequestHandler):
     asked: ClassVar[Counter[str]] = Counter()
 
@@ -321,19 +286,6 @@ def test_images_are_fetched_once_and_kept(poster_server: str, tmp_path: Path):
     prepare(tmp_path / "films.csv", tmp_path / "two", *flags, NO_PROXY="127.0.0.1")
     assert tree(tmp_path / "one") == tree(tmp_path / "two")
     assert {count for path, count in PosterServer.asked.items() if path != "/gone.jpg"} == {1}
-
-
-def test_a_finished_data_set_is_replaced_only_when_asked(films: Path, prepared: tuple[Path, str], tmp_path: Path):
-    output = tmp_path / "dataset"
-    shutil.copytree(prepared[0], output)
-    (output / "notes.txt").write_text("mine")
-    before = tree(output)
-    assert "finished data set: add --overwrite" in refusal(films / "films.csv", output, "--shards=2", images=films / "posters")
-    assert tree(output) == before
-    prepare(films / "films.csv", output, "--shards=2", "--overwrite", images=films / "posters")
-    written = {shard.name for split in manifest.load(output).splits.values() for shard in split.shards}
-    assert set(tree(output)) == {"dataset.json", "rejects.csv", "near_duplicates.csv", "notes.txt", *written}
-    assert "train-00001-of-00002.tfrecord" in written
 
 
 @pytest.mark.parametrize("moment", ["decoding", "first shard", "later shards"])
@@ -436,15 +388,6 @@ def test_what_the_user_must_change_is_one_line(tmp_path: Path, content: str | No
     line = refusal(csv_path, tmp_path / "dataset", *flags)
     assert re.search(message, line), line
     assert not tree(tmp_path / "dataset")
-
-
-def test_more_shards_than_films_or_no_frequent_genre_is_one_line(films: Path, tmp_path: Path):
-    for flag, message in (
-        ("--shards=99", "--shards must be at most 46, the number of training films, got 99"),
-        ("--min_examples=99", "rejected as rare_genre_only"),
-    ):
-        assert message in refusal(films / "films.csv", tmp_path, flag, images=films / "posters")
-    assert not tree(tmp_path)
 
 
 def test_real_posters_are_all_accounted_for(tmp_path: Path):

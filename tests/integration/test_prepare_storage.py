@@ -205,32 +205,6 @@ def test_a_run_that_loses_cloud_storage_keeps_its_uploads(
     assert made(cloud, output) == expected
 
 
-def test_a_finished_data_set_outlives_a_run_that_fails_before_it_uploads(
-    cloud: Storage, films: Path, output: str, environment: dict[str, str], expected: dict[str, bytes]
-):
-    for name, data in expected.items():
-        cloud.put(f"{output}/{name}", data)
-    arguments = command(films / "films.csv", films / "Posters", output, "--overwrite", "--min_examples=999")
-    assert "no row of the CSV became an example" in commands.refusal(*arguments, env=environment)
-    assert made(cloud, output) == expected
-
-
-def test_a_folder_that_is_not_free_is_left_as_it_is(cloud: Storage, films: Path, output: str, environment: dict[str, str]):
-    arguments = command(films / "films.csv", films / "Posters", output)
-    foreign = f"{output}/train-00000-of-00032.tfrecord"
-    cloud.put(foreign, b"mine")
-    line = commands.refusal(*arguments, env=environment)
-    assert "holds train-00000-of-00032.tfrecord, which no dataset.json there lists" in line
-    assert made(cloud, output) == {foreign.rpartition("/")[2]: b"mine"}
-    cloud.delete(foreign)
-    owner = {"job_id": "prepare-other", "attempt": 1, "host": "other", "pid": 7, "heartbeat": time.time()}
-    cloud.put(f"{output}/{LOCK}", json.dumps(owner).encode())
-    line = commands.refusal(*arguments, env=environment)
-    assert "belongs to job prepare-other (process 7 on other" in line
-    assert "choose another --output" in line
-    assert made(cloud, output) == {LOCK: json.dumps(owner).encode()}
-
-
 def test_two_runs_of_one_host_keep_apart(cloud: Storage, films: Path, output: str, environment: dict[str, str]):
     arguments = command(films / "films.csv", films / "Posters", output)
     process = commands.start(*arguments, env=environment)

@@ -3,7 +3,6 @@
 import base64
 import contextlib
 import importlib
-import json
 import logging
 import os
 import threading
@@ -19,8 +18,8 @@ from tests.fakes.storage.faults import Plan
 from tests.fakes.storage.server import Storage
 from tests.support import drawn
 from trainer.dataset import manifest
-from trainer.errors import LostPeer, LostService, UserError
-from trainer.job import lock, lock_file
+from trainer.errors import LostService, UserError
+from trainer.job import lock_file
 from trainer.storage import credentials, failures, files, objects
 
 
@@ -236,50 +235,6 @@ def test_a_missing_or_incomplete_data_set_is_named_by_its_path(folder, cloud, tm
         manifest.load(f"{folder}/data")
 
 
-def test_the_contents_of_a_folder_are_listed_moved_and_removed(folder, cloud):
-    for name in ("a", "deep/b", "deep/er/c", "other/d"):
-        cloud.put(f"{folder}/{name}", name.encode())
-    path = epath.Path(folder)
-    assert [child.name for child in files.children(path)] == ["a", "deep", "other"]
-    assert [item.uri for item in objects.below(folder, deep=False)] == [f"{folder}/a"]
-    files.move(path / "deep", path / "old" / "deep")
-    files.move(path / "a", path / "old" / "a")
-    files.remove_folder(path / "other")
-    assert cloud.objects(folder) == {"old/a": b"a", "old/deep/b": b"deep/b", "old/deep/er/c": b"deep/er/c"}
-
-
-def test_a_bucket_and_a_disk_behave_alike(folder, tmp_path):
-    for root in (epath.Path(folder), epath.Path(tmp_path / "root")):
-        files.make_folder(root)
-        file = root / "deep" / "a.bin"
-        files.make_folder(file.parent)
-        files.write(file, b"0123456789")
-        assert files.read(file) == b"0123456789"
-        assert files.stat(file).size == 10
-        assert files.checksum(file) == objects.crc32c([b"0123456789"])
-        with files.open_seekable(file) as opened:
-            opened.seek(7)
-            assert opened.read(2) == b"78"
-        assert [path.name for path in files.children(root)] == ["deep"]
-        assert (files.exists(file), files.is_folder(file), files.is_folder(file.parent)) == (True, False, True)
-        with files.copied_to_disk(root) as copy:
-            assert (copy / "deep" / "a.bin").read_bytes() == b"0123456789"
-        with files.built_on_disk(root / "built") as built:
-            (built / "x").mkdir(parents=True)
-            (built / "x" / "b").write_bytes(b"b")
-        assert files.read(root / "built" / "x" / "b") == b"b"
-        files.move(root / "deep", root / "old")
-        files.remove(root / "old" / "a.bin")
-        files.remove(root / "old" / "a.bin")
-        files.remove_folder(root / "built")
-        assert not files.exists(root / "built" / "x" / "b")
-        assert files.children(root / "nowhere") == []
-        assert not files.is_folder(root / "nowhere")
-        for operation in (files.read, files.stat, files.checksum, files.open_seekable):
-            with pytest.raises(FileNotFoundError):
-                operation(file)
-
-
 def test_missing_credentials_are_reported_at_once(cloud, monkeypatch):
     environment = {**cloud.environment, "GOOGLE_APPLICATION_CREDENTIALS": ""}
     with reached(environment, monkeypatch):
@@ -299,35 +254,6 @@ def test_no_token_is_logged(folder, cloud, caplog):
     assert token
     assert token not in caplog.text
     assert token not in str(failed.value)
-
-
-def test_one_job_at_a_time_holds_the_lock(folder, monkeypatch):
-    path = epath.Path(folder) / "LOCK.json"
-    with lock.held(path, "first") as owned:
-        owned.check()
-        with pytest.raises(UserError, match=r"belongs to job first .*choose another --job_dir"), lock.held(path, "second"):
-            pass
-        with lock.held(path, "first") as later:
-            later.check()
-            with pytest.raises(LostPeer, match="was taken by another attempt"):
-                owned.check()
-        assert lock.read(path) is None
-    old = {**json.loads(json.dumps(later._owner)), "heartbeat": time.time() - 61}
-    files.write_json(path, old)
-    with lock.held(path, "second") as taken:
-        taken.check()
-    assert lock.read(path) is None
-
-
-def test_the_lock_is_renewed(folder, monkeypatch):
-    monkeypatch.setattr(lock, "_BEAT_SECONDS", 0.05)
-    path = epath.Path(folder) / "LOCK.json"
-    with lock.held(path, "job") as owned:
-        first = lock.read(path)
-        time.sleep(1)
-        later = lock.read(path)
-        assert first and later and later["heartbeat"] > first["heartbeat"]
-        owned.check()
 
 
 def test_only_one_of_many_takers_gets_the_lock(folder):

@@ -6,11 +6,10 @@ import shutil
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from tests.support import drawn
 from tests.support.commands import ENVIRONMENT, refusal, run
-from tests.support.jobs import RESULTS, STEPS_PER_EPOCH, history, mirrored, train
+from tests.support.jobs import RESULTS, history, mirrored, train
 from trainer.dataset import near_duplicates
 
 
@@ -95,14 +94,6 @@ def test_a_person_can_watch_a_job_and_reads_nothing_else(data_dir, tmp_path):
     for line, phase in zip(told, phases, strict=True):
         assert line.startswith(phase)
     assert ended.stdout.count("never looks at a poster") == 2, "a verdict for each operating point, and each once"
-
-
-def test_early_stopping(data_dir, tmp_path):
-    run(*train(data_dir, tmp_path, "--model=cnn", "--early_stopping=1", "--epochs=12"))
-    ratings = [float(row["val_mean_average_precision"]) for row in history(tmp_path)]
-    best = ratings.index(max(ratings))
-    assert len(ratings) == best + 1 + 1 < 12
-    assert tf.train.latest_checkpoint(str(tmp_path / "checkpoints" / "best")).endswith(f"-{(best + 1) * STEPS_PER_EPOCH}")
 
 
 def test_one_genre_and_one_film_to_validate(tmp_path):

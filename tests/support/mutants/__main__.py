@@ -25,9 +25,6 @@ from tests.support.mutants.faults import Fault, faults
 
 _FOLDER = REPOSITORY / ".mutants"
 
-# What this module draws is for the eye alone.
-_LEFT_OUT = ("trainer/demo/posters.py",)
-
 _MOST_IN_A_MODULE = 2
 
 # A mutant may wait for ever: its tests get this many times the seconds that they took without a fault, and this many more.
@@ -55,12 +52,7 @@ class Mutant:
 def sample(count: int, seed: int) -> list[Mutant]:
     """Draws mutants from the whole package, at most two from a module."""
     modules = [path.relative_to(REPOSITORY) for name in ("trainer", "launch") for path in (REPOSITORY / name).rglob("*.py")]
-    everything = [
-        Mutant(str(module), fault)
-        for module in sorted(modules)
-        if str(module) not in _LEFT_OUT
-        for fault in faults((REPOSITORY / module).read_text())
-    ]
+    everything = [Mutant(str(module), fault) for module in sorted(modules) for fault in faults((REPOSITORY / module).read_text())]
     random.Random(seed).shuffle(everything)
     drawn: Counter[str] = Counter()
     chosen: list[Mutant] = []
@@ -102,7 +94,7 @@ def _verdict(tests: Sequence[str], copy: Path, seconds: float) -> str:
         ids.write("\n".join(tests))
         ids.flush()
         command = (sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider", f"@{ids.name}")
-        # Without compiled files, two sources of the same length and second cannot be confused.
+        # Without compiled files, two sources of the same length and second are not mistaken for each other.
         environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
         try:
             done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=seconds)

@@ -71,6 +71,12 @@ def fixture_page(folder):
     return (folder / "report.html").read_text()
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Leaves out the drawing, which takes a second, where a test looks at the text alone."""
+    monkeypatch.setattr(report.style, "png", lambda figure: b"not drawn")
+
+
 def test_the_folder_holds_everything(folder, page):
     assert {path.name for path in folder.iterdir()} == {
         "metrics.json",
@@ -96,6 +102,7 @@ def test_equal_arguments_give_equal_bytes_without_the_drawing_programs_name(fold
         assert b"atplotlib" not in path.read_bytes()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_page_is_written_last_and_the_guard_hears_of_each_file(tmp_path, monkeypatch):
     steps, made = [], make()
     writing = files.write
@@ -112,6 +119,7 @@ def test_the_page_is_written_last_and_the_guard_hears_of_each_file(tmp_path, mon
     assert steps == ["beat", "metrics.json", "predictions.csv", *with_beats, "report.html"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_without_a_history_or_posters_their_parts_are_left_out_and_old_ones_go(tmp_path):
     for name in ("loss.png", "posters.png", "extremes.png"):
         (tmp_path / name).write_bytes(b"of an earlier evaluation")
@@ -133,6 +141,7 @@ def test_the_page_refers_to_nothing_outside_itself(folder, page):
     assert set(anchors) <= set(re.findall(r'id="(\w+)"', page))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_names_in_the_page_are_escaped(tmp_path):
     nasty = "<script>alert('x')</script>"
     made = make(genres=(nasty, 'a" onload="x', "War"), ids=[f"{nasty}{row}" for row in range(12)])
@@ -185,6 +194,7 @@ def test_the_page_holds_the_metrics_with_their_intervals(page):
     assert "resnet" in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_training_table_shows_whole_numbers_as_such_and_what_is_undefined_as_a_dash(tmp_path):
     rows = [
         {"epoch": 1, "step": 10, "loss": 0.123456, "val_loss": float("nan"), "val_mean_average_precision": 0.25},
@@ -196,6 +206,7 @@ def test_the_training_table_shows_whole_numbers_as_such_and_what_is_undefined_as
     assert "the best epoch is 2." in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_warning_stands_before_everything_and_only_where_it_is_due(page, tmp_path):
     verdicts = text.verdicts(make()[1])
     assert not any(verdict.clear for verdict in verdicts)
@@ -210,6 +221,7 @@ def test_a_warning_stands_before_everything_and_only_where_it_is_due(page, tmp_p
     assert "the model is clearly better than" in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_genres_with_too_few_films_are_grey_and_named_and_have_no_interval(page, tmp_path):
     _, metrics = make()
     few = metrics["unjudged"]["genres"]
@@ -221,6 +233,7 @@ def test_genres_with_too_few_films_are_grey_and_named_and_have_no_interval(page,
     assert "Too few films to judge" not in write(tmp_path, made=make(films=80), posters=0)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_page_claims_nothing_about_the_job_for_films_of_another_data_set(page, tmp_path):
     assert "the test split of the job&#39;s own data set (f1)" in page
     assert "Be careful" not in page
@@ -270,6 +283,7 @@ def test_predictions_name_the_genres_in_the_data_sets_order():
     ]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_metric_that_json_cannot_hold_is_refused_before_the_page_is_written(tmp_path):
     predictions, metrics = make()
     metrics["loss"] = float("nan")

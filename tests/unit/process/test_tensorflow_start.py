@@ -37,22 +37,6 @@ def python(program, **environment):
 
 
 @without_gpu
-def test_tensorflow_starts_without_a_word():
-    done = python(
-        "import os\nfrom trainer.process import tensorflow_start\ntensorflow_start.start()\n"
-        "import tensorflow as tf\ntf.function(lambda x: x + 1)(tf.constant(1))\n"
-        "print(os.environ.get('TF_CPP_MIN_LOG_LEVEL'))"
-    )
-    assert done.stderr == ""
-    assert done.stdout.strip() == "None", "a process that this one starts decides for itself"
-
-
-def test_whoever_sets_the_level_reads_what_tensorflow_writes():
-    done = python("from trainer.process import tensorflow_start; tensorflow_start.start()", TF_CPP_MIN_LOG_LEVEL="0")
-    assert "absl::InitializeLog" in done.stderr
-
-
-@without_gpu
 def test_all_but_the_noise_is_passed_on_in_its_order():
     lines = [*NOISE, ERRORS[0], NOISE[0], *ERRORS[1:]]
     written = "\n".join(lines) + "\n"

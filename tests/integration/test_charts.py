@@ -77,7 +77,7 @@ def texts(figure):
 
 @pytest.mark.parametrize(
     "genres",
-    [["one genre"], [f"genre {g}" for g in range(25)], ["of a length never seen " * 3, "$x^{$", "<b>", "naïve"]],
+    [["one genre"], [f"genre {g}" for g in range(14)], ["of a length never seen " * 3, "$x^{$", "<b>", "naïve"]],
     ids=["one", "many", "odd"],
 )
 @pytest.mark.filterwarnings("error", "ignore::ResourceWarning")

@@ -93,5 +93,5 @@ def test_a_model_is_any_function_and_its_weights_are_written_in_a_fixed_order(tm
 
 
 def test_no_path_of_this_machine_is_written(exported: Path) -> None:
-    root = str(Path(__file__).parents[3]).encode()
+    root = str(Path(__file__).parents[2]).encode()
     assert not any(root in path.read_bytes() for path in exported.rglob("*") if path.is_file())
