@@ -47,8 +47,9 @@ push:
 # The tests start hundreds of processes: compiled files spare each of them a moment.
 unexport PYTHONDONTWRITEBYTECODE
 
-# One test process per core; tests of one file share its fixtures. The long files come first in the order of collection.
-PYTEST := $(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder
+# One test process more than cores, because some tests wait; those of one file share its fixtures, and the long files come first.
+TEST_PROCESSES := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+PYTEST := $(BIN)/python -m pytest --numprocesses=$(TEST_PROCESSES) --dist=loadfile --no-loadscope-reorder
 
 test: setup
 	$(PYTEST)

@@ -73,8 +73,13 @@ def measure(folder: Path) -> None:
         contexts.FOLDER: str(folder),
         contexts.VARIABLE: "",
     }
-    command = (sys.executable, "-m", "pytest", "-p", contexts.__name__, "--numprocesses=auto", "--dist=loadfile", "--quiet")
-    subprocess.run((*command, "--no-loadscope-reorder"), cwd=REPOSITORY, env=environment, check=True)
+    command = (sys.executable, "-m", "pytest", "-p", contexts.__name__, "--dist=loadfile", "--quiet")
+    subprocess.run(
+        (*command, f"--numprocesses={(os.cpu_count() or 1) + 1}", "--no-loadscope-reorder"),
+        cwd=REPOSITORY,
+        env=environment,
+        check=True,
+    )
     combined = coverage.Coverage(config_file=str(configuration))
     combined.combine([str(folder)])
     combined.save()

@@ -24,7 +24,7 @@ def test_signals_arrive_as_numbers_and_only_in_the_block():
     with signals.arriving() as arrived:
         assert read(arrived) == []
         for number in NUMBERS:
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
         assert read(arrived) == list(NUMBERS)
     assert [signal.getsignal(number) for number in NUMBERS] == before
     assert signal.set_wakeup_fd(-1) == -1
@@ -35,9 +35,9 @@ def test_a_signal_that_the_process_was_told_to_ignore_stays_ignored(monkeypatch)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # As nohup does.
     try:
         with signals.arriving() as arrived:
-            os.kill(os.getpid(), signal.SIGHUP)
+            signal.raise_signal(signal.SIGHUP)
             assert read(arrived) == []
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
             assert read(arrived) == [signal.SIGINT]
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
@@ -53,7 +53,7 @@ def test_more_signals_than_the_pipe_holds_are_no_error(capfd):
         with pytest.raises(BlockingIOError):
             while True:
                 os.write(writing, b"\0")
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         os.close(writing)
     assert capfd.readouterr().err == ""
 
