@@ -117,9 +117,7 @@ async def read_answer(method: str, reader: asyncio.StreamReader) -> Answer:
     if head is None:
         raise ConnectionResetError("no answer")
     status = int(head.words[1])
-    headers = {
-        name: value for name, value in head.headers.items() if name not in ("connection", "transfer-encoding", "content-length")
-    }
+    headers = {name: value for name, value in head.headers.items() if name not in _OF_CONNECTION}
     if method == "HEAD" or status in (204, 304):
         return Answer(status, headers, 0, _once(b""))
     if "chunked" in head.headers.get("transfer-encoding", "").lower():

@@ -135,12 +135,7 @@ def test_a_job_that_is_killed_and_stopped_again_and_again_ends_as_an_undisturbed
     # No step is left.
     monkeypatch.setattr(networks.Network, "fit", None)
     trainer.train(backup_steps=2)
-    assert trainer.rows == whole.rows
-    for kind in ("last", "best"):
-        one, other = (tensors(each.folder / "checkpoints" / kind) for each in (trainer, whole))
-        assert one.keys() == other.keys()
-        for name in one:
-            np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+    assert_same_end(trainer, whole)
 
 
 def test_a_job_is_trained_to_its_last_step_within_an_epoch(worker):

@@ -11,6 +11,15 @@ from tests.support import descriptors
 NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
+@pytest.fixture(autouse=True)
+def _handled():
+    """Lets no signal be ignored from the start, as SIGHUP is where nohup has started the tests."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in NUMBERS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def read(descriptor):
     try:
         return list(os.read(descriptor, 100))
