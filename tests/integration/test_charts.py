@@ -225,6 +225,9 @@ def test_the_calibration_chart_has_a_mark_for_each_bin_with_decisions_and_every_
     assert [text.get_text() for text in count.texts] == [str(cell["decisions"]) for cell in bins]
     cold = charts.calibration(measure(predictions, dict.fromkeys(predictions.genres, 0.5), temperature=1.0))
     assert len(cold.axes[0].lines) == 2, "without a temperature there is nothing to compare with"
+    (legend_of_three,), (legend_of_two,) = figure.legends, cold.legends
+    columns = [vars(legend)["_ncols"] for legend in (legend_of_three, legend_of_two)]
+    assert columns == [1, 2], "the legend is no wider than the chart"
 
 
 @pytest.fixture(name="drawn_now", scope="module")

@@ -124,7 +124,8 @@ def test_genres_are_read_in_every_form(cell, separator, genres):
         ("[War, [Drama]]", "the list cannot be parsed"),
         ("['War]", "the list cannot be parsed"),
         # Each of these ends the parsers in another way.
-        ("[" * 4000 + "]" * 4000, "the list cannot be parsed"),
+        # From Python 3.13 on json reads so deep a list.
+        ("[" * 4000 + "]" * 4000, "the list (cannot be parsed|holds something other than names)"),
         ("['" + "-" * 10 + "', " + "-" * 9000 + "1]", "the list cannot be parsed"),
         ("['', x" + ".a" * 3000 + "]", "the list cannot be parsed"),
         ("['', " + "9" * 5000 + "]", "the list cannot be parsed"),
