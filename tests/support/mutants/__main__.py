@@ -84,12 +84,18 @@ def judge(mutant: Mutant, copy: Path, measured: coverage_map.CoverageMap) -> str
     source = module.read_text()
     module.write_text(mutant.fault.applied(source))
     try:
-        return _verdict(tests, copy)
+        failed = _first_failure(tests, copy)
     finally:
         module.write_text(source)
+    if failed is None:
+        return f"**survived** {len(tests)} test{'s' if len(tests) > 1 else ''}"
+    if failed in tests and _first_failure([failed], copy):
+        return f"**unclear**: {failed} fails without the fault too"
+    return f"killed: {failed}"
 
 
-def _verdict(tests: Sequence[str], copy: Path) -> str:
+def _first_failure(tests: Sequence[str], copy: Path) -> str | None:
+    """Returns the id of the first test that fails, the last line of pytest where it has no id, or None if all pass."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as ids:
         ids.write("\n".join(tests))
         ids.flush()
@@ -98,9 +104,12 @@ def _verdict(tests: Sequence[str], copy: Path) -> str:
         environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
         done = subprocess.run((*command, f"@{ids.name}"), cwd=copy, env=environment, capture_output=True, text=True)
     if done.returncode == 0:
-        return f"**survived** {len(tests)} test{'s' if len(tests) > 1 else ''}"
-    failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", done.stdout, re.MULTILINE)
-    return f"killed: {failed[1] if failed else (done.stdout + done.stderr).strip().splitlines()[-1]}"
+        return None
+    said = done.stdout + done.stderr
+    if "ERROR: not found" in said:
+        raise RuntimeError(f"pytest does not know a test: {said[-500:]}")
+    failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", said, re.MULTILINE)
+    return failed[1] if failed else said.strip().splitlines()[-1]
 
 
 def _copy(folder: Path) -> Path:
