@@ -11,6 +11,7 @@ import math
 import os
 import select
 import signal
+import sys
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -192,7 +193,8 @@ class World:
 
     def pipe(self) -> tuple[int, int]:
         ends = os.pipe()
-        fcntl.fcntl(ends[0], fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+        if sys.platform == "linux":
+            fcntl.fcntl(ends[0], fcntl.F_SETPIPE_SZ, PIPE_SIZE)
         self.open.update(ends)
         return ends
 

@@ -1,6 +1,5 @@
 """Heartbeats arrive in the guard's pipe, and never hinder the worker."""
 
-import fcntl
 import os
 
 import pytest
@@ -27,10 +26,10 @@ def test_each_sign_arrives_and_differs_from_the_others(pipe):
 
 
 def test_a_guard_that_does_not_read_does_not_hinder_the_worker(pipe):
-    size = fcntl.fcntl(pipe[1], fcntl.F_SETPIPE_SZ, 4096)
-    for _ in range(size + 100):
+    beats = 100_000  # More than a pipe holds.
+    for _ in range(beats):
         heartbeat.beat()
-    assert len(os.read(pipe[0], 100_000)) == size
+    assert 0 < len(os.read(pipe[0], beats)) < beats
 
 
 def test_without_a_guard_nothing_happens(monkeypatch):
