@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.fakes.kubernetes.kubeconfig import kubeconfig
 from tests.fakes.kubernetes.server import Cluster, Refused
 from tests.support.commands import ENVIRONMENT, REPOSITORY, end_all
 
@@ -37,15 +38,7 @@ class Desk:
 
     def configure(self, server: str, **context: str) -> None:
         """Writes kubectl's configuration."""
-        described = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "test",
-            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"} | context}],
-            "clusters": [{"name": "test", "cluster": {"server": server}}],
-            "users": [{"name": "test", "user": {}}],
-        }
-        self.config.write_text(yaml.safe_dump(described))
+        self.config.write_text(kubeconfig(server, **context))
 
     def start(self, *words: str, max_outage: float = 60.0) -> subprocess.Popen[str]:
         flags = ("--target=kubernetes",)

@@ -1,12 +1,15 @@
 """Data sets of a few bytes on their way to a bucket in memory, and what is there then."""
 
 import dataclasses
+import tempfile
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from etils import epath
 
+from tests.support import buckets
 from tests.support.buckets import Buckets
 from trainer.dataset import manifest
 from trainer.dataset.manifest import Dataset, Shard, Split
@@ -16,6 +19,15 @@ from trainer.storage import files
 DATA = "gs://posters/data"
 MARK = ".preparing.json"
 TABLES = ("near_duplicates.csv", "rejects.csv")
+
+
+def bucket_with_notes(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Buckets:
+    """Returns a bucket with notes beside the data set; temporary folders are in `folder` from now on."""
+    (folder / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder / "scratch"))
+    made = buckets.in_memory(monkeypatch, "posters")
+    made.put(f"{DATA}/notes.txt", b"mine")
+    return made
 
 
 def published(*, overwrite: bool = False) -> AbstractContextManager[Any]:

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from etils import epath
 
-from tests.support import buckets
-from tests.support.published import DATA, MARK, changes, fill, names, on_disk, publish, published, shard, there
+from tests.support.published import DATA, MARK, bucket_with_notes, changes, fill, names, on_disk, publish, published, shard, there
 from trainer.dataset import manifest
 from trainer.errors import LostService, UserError
 from trainer.job import lock
@@ -20,12 +19,7 @@ from trainer.preparation import publishing
 
 @pytest.fixture
 def bucket(monkeypatch, tmp_path):
-    """A bucket with notes beside the data set; temporary folders are in the test's own."""
-    (tmp_path / "scratch").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
-    made = buckets.in_memory(monkeypatch, "posters")
-    made.put(f"{DATA}/notes.txt", b"mine")
-    return made
+    return bucket_with_notes(monkeypatch, tmp_path)
 
 
 def test_a_data_set_is_complete_when_its_dataset_json_appears(bucket, tmp_path):

@@ -3,14 +3,12 @@
 import errno
 import json
 import logging
-import tempfile
 import threading
 
 import pytest
 from google.api_core import exceptions
 
-from tests.support import buckets
-from tests.support.published import DATA, MARK, changes, fill, names, on_disk, publish, published, shard, there
+from tests.support.published import DATA, MARK, bucket_with_notes, changes, fill, names, on_disk, publish, published, shard, there
 from trainer.dataset import manifest
 from trainer.errors import LostPeer, LostService, Stopped, UserError
 from trainer.preparation import publishing
@@ -18,12 +16,7 @@ from trainer.preparation import publishing
 
 @pytest.fixture
 def bucket(monkeypatch, tmp_path):
-    """A bucket with notes beside the data set; temporary folders are in the test's own."""
-    (tmp_path / "scratch").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
-    made = buckets.in_memory(monkeypatch, "posters")
-    made.put(f"{DATA}/notes.txt", b"mine")
-    return made
+    return bucket_with_notes(monkeypatch, tmp_path)
 
 
 def die(bucket):

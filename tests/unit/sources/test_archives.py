@@ -11,25 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.support import buckets
+from tests.support.zips import CONTENT, only_member, pack
 from trainer.dataset.rejects import Reason
 from trainer.errors import UserError
 from trainer.images import decode
 from trainer.images.decode import ImageError
 from trainer.sources import archives, folders
 from trainer.sources.archives import Archive, Member
-
-CONTENT = b"an image" * 1000
-
-
-def pack(path: Path, *, method: int = zipfile.ZIP_DEFLATED, name: str = "a.jpg", content: bytes = CONTENT) -> Path:
-    with zipfile.ZipFile(path, "w", method) as archive:
-        archive.writestr(name, content)
-    return path
-
-
-def only_member(path: Path) -> Member:
-    ((_, member),) = archives.members(Archive(str(path)))
-    return member
 
 
 def reason(member: Member) -> tuple[Reason, str]:

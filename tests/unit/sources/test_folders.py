@@ -15,6 +15,7 @@ from etils import epath
 
 from tests.support import buckets
 from tests.support.web import serving
+from tests.support.zips import CONTENT, only_member, pack
 from trainer.catalog import catalog
 from trainer.catalog.columns import Columns
 from trainer.dataset.rejects import Reason
@@ -29,19 +30,7 @@ from trainer.sources.fsspec_files import File
 from trainer.sources.lookup import ImageFile
 from trainer.storage import urls
 
-CONTENT = b"an image" * 1000
 CSV = b"id,genre\ntt1,Drama\n"
-
-
-def pack(path: Path, *, method: int = zipfile.ZIP_DEFLATED, name: str = "a.jpg", content: bytes = CONTENT) -> Path:
-    with zipfile.ZipFile(path, "w", method) as archive:
-        archive.writestr(name, content)
-    return path
-
-
-def only_member(path: Path) -> Member:
-    ((_, member),) = archives.members(Archive(str(path)))
-    return member
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import urllib.parse
 
 import kubernetes
 import pytest
-import yaml
 from kubernetes.client import ApiException
 from kubernetes.config import kube_config
 
@@ -16,6 +15,7 @@ from launch.job import Job
 from launch.kubernetes import spec
 from launch.kubernetes.api import Api, Forbidden, NotFound, NotReady, _pod
 from tests.fakes.kubernetes import server
+from tests.fakes.kubernetes.kubeconfig import kubeconfig
 from tests.fakes.kubernetes.server import Cluster, Refused
 from tests.support.web import serving
 from trainer.errors import LostService, UserError
@@ -38,15 +38,7 @@ def configure(monkeypatch, tmp_path):
     """Writes kubectl's configuration for a server."""
 
     def configure(server, **context):
-        described = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "test",
-            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"} | context}],
-            "clusters": [{"name": "test", "cluster": {"server": server}}],
-            "users": [{"name": "test", "user": {}}],
-        }
-        (tmp_path / "config").write_text(yaml.safe_dump(described))
+        (tmp_path / "config").write_text(kubeconfig(server, **context))
 
     monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "config"))
     return configure
