@@ -66,18 +66,23 @@ def read(file: Path | epath.Path) -> bytes:
         or cannot be read.
       OSError: One of `TRANSIENT_ERRNOS`: a later try may succeed.
     """
+    data = read_start(file, MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
+        raise ImageError(Reason.TOO_LARGE, f"more than {MAX_FILE_BYTES:,} bytes")
+    return data
+
+
+def read_start(file: Path | epath.Path, count: int) -> bytes:
+    """Reads at most `count` bytes at the beginning of an image file; raises the same errors as `read`, except for its size."""
     try:
         if not file.is_file():
             raise ImageError(Reason.NO_PICTURE, "not a regular file" if file.exists() else "no such file")
         with file.open("rb") as opened:
-            data = opened.read(MAX_FILE_BYTES + 1)
+            return opened.read(count)
     except OSError as error:
         if error.errno in TRANSIENT_ERRNOS:
             raise
         raise ImageError(Reason.NO_PICTURE, f"it cannot be read: {error.strerror or type(error).__name__}") from error
-    if len(data) > MAX_FILE_BYTES:
-        raise ImageError(Reason.TOO_LARGE, f"more than {MAX_FILE_BYTES:,} bytes")
-    return data
 
 
 def decode(data: bytes, *, height: int, width: int) -> Image.Image:

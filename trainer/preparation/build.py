@@ -22,7 +22,7 @@ from trainer.preparation import decoding, duplicate_search, splits, writing
 from trainer.preparation.decoding import Stored
 from trainer.preparation.output import Output
 from trainer.sources import folders, web
-from trainer.sources.lookup import ImageFile
+from trainer.sources.image_folder import ImageFile
 
 _T = TypeVar("_T")
 
@@ -105,7 +105,7 @@ def _find(films: Sequence[Film], images: str | None, cache_dir: Path) -> list[Im
             found.append(file if isinstance(file, ImageError) else folders.LocalFile(file))
             continue
         try:
-            found.append(folder.find(film.image))
+            found.append(folder.find(film.image).file)
         except ImageError as error:
             found.append(error)
     return found

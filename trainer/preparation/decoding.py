@@ -18,7 +18,7 @@ from trainer.images import decode, perceptual_hash
 from trainer.images.decode import ImageError
 from trainer.process import cores
 from trainer.process.progress import progress
-from trainer.sources.lookup import ImageFile
+from trainer.sources.image_folder import ImageFile
 
 _BATCH = 16  # Images that go to a process at once and are read in parallel there.
 _BATCHES_IN_FLIGHT = 4  # Per core: enough to keep it busy while the parent writes, and a limit on the memory used.

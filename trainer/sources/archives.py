@@ -94,6 +94,9 @@ class Member:
     def read_small(self, max_bytes: int) -> bytes | None:
         return self.read() if max(self.size, self.compressed_size) <= max_bytes else None
 
+    def read_start(self, count: int) -> bytes:
+        return self.read()[:count]  # A file without extension is rare in an archive.
+
     def _read_compressed(self) -> bytes:
         try:
             file = _file_of_this_thread(self.archive)

@@ -11,7 +11,8 @@ from trainer.errors import TRANSIENT_ERRNOS, UserError
 from trainer.images import decode
 from trainer.images.decode import ImageError
 from trainer.sources import archives, fsspec_files
-from trainer.sources.lookup import Folder, ImageFile, ImageFinder, ListedFolder, OutsideFolderError, listed_folder
+from trainer.sources.image_folder import Folder, ImageFile, ListedFolder, OutsideFolderError, listed_folder
+from trainer.sources.lookup import ImageFinder
 from trainer.storage import files, objects, urls
 
 
@@ -35,6 +36,9 @@ class LocalFile:
         except OSError:
             pass  # Reading the file raises an error that names the reason.
         return self.read()
+
+    def read_start(self, count: int) -> bytes:
+        return decode.read_start(self.path, count)
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,43 @@ class StoredObject:
     def read_small(self, max_bytes: int) -> bytes | None:
         return self.read() if self.size <= max_bytes else None
 
+    def read_start(self, count: int) -> bytes:
+        return CloudImage(self.uri).read_start(count)
+
+
+@dataclass(frozen=True)
+class CloudImage:
+    """An image in Cloud Storage that no listing has told about: its size is asked for when it is read.
+
+    Attributes:
+      uri: Its `gs://` URI.
+    """
+
+    uri: str
+
+    @property
+    def is_remote(self) -> bool:
+        return True
+
+    def read(self) -> bytes:
+        return self._object().read()
+
+    def read_small(self, max_bytes: int) -> bytes | None:
+        return self._object().read_small(max_bytes)
+
+    def read_start(self, count: int) -> bytes:
+        try:
+            with objects.reader(self.uri) as file:
+                return file.read(count)
+        except FileNotFoundError:
+            raise ImageError(Reason.NO_PICTURE, "no such file") from None
+
+    def _object(self) -> StoredObject:
+        try:
+            return StoredObject(self.uri, files.stat(self.uri).size)
+        except FileNotFoundError:
+            raise ImageError(Reason.NO_PICTURE, "no such file") from None
+
 
 class LocalFolder:
     """A folder on a disk or a mounted bucket. Symbolic links are followed as long as they lead to a file inside it."""
@@ -82,10 +123,13 @@ class LocalFolder:
 
     def get(self, path: str) -> ImageFile | None:
         try:
-            file = (self._root / path).resolve()
+            file = self._root / path
+            if not file.is_file():
+                return None
+            file = file.resolve()
             if not file.is_relative_to(self._root):
                 raise OutsideFolderError
-            return LocalFile(file) if file.is_file() else None
+            return LocalFile(file)
         except (OSError, ValueError, RuntimeError) as error:  # Too long a name, a null byte, a circle of symbolic links.
             if isinstance(error, OSError) and error.errno in TRANSIENT_ERRNOS:
                 raise
@@ -130,12 +174,11 @@ def read_image(path: str) -> bytes:
       LostService: Cloud Storage does not answer.
       OSError: One of `TRANSIENT_ERRNOS`: a later try may succeed.
     """
-    if not files.in_cloud_storage(path):
-        return LocalFile(Path(_expanded(path))).read()
-    try:
-        return StoredObject(path, files.stat(path).size).read()
-    except FileNotFoundError:
-        raise ImageError(Reason.NO_PICTURE, "no such file") from None
+    return _image_file(path).read()
+
+
+def _image_file(path: str) -> ImageFile:
+    return CloudImage(path) if files.in_cloud_storage(path) else LocalFile(Path(_expanded(path)))
 
 
 def _expanded(path: str) -> str:

@@ -49,16 +49,19 @@ class File:
     def read_small(self, max_bytes: int) -> bytes | None:
         if self.size is not None and self.size > max_bytes:
             return None
+        data = self._request(
+            lambda system: _read_up_to(system, self.path, max_bytes + 1) if self.size is None else system.cat_file(self.path)
+        )
+        return data if len(data) <= max_bytes else None
 
-        def read_beginning() -> bytes:
-            system, _ = _file_system(self.folder)
-            return _read_up_to(system, self.path, max_bytes + 1) if self.size is None else system.cat_file(self.path)
+    def read_start(self, count: int) -> bytes:
+        return self._request(lambda system: _read_up_to(system, self.path, count))
 
+    def _request(self, request: Callable[[Any], bytes]) -> bytes:
         try:
-            data = _with_retries(self.folder, read_beginning)
+            return _with_retries(self.folder, lambda: request(_file_system(self.folder)[0]))
         except FileNotFoundError:
             raise ImageError(Reason.NO_PICTURE, "no such file") from None
-        return data if len(data) <= max_bytes else None
 
 
 def local_path(value: str) -> str | None:

@@ -1,96 +1,75 @@
 """Finds the image file that a CSV names, by id or by path, in any kind of folder."""
 
+import enum
 import posixpath
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import PurePosixPath
-from typing import Protocol
+from urllib.parse import unquote
 
 from trainer.dataset.rejects import Reason
-from trainer.images import formats
+from trainer.images import decode, formats
 from trainer.images.decode import ImageError
+from trainer.sources.image_folder import Folder, ImageFile, OutsideFolderError
+from trainer.sources.path_index import PathIndex, fold
+from trainer.storage import urls
 
-_DRIVE = re.compile(r"[A-Za-z]:")
-_MAC_FOLDER = "__MACOSX"  # macOS adds it to its archives: it holds metadata in files with the images' names.
-
-
-class ImageFile(Protocol):
-    """An image file in any storage. It is small and can be pickled to another process."""
-
-    @property
-    def is_remote(self) -> bool:
-        """Whether reading it mostly means waiting for a server."""
-
-    def read(self) -> bytes:
-        """Reads the whole file.
-
-        Raises:
-          ImageError: The file cannot be read, or has more than `decode.MAX_FILE_BYTES`.
-          UserError: The storage refuses all reads.
-          LostService: The storage does not answer.
-          OSError: One of `TRANSIENT_ERRNOS`: a later try may succeed.
-        """
-
-    def read_small(self, max_bytes: int) -> bytes | None:
-        """Reads the whole file as `read` does, or returns None if it is larger. Never holds more than `max_bytes` + 1 bytes."""
+_DRIVE = re.compile(r"[A-Za-z]:(?!\s)")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_ID = re.compile(r"(?:tt)?([0-9]{1,18})(?:\.0+)?")  # pandas makes floats of a column of ids in which one is missing.
+_PERCENT = re.compile(r"%[0-9A-Fa-f]{2}")
+_SHOWN_CHARACTERS = 200
+_THREADS = 16
 
 
-class OutsideFolderError(Exception):
-    """A path leads out of the folder, through a symbolic link for example."""
+class How(enum.StrEnum):
+    """How a name in a CSV led to a file."""
+
+    EXACT = "its name"
+    ID = "its id in another form"
+    CASE = "its name in another case or Unicode form"
+    EXTENSION = "its name with another extension"
+    TAIL = "the end of its path"
 
 
-class Folder(Protocol):
-    """A folder in any storage, with its subfolders."""
+@dataclass(frozen=True, slots=True)
+class Match:
+    """An image that was found.
 
-    @property
-    def name(self) -> str:
-        """The folder's own name."""
-
-    def paths(self) -> Iterable[str]:
-        """Returns the paths of all files, relative to the folder and with forward slashes."""
-
-    def get(self, path: str) -> ImageFile | None:
-        """Returns the file at a relative path (without `..`), or None if there is none.
-
-        Raises:
-          OutsideFolderError: The file lies outside the folder.
-        """
-
-
-@dataclass(frozen=True)
-class ListedFolder:
-    """A folder whose files were listed once; only those files can be read."""
-
-    name: str
-    files: Mapping[str, ImageFile]
-
-    def paths(self) -> Iterable[str]:
-        return self.files
-
-    def get(self, path: str) -> ImageFile | None:
-        return self.files.get(path)
-
-
-def listed_folder(name: str, files: Iterable[tuple[str, ImageFile]]) -> ListedFolder:
-    """Makes a folder of a listing.
-
-    Args:
-      name: The folder's own name.
-      files: Relative path and file of each entry. Entries that stand for folders or lead out of the folder are left out.
-
-    Returns:
-      The folder, with normalized paths.
+    Attributes:
+      path: The file's path relative to the folder, with forward slashes.
+      file: The file.
+      how: How its name led to it.
     """
-    found: dict[str, ImageFile] = {}
-    for path, file in files:
-        inside = posixpath.normpath(path)
-        if path.endswith("/") or inside.startswith("/") or inside in (".", "..") or inside.startswith("../"):
-            continue
-        # To Cloud Storage a//b and a/b are two objects; the one whose name is normal already counts.
-        if inside == path or inside not in found:
-            found[inside] = file
-    return ListedFolder(name, found)
+
+    path: str
+    file: ImageFile
+    how: How
+
+
+@dataclass(frozen=True, slots=True)
+class _Several:
+    """Files of which a name may mean any.
+
+    Attributes:
+      paths: Two of them.
+    """
+
+    paths: tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Name:
+    """A reading of a name as a path.
+
+    Attributes:
+      parts: Its folders and its file name, without `.` and `..`.
+      is_rooted: Whether it is clearly a path: absolute, a URL, or one that begins with `./` or `../`.
+    """
+
+    parts: Sequence[str]
+    is_rooted: bool
 
 
 class ImageFinder:
@@ -101,79 +80,223 @@ class ImageFinder:
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
-        self._path_of_stem, self._only_top = _index(folder.paths())
+        self._index = PathIndex(path for path in folder.paths() if not formats.is_hidden(path))
+        self._images: list[str] | None = None
 
-    def find(self, name: str) -> ImageFile:
+    @property
+    def count(self) -> int:
+        """The number of images in the folder."""
+        return len(self.image_paths())
+
+    def image_paths(self) -> list[str]:
+        """Returns the relative paths of all images, sorted. Reads the first bytes of the files that have no extension."""
+        if self._images is None:
+            named, unnamed = [], []
+            for path in self._index.paths:
+                name = path.rpartition("/")[2]
+                if formats.split(name)[1]:
+                    named.append(path)
+                elif formats.has_no_extension(name):
+                    unnamed.append(path)
+            with ThreadPoolExecutor(_THREADS) as pool:
+                begins = pool.map(self._begins_like_an_image, unnamed)
+                self._images = sorted(named + [path for path, is_image in zip(unnamed, begins, strict=True) if is_image])
+        return self._images
+
+    def find(self, name: str) -> Match:
         """Finds an image.
 
+        The first of these that leads to a file counts:
+          1. The exact path relative to the folder, with slashes or backslashes, also with the folder's own name in front; or, if
+             all images lie in one subfolder, relative to that.
+          2. The exact name, with or without extension, in any subfolder. Of several, the one in the higher folder counts, then the
+             one with the commoner extension, then the first by path; if the name has its extension, several are an error.
+          3. A film's number with and without `tt`, leading zeros and `.0`.
+          4. The same as 1 and 2 in another case or Unicode form, or with another extension than the file's if only one file has
+             the name.
+          5. The longest end of an absolute path, a URL or a path from another root that a file in the folder shares.
+
         Args:
-          name: One of the following. An IMDb id matches with and without `tt` and leading zeros.
-            - The image's name without extension, such as an id.
-            - Its path relative to the folder, with slashes or backslashes, with or without the folder's own name in front.
-            - If all images lie in one subfolder, as in many archives: its path relative to that subfolder.
+          name: A cell of a CSV: an id, a file name, a path or a URL.
 
         Returns:
-          A file inside the folder.
+          The image, which lies inside the folder.
 
         Raises:
-          ImageError: No image matches, or the path leads out of the folder.
+          ImageError: No image matches, several match equally well, or the path leads out of the folder.
         """
-        path = name.replace("\\", "/")
-        if path.startswith("/") or _DRIVE.match(path):
-            raise ImageError(Reason.OUTSIDE_FOLDER, f"{name!r} is an absolute path")
-        for candidate in self._candidates(path):
-            inside = posixpath.normpath(candidate)
-            try:
-                if inside == ".." or inside.startswith("../"):
-                    raise OutsideFolderError
-                file = self._folder.get(inside)
-            except OutsideFolderError:
-                raise ImageError(Reason.OUTSIDE_FOLDER, f"{name!r} leads out of the image folder") from None
-            if file is not None:
-                return file
-        raise ImageError(Reason.NO_PICTURE, f"no image {name!r} in the folder")
+        shown = repr(_shown(name))
+        found = self._exact(name, self._get) or self._search(name)
+        if isinstance(found, _Several):
+            first, second = found.paths
+            detail = f"{shown} may be {_shown(first)!r} or {_shown(second)!r}: write the path of one of them"
+            raise ImageError(Reason.NO_PICTURE, detail)
+        try:
+            file = self._folder.get(found[0]) if found else None
+        except OutsideFolderError:
+            raise ImageError(Reason.OUTSIDE_FOLDER, f"{shown} leads out of the image folder") from None
+        if found and file:
+            return Match(found[0], file, found[1])
+        path = _slashed(name)
+        if path.startswith("/") or _DRIVE.match(path) or path.lower().startswith("file://"):
+            raise ImageError(Reason.OUTSIDE_FOLDER, f"{shown} is an absolute path")
+        if "/" in path and _leads_out(path):
+            raise ImageError(Reason.OUTSIDE_FOLDER, f"{shown} leads out of the image folder")
+        raise ImageError(Reason.NO_PICTURE, f"no image {shown} in the folder")
 
-    def _candidates(self, path: str) -> Iterable[str]:
-        if "/" in path or formats.NAME_END.search(path.strip()):
-            yield path
-            parts = PurePosixPath(path).parts
-            if parts[1:] and parts[0] == self._folder.name:
-                yield "/".join(parts[1:])
-            if self._only_top:
-                yield f"{self._only_top}/{path}"
-        yield from (self._path_of_stem[form] for form in _spellings(path) if form in self._path_of_stem)
+    def finds(self, name: str) -> bool:
+        """Returns whether `find` finds an image, as far as the listing tells: a file may have been removed since."""
+        found = self._exact(name, self._get) or self._search(name)
+        return found is not None and not isinstance(found, _Several)
+
+    def _get(self, path: str) -> bool:
+        """Returns whether there is a file that the listing does not have: below a symbolic link to a folder, for example."""
+        try:
+            return self._folder.get(path) is not None
+        except OutsideFolderError:
+            return True  # Getting it again raises the error.
+
+    def _begins_like_an_image(self, path: str) -> bool:
+        try:
+            file = self._folder.get(path)
+            return file is not None and decode.format_of(file.read_start(formats.START_BYTES)) is not None
+        except (ImageError, OutsideFolderError):
+            return False
+
+    def _exact(self, name: str, get: Callable[[str], bool]) -> tuple[str, How] | None:
+        """Returns the file at the relative path that a name is."""
+        for path in dict.fromkeys((name, _slashed(name), _slashed(name).strip())):
+            if "://" in path:
+                continue
+            inside = posixpath.normpath(path.lstrip("/"))
+            candidates = [inside]
+            first, _, rest = inside.partition("/")
+            if rest and first == self._folder.name:
+                candidates.append(rest)
+            if self._index.only_top:
+                candidates.append(f"{self._index.only_top}/{inside}")
+            for candidate in candidates:
+                if candidate in self._index:
+                    return candidate, How.EXACT
+            if "/" in inside and not path.startswith("/") and not _leads_out(inside) and not formats.is_hidden(inside):
+                for candidate in candidates:
+                    if get(candidate):
+                        return candidate, How.EXACT
+        return None
+
+    def _search(self, name: str) -> tuple[str, How] | _Several | None:
+        """Returns the file that a name leads to when it is not the file's path."""
+        several = None
+        for reading in _readings(name):
+            if not reading.parts:
+                continue
+            for search in (self._by_name, self._by_id, self._by_other_extension):
+                found = search(reading)
+                if isinstance(found, _Several):
+                    several = several or found
+                    break  # Another extension would be a worse guess.
+                if found:
+                    return found
+        return several
+
+    def _by_name(self, name: _Name) -> tuple[str, How] | _Several | None:
+        *_, last = name.parts
+        stem, extension = formats.split(last)
+        if extension and (found := self._choose(name, stem, lambda path: formats.split(path)[1] == extension, How.CASE)):
+            return found
+        # The whole name may be a file's name without its extension, or that of a file without extension.
+        return self._choose(name, last, lambda _: True, How.CASE)
+
+    def _by_id(self, name: _Name) -> tuple[str, How] | _Several | None:
+        if match := _ID.fullmatch(name.parts[-1].strip()):
+            number = int(match[1])
+            for spelling in (f"tt{number:07d}", f"{number:07d}", f"{number}", f"tt{number}"):
+                if found := self._choose(_Name((*name.parts[:-1], spelling), name.is_rooted), spelling, lambda _: True, How.ID):
+                    return found
+        return None
+
+    def _by_other_extension(self, name: _Name) -> tuple[str, How] | _Several | None:
+        stem, extension = formats.split(name.parts[-1])
+        return self._choose(name, stem, lambda _: True, How.EXTENSION) if extension else None
+
+    def _choose(self, name: _Name, stem: str, accept: Callable[[str], bool], how: How) -> tuple[str, How] | _Several | None:
+        """Chooses among the files of a name.
+
+        Args:
+          name: The name.
+          stem: The file's name without extension that is looked for.
+          accept: Tells of a file's path whether it may be chosen.
+          how: What a match is called that is neither exact nor found by its end alone.
+        """
+        *parents, last = name.parts
+        shared, paths = self._index.longest_tail(parents, stem, accept)
+        if not paths:
+            return None
+
+        def is_whole(path: str) -> bool:
+            return self._is_whole(path, name.parts, shared)
+
+        def is_exact(path: str) -> bool:
+            tail = path.split("/")[-shared:]
+            return tail[:-1] == parents[len(parents) - shared + 1 :] and last in (tail[-1], formats.split(tail[-1])[0])
+
+        is_bare = not parents
+        for is_better in (is_exact, is_whole) if is_bare else (is_whole, is_exact):
+            paths = [path for path in paths if is_better(path)] or paths
+        if len(paths) > 1:
+            stems = {formats.split(path.rpartition("/")[2])[0] for path in paths}
+            if not is_bare or how is How.EXTENSION or formats.split(last)[1] or len(stems) > 1 or len(paths) > self._index.MANY:
+                first, second = sorted(paths)[:2]
+                return _Several((first, second))
+        path = min(paths, key=_preference)
+        if is_bare or is_whole(path):
+            return path, how if how is not How.CASE or not is_exact(path) else How.EXACT
+        # Dates, and titles such as 50/50, are not paths to the film whose number comes last.
+        if shared == 1 and not name.is_rooted and not re.search(r"[^\W\d]", last):
+            return None
+        return path, How.TAIL
+
+    def _is_whole(self, path: str, parts: Sequence[str], shared: int) -> bool:
+        """Returns whether a name is a file's whole path, also relative to the only subfolder or below the folder's own name."""
+        above = path.count("/") + 1 - shared
+        if above and not (above == 1 and self._index.only_top):
+            return False
+        return len(parts) == shared or fold(parts[-shared - 1]) == fold(self._folder.name)
 
 
-def _index(paths: Iterable[str]) -> tuple[dict[str, str], str | None]:
-    """Indexes the images of a folder.
-
-    Args:
-      paths: Relative paths of all files of the folder.
-
-    Returns:
-      The images' paths by name without extension and by path without extension; and the one top-level subfolder that all images
-      lie in, or None.
-    """
-    found: dict[str, tuple[int, int, tuple[str, ...], str]] = {}
-    tops: set[str | None] = set()
-    for path in paths:
-        file = PurePosixPath(path)
-        if file.suffix.lower() not in formats.EXTENSIONS or _MAC_FOLDER in file.parts:
-            continue
-        tops.add(file.parts[0] if len(file.parts) > 1 else None)
-        stem = file.with_suffix("")
-        # Prefer the higher folder, then the commoner extension, then the path: so the listing's order does not matter.
-        candidate = (len(stem.parts), formats.EXTENSIONS.index(file.suffix.lower()), file.parts, path)
-        for key in {stem.name, stem.as_posix()}:
-            found[key] = min(candidate, found.get(key, candidate))
-    only_top = tops.pop() if len(tops) == 1 else None
-    return {key: path for key, (*_, path) in found.items()}, only_top
+def _preference(path: str) -> tuple[int, int, list[str]]:
+    """Orders files: the higher folder first, then the commoner extension, then the path: so the listing's order does not matter."""
+    return path.count("/"), formats.rank(formats.split(path)[1]), path.split("/")
 
 
-def _spellings(name: str) -> list[str]:
-    """Returns the ways to write a film's id in an image's name, the likeliest first."""
-    spellings = [name]
-    if match := re.fullmatch(r"(?:tt)?(\d+)", name):
-        number = int(match[1])
-        spellings += [f"tt{number:07d}", f"{number:07d}", f"{number}", f"tt{number}"]
-    return spellings
+def _readings(name: str) -> Iterator[_Name]:
+    """Yields the ways to read a name as a path, the likeliest first."""
+    if scheme := _SCHEME.match(name.strip()):
+        whole = name.strip()[scheme.end() :]
+        path = re.split(r"[?#]", whole, maxsplit=1)[0]
+        # wget keeps the query in a file's name; in the name of an object in a bucket, a question mark is a letter like others.
+        texts = [path, unquote(path), whole] if urls.is_web(name.strip()) else [whole, unquote(path)]
+        is_rooted = True
+    else:
+        texts = [name, name.strip()]
+        if _PERCENT.search(name):
+            texts.append(unquote(name.strip()))
+        is_rooted = _slashed(name).startswith(("/", "./", "../")) or _DRIVE.match(name) is not None
+    for text in dict.fromkeys(texts):
+        normal = posixpath.normpath(_slashed(text))
+        yield _Name([part for part in normal.split("/") if part not in ("", ".", "..")], is_rooted)
+
+
+def _slashed(name: str) -> str:
+    return name.replace("\\", "/")
+
+
+def _leads_out(path: str) -> bool:
+    inside = posixpath.normpath(path)
+    return inside == ".." or inside.startswith("../")
+
+
+def _shown(name: str) -> str:
+    """Returns a name as an error message quotes it: not too long, and a URL without its secrets."""
+    name = urls.shown(name)
+    return name if len(name) <= _SHOWN_CHARACTERS else f"{name[: _SHOWN_CHARACTERS - 1]}…"

@@ -137,7 +137,7 @@ def test_damage_anywhere_in_the_table_of_contents_is_explained_or_harmless(tmp_p
             patch(path, offset, bytes([original[offset] ^ change]))
             archives._opened.__dict__.clear()
             with contextlib.suppress(UserError, ImageError):
-                assert folders.open_images(str(path)).find("a").read() == CONTENT
+                assert folders.open_images(str(path)).find("a").file.read() == CONTENT
 
 
 def test_names_that_lead_out_of_an_archive_are_skipped(tmp_path: Path):
@@ -145,7 +145,7 @@ def test_names_that_lead_out_of_an_archive_are_skipped(tmp_path: Path):
         for name in ("../up.jpg", "/root.jpg", "in/../../up.jpg", "folder/", "in\\back.jpg", "good.jpg"):
             archive.writestr(name, CONTENT)
     found = folders.open_images(str(tmp_path / "a.zip"))
-    assert found.find("good").read() == found.find("back").read() == found.find("in/back.jpg").read() == CONTENT
+    assert found.find("good").file.read() == found.find("back").file.read() == found.find("in/back.jpg").file.read() == CONTENT
     for name in ("up", "root", "folder"):
         with pytest.raises(ImageError):
             found.find(name)
@@ -181,7 +181,7 @@ def zipped(**members):
 def test_an_archive_in_a_bucket_is_read(bucket):
     bucket.put("gs://posters/films.zip", zipped(tt1=CONTENT))
     finder = folders.open_images("gs://posters/films.zip")
-    image = finder.find("films/tt1.jpg")
+    image = finder.find("films/tt1.jpg").file
     assert image.read() == CONTENT
     assert image.is_remote
     assert not bucket.asked("list"), "an archive is no folder"
@@ -192,8 +192,8 @@ def test_an_archive_is_opened_once_per_thread(bucket):
     finder = folders.open_images("gs://posters/films.zip")
     bucket.requests.clear()
     for _ in range(2):
-        assert finder.find("tt1").read() == CONTENT
-        assert finder.find("tt2").read() == b"2"
+        assert finder.find("tt1").file.read() == CONTENT
+        assert finder.find("tt2").file.read() == b"2"
     assert len(bucket.asked("open")) == 1
 
 
@@ -201,7 +201,7 @@ def test_an_archive_that_is_replaced_or_removed_while_it_is_read_is_explained(bu
     said = r"^--images=gs://posters/films\.zip was removed or replaced while it was read: run the same command again$"
     uri = "gs://posters/films.zip"
     generation = bucket.put(uri, zipped(tt1=CONTENT))
-    image = folders.open_images(uri).find("tt1")
+    image = folders.open_images(uri).find("tt1").file
     bucket.put(uri, zipped(tt1=CONTENT, tt2=CONTENT))
     with pytest.raises(UserError, match=said):
         image.read()

@@ -27,7 +27,7 @@ from trainer.sources import archives, folders, fsspec_files
 from trainer.sources.archives import Archive, Member
 from trainer.sources.folders import LocalFile, StoredObject
 from trainer.sources.fsspec_files import File
-from trainer.sources.lookup import ImageFile
+from trainer.sources.image_folder import ImageFile
 from trainer.storage import urls
 
 CSV = b"id,genre\ntt1,Drama\n"
@@ -47,7 +47,7 @@ def rejected(read):
 
 def test_a_path_may_begin_with_the_name_of_its_archive(tmp_path: Path):
     pack(tmp_path / "Posters.ZIP")
-    assert folders.open_images(str(tmp_path / "Posters.ZIP")).find("Posters\\a.jpg").read() == CONTENT
+    assert folders.open_images(str(tmp_path / "Posters.ZIP")).find("Posters\\a.jpg").file.read() == CONTENT
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,8 @@ def test_what_is_neither_folder_nor_archive_is_explained(tmp_path: Path, name: s
 def test_a_folder_may_be_named_like_an_archive(tmp_path: Path):
     (tmp_path / "a.zip").mkdir()
     (tmp_path / "a.zip" / "a.jpg").write_bytes(CONTENT)
-    assert folders.open_images(str(tmp_path / "a.zip")).find("a").read() == CONTENT
-    assert folders.open_images(f"file://{tmp_path}/a.zip").find("a") == folders.LocalFile(tmp_path / "a.zip" / "a.jpg")
+    assert folders.open_images(str(tmp_path / "a.zip")).find("a").file.read() == CONTENT
+    assert folders.open_images(f"file://{tmp_path}/a.zip").find("a").file == folders.LocalFile(tmp_path / "a.zip" / "a.jpg")
 
 
 def fail_with_io_error(*_: object, **__: object) -> None:
@@ -117,11 +117,11 @@ def test_a_folder_of_a_bucket_is_found_with_its_subfolders(bucket):
         bucket.put(f"gs://posters/{name}", name.encode())
     for uri in ("gs://posters/films", "gs://posters/films/"):
         finder = folders.open_images(uri)
-        assert finder.find("tt2").read() == finder.find("films/deep/tt2.png").read() == b"films/deep/tt2.png"
-        assert finder.find("tt1") == StoredObject("gs://posters/films/tt1.jpg", 13)
+        assert finder.find("tt2").file.read() == finder.find("films/deep/tt2.png").file.read() == b"films/deep/tt2.png"
+        assert finder.find("tt1").file == StoredObject("gs://posters/films/tt1.jpg", 13)
         assert rejected(lambda finder=finder: finder.find("tt3"))[0] is Reason.NO_PICTURE
     for uri in ("gs://posters", "gs://posters/"):
-        assert folders.open_images(uri).find("posters/films2/tt3.jpg").read() == b"films2/tt3.jpg"
+        assert folders.open_images(uri).find("posters/films2/tt3.jpg").file.read() == b"films2/tt3.jpg"
 
 
 def test_a_bucket_without_files_in_that_folder_is_explained(bucket):
@@ -198,7 +198,7 @@ def test_a_path_that_cannot_be_looked_at_is_not_found_unless_the_storage_is_away
 
 def test_a_folder_of_a_bucket_may_be_named_like_an_archive(bucket):
     bucket.put("gs://posters/films.zip/tt1.jpg", CONTENT)
-    assert folders.open_images("gs://posters/films.zip").find("films.zip/tt1.jpg").read() == CONTENT
+    assert folders.open_images("gs://posters/films.zip").find("films.zip/tt1.jpg").file.read() == CONTENT
 
 
 # -------------------------------------------------------------------------------------------------------------------- fsspec
@@ -249,7 +249,7 @@ def test_a_csv_and_an_archive_behind_a_url(tmp_path: Path):
         catalog.read("file:///nowhere", Columns())
     (tmp_path / "films.csv").write_bytes(CSV)
     assert catalog.read(epath.Path(tmp_path / "films.csv"), Columns()).rows == 1
-    assert folders.open_images("memory://data/a.zip").find("a").read() == CONTENT
+    assert folders.open_images("memory://data/a.zip").find("a").file.read() == CONTENT
     with pytest.raises(UserError, match="--images=memory://data/none holds no files"):
         folders.open_images("memory://data/none")
 
@@ -343,8 +343,8 @@ def web(server: http.server.ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch
 
 def test_a_folder_on_the_web_is_what_its_pages_link_to(web: str):
     found = folders.open_images(f"{web}/p")
-    assert found.find("1").read() == CONTENT
-    assert found.find("p/deep/a b.jpg").read() == b""
+    assert found.find("1").file.read() == CONTENT
+    assert found.find("p/deep/a b.jpg").file.read() == b""
     with pytest.raises(ImageError):
         found.find("secret")
     with pytest.raises(UserError, match="/none does not exist: check the URL"):
@@ -354,7 +354,7 @@ def test_a_folder_on_the_web_is_what_its_pages_link_to(web: str):
 def test_an_image_on_the_web_that_is_missing_or_too_large_is_rejected(
     server: http.server.ThreadingHTTPServer, web: str, monkeypatch: pytest.MonkeyPatch
 ):
-    image = folders.open_images(f"{web}/p/").find("tt1")
+    image = folders.open_images(f"{web}/p/").find("tt1").file
     monkeypatch.setattr(decode, "MAX_FILE_BYTES", len(CONTENT) - 1)
     with pytest.raises(ImageError) as caught:
         image.read()
@@ -366,7 +366,7 @@ def test_an_image_on_the_web_that_is_missing_or_too_large_is_rejected(
 
 
 def test_an_archive_on_the_web_is_read_by_range_requests_or_refused(web: str):
-    assert folders.open_images(f"{web}/a.zip?signature=1").find("a").read() == bytes(range(256)) * 4000
+    assert folders.open_images(f"{web}/a.zip?signature=1").find("a").file.read() == bytes(range(256)) * 4000
     with pytest.raises(UserError, match="does not support range requests: copy it"):
         folders.open_images(f"{web}/whole.zip")
 
