@@ -204,12 +204,11 @@ def _images(argument: str) -> list[str]:
         return [argument]
     if urls.is_other_service(argument):
         raise UserError(f"{urls.shown(argument)} is not supported: name a file or folder, local or gs://…, or an http(s) URL")
-    folder = epath.Path(argument).expanduser()
-    if not files.is_folder(folder):
+    if not files.is_folder(epath.Path(argument).expanduser()):
         return [argument]
-    found = [str(path) for path in files.children(folder) if path.suffix.lower() in formats.EXTENSIONS]
+    found = folders.images_in(argument)
     if not found:
-        raise UserError(f"{argument} holds no image file ({', '.join(formats.EXTENSIONS)}): name another folder")
+        raise UserError(f"{argument} holds no image file ({', '.join(formats.READ_EXTENSIONS)}): name another folder")
     return found
 
 

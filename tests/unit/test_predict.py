@@ -15,7 +15,7 @@ from absl import flags
 from etils import epath
 from PIL import Image
 
-from tests.support import own_flags
+from tests.support import buckets, own_flags
 from trainer.dataset.rejects import Reason
 from trainer.errors import EXIT_DONE, EXIT_USER_ERROR, LostService, UserError
 from trainer.images.decode import ImageError
@@ -141,7 +141,7 @@ def test_no_image_is_an_error_before_tensorflow_starts(monkeypatch, job, tmp_pat
         run(monkeypatch, job)
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "notes.txt").touch()
-    with pytest.raises(UserError, match=r"folder holds no image file \(\.jpg, \.jpeg, \.png, \.webp\): name another folder"):
+    with pytest.raises(UserError, match=r"folder holds no image file \(\.jpg, \.jpeg, \.png, \.webp, .*\): name another folder"):
         run(monkeypatch, job, tmp_path / "folder")
     with pytest.raises(UserError, match=r"s3://bucket/a\.jpg is not supported: name a file or folder, local or gs://"):
         run(monkeypatch, job, "s3://key:secret@bucket/a.jpg?signature=1")
@@ -155,12 +155,43 @@ def test_the_job_dir_is_required(monkeypatch):
 def test_a_folder_stands_for_the_images_directly_in_it_sorted_by_name(monkeypatch, capsys, job, tmp_path):
     folder = tmp_path / "posters"
     (folder / "deeper").mkdir(parents=True)
-    for name in ("b.WEBP", "a.jpg", "c.png", "notes.txt", "deeper/d.png"):
+    for name in ("b.WEBP", "a.jpg", "c.png", "notes.txt", "deeper/d.png", "._a.jpg", ".hidden.png"):
         (folder / name).write_bytes(file())
     monkeypatch.setenv("HOME", str(tmp_path))
     assert run(monkeypatch, job, "~/posters", folder / "notes.txt", options=("--json",)) == EXIT_DONE
     paths = [json.loads(line)["path"] for line in capsys.readouterr().out.splitlines()]
     assert paths == [f"{folder}/a.jpg", f"{folder}/b.WEBP", f"{folder}/c.png", f"{folder}/notes.txt"]
+
+
+def test_in_a_folder_a_file_without_extension_is_an_image_if_it_begins_like_one(monkeypatch, capsys, job, tmp_path):
+    folder = tmp_path / "posters"
+    (folder / "deeper").mkdir(parents=True)
+    (folder / "poster17").write_bytes(file())
+    (folder / "Dr. No").write_bytes(file("blue"))
+    (folder / "README").write_text("about the posters")
+    assert run(monkeypatch, job, folder, options=("--json",)) == EXIT_DONE
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["path"] for line in lines] == [f"{folder}/Dr. No", f"{folder}/poster17"]
+
+
+def test_an_image_of_a_folder_in_a_format_that_is_not_read_is_reported(monkeypatch, capsys, job, tmp_path):
+    (tmp_path / "posters").mkdir()
+    (tmp_path / "posters" / "a.gif").write_bytes(file(format="GIF"))
+    (tmp_path / "posters" / "b.jfif").write_bytes(file(format="JPEG"))
+    assert run(monkeypatch, job, tmp_path / "posters", options=("--json",)) == EXIT_USER_ERROR
+    unread, read = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert unread["error"].startswith("unsupported_format: neither JPEG, PNG nor WebP")
+    assert read["genres"] == ["Red"]
+
+
+def test_a_folder_of_a_bucket_stands_for_the_images_directly_in_it(monkeypatch, capsys, job):
+    bucket = buckets.in_memory(monkeypatch, "films")
+    for name in ("", "a.png", "b", "c.txt", ".d.png", "deeper/e.png"):
+        bucket.put(f"gs://films/posters/{name}", file())
+    for folder in ("gs://films/posters", "gs://films/posters/"):
+        assert run(monkeypatch, job, folder, options=("--json",)) == EXIT_DONE
+        paths = [json.loads(line)["path"] for line in capsys.readouterr().out.splitlines()]
+        assert paths == ["gs://films/posters/a.png", "gs://films/posters/b"]
 
 
 def test_a_file_name_that_is_not_valid_text_is_printed_escaped(monkeypatch, job, tmp_path):

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from etils import epath
+
 from trainer.dataset.rejects import Reason
 from trainer.errors import TRANSIENT_ERRNOS, UserError
 from trainer.images import decode
 from trainer.images.decode import ImageError
 from trainer.sources import archives, fsspec_files
 from trainer.sources.image_folder import Folder, ImageFile, ListedFolder, OutsideFolderError, listed_folder
-from trainer.sources.lookup import ImageFinder
+from trainer.sources.lookup import ImageFinder, images_among
 from trainer.storage import files, objects, urls
 
 
@@ -183,6 +185,26 @@ def _image_file(path: str) -> ImageFile:
 
 def _expanded(path: str) -> str:
     return os.path.expanduser(path)  # noqa: PTH111 (pathlib's raises an error for `~` before an unknown user's name)
+
+
+def images_in(folder: str) -> list[str]:
+    """Returns the paths of the images directly in a folder, sorted by name.
+
+    Args:
+      folder: Local path or `gs://` URI.
+
+    Raises:
+      OSError: The folder cannot be listed.
+      UserError: Cloud Storage refuses the listing.
+      LostService: Cloud Storage does not answer.
+    """
+    root = epath.Path(_expanded(folder))
+    if files.in_cloud_storage(folder):
+        names = [item.uri.rpartition("/")[2] for item in objects.below(folder, deep=False) if not item.uri.endswith("/")]
+    else:
+        with os.scandir(root) as entries:
+            names = [entry.name for entry in entries if not entry.is_dir()]
+    return [str(root / name) for name in images_among(names, lambda name: _image_file(str(root / name)))]
 
 
 def open_images(images: str) -> ImageFinder:

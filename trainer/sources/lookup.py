@@ -3,7 +3,7 @@
 import enum
 import posixpath
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from urllib.parse import unquote
@@ -72,6 +72,35 @@ class _Name:
     is_rooted: bool
 
 
+def images_among(paths: Iterable[str], get: Callable[[str], ImageFile | None]) -> list[str]:
+    """Returns those of a folder's files that are images, sorted.
+
+    Args:
+      paths: Paths of the files, relative to the folder and with forward slashes.
+      get: Returns the file at a path, or None if there is none. Files without extension are read, their first bytes alone.
+    """
+    named, unnamed = [], []
+    for path in paths:
+        name = path.rpartition("/")[2]
+        if formats.is_hidden(path):
+            continue
+        if formats.split(name)[1]:
+            named.append(path)
+        elif formats.has_no_extension(name):
+            unnamed.append(path)
+
+    def is_image(path: str) -> bool:
+        try:
+            file = get(path)
+            return file is not None and decode.format_of(file.read_start(formats.START_BYTES)) is not None
+        except (ImageError, OutsideFolderError):
+            return False
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        named += [path for path, found in zip(unnamed, pool.map(is_image, unnamed), strict=True) if found]
+    return sorted(named)
+
+
 class ImageFinder:
     """Finds images in a folder and its subfolders. The folder is listed once.
 
@@ -91,16 +120,7 @@ class ImageFinder:
     def image_paths(self) -> list[str]:
         """Returns the relative paths of all images, sorted. Reads the first bytes of the files that have no extension."""
         if self._images is None:
-            named, unnamed = [], []
-            for path in self._index.paths:
-                name = path.rpartition("/")[2]
-                if formats.split(name)[1]:
-                    named.append(path)
-                elif formats.has_no_extension(name):
-                    unnamed.append(path)
-            with ThreadPoolExecutor(_THREADS) as pool:
-                begins = pool.map(self._begins_like_an_image, unnamed)
-                self._images = sorted(named + [path for path, is_image in zip(unnamed, begins, strict=True) if is_image])
+            self._images = images_among(self._index.paths, self._folder.get)
         return self._images
 
     def find(self, name: str) -> Match:
@@ -155,13 +175,6 @@ class ImageFinder:
             return self._folder.get(path) is not None
         except OutsideFolderError:
             return True  # Getting it again raises the error.
-
-    def _begins_like_an_image(self, path: str) -> bool:
-        try:
-            file = self._folder.get(path)
-            return file is not None and decode.format_of(file.read_start(formats.START_BYTES)) is not None
-        except (ImageError, OutsideFolderError):
-            return False
 
     def _exact(self, name: str, get: Callable[[str], bool]) -> tuple[str, How] | None:
         """Returns the file at the relative path that a name is."""
@@ -245,7 +258,7 @@ class ImageFinder:
             paths = [path for path in paths if is_better(path)] or paths
         if len(paths) > 1:
             stems = {formats.split(path.rpartition("/")[2])[0] for path in paths}
-            if not is_bare or how is How.EXTENSION or formats.split(last)[1] or len(stems) > 1 or len(paths) > self._index.MANY:
+            if not is_bare or how is How.EXTENSION or formats.split(last)[1] or len(stems) > 1 or len(paths) >= self._index.MANY:
                 first, second = sorted(paths)[:2]
                 return _Several((first, second))
         path = min(paths, key=_preference)
@@ -253,6 +266,10 @@ class ImageFinder:
             return path, how if how is not How.CASE or not is_exact(path) else How.EXACT
         # Dates, and titles such as 50/50, are not paths to the film whose number comes last.
         if shared == 1 and not name.is_rooted and not re.search(r"[^\W\d]", last):
+            return None
+        # 14/poster.jpg is another film's than 12/poster.jpg.
+        folders = [part[-shared - 1] for part in (name.parts, path.split("/")) if len(part) > shared]
+        if len(folders) == 2 and all(_ID.fullmatch(folder) for folder in folders):
             return None
         return path, How.TAIL
 

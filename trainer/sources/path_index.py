@@ -1,5 +1,6 @@
 """An index of the paths of a folder, by path and by their ends: a million of them in some megabytes."""
 
+import itertools
 import unicodedata
 from array import array
 from bisect import bisect_left
@@ -18,8 +19,8 @@ class PathIndex:
       only_top: The one top-level subfolder that all images lie in, or None.
     """
 
-    MANY = 100
-    """No more files than this and one are looked at where equally many names at their ends are the same."""
+    MANY = 30
+    """Of more files that share an end, only so many are looked at: a folder may have a million files named poster.jpg."""
 
     def __init__(self, paths: Iterable[str]) -> None:
         self.paths = list(paths)
@@ -27,7 +28,7 @@ class PathIndex:
         tops = tops or {top for _, top in map(_with_top, self.paths)}
         self.only_top = tops.pop() if len(tops) == 1 else None
         self._by_path: _Hashes | None = None
-        self._images: list[int] = []
+        self._images = array("I")
         self._depth = 0
         self._levels: dict[int, _Hashes] = {}
 
@@ -46,39 +47,34 @@ class PathIndex:
           accept: Tells of a file's path whether it counts.
 
         Returns:
-          How many names the path and the files share at their ends, the file's name among them, and the paths of the files. If
-          they share one name alone, no more than `MANY` + 1.
+          How many names the path and the files share at their ends, the file's name among them, and the paths of the files, no
+          more than `MANY`.
         """
         folded = [*map(fold, parents), fold(stem)]
-        found = self._with_tail(folded[-1:], accept)
-        shared = 1
-        if len(found) > 1:
-            for longer in range(min(len(folded), self._depth), 1, -1):
-                if more := self._with_tail(folded[-longer:], accept):
-                    return longer, more
-        elif found:
-            own = _folded_tail(found[0], len(folded))
+        numbers = [*itertools.islice(self._level(1).find(folded[-1]), 2)]
+        if len(numbers) == 1:  # Most names are a single file's: the indexes of longer ends are not needed.
+            path = self.paths[numbers[0]]
+            own = _folded_tail(path, len(folded))
+            shared = 0
             while shared < min(len(own), len(folded)) and own[-shared - 1] == folded[-shared - 1]:
                 shared += 1
-        return shared, found
+            return (shared, [path]) if shared and accept(path) else (0, [])
+        for length in range(min(len(folded), self._depth) if numbers else 0, 0, -1):
+            if found := self._with_tail(folded[-length:], accept):
+                return length, found
+        return 0, []
 
     def _with_tail(self, tail: Sequence[str], accept: Callable[[str], bool]) -> list[str]:
-        found: list[str] = []
-        for number in self._level(len(tail)).find("/".join(tail)):
-            path = self.paths[number]
-            if accept(path) and _folded_tail(path, len(tail)) == tail:
-                found.append(path)
-                if len(found) > self.MANY:
-                    break
-        return found
+        numbers = itertools.islice(self._level(len(tail)).find("/".join(tail)), self.MANY)
+        return [path for path in map(self.paths.__getitem__, numbers) if accept(path) and _folded_tail(path, len(tail)) == tail]
 
     def _level(self, length: int) -> "_Hashes":
         """Returns the index of the images by so many names at their ends."""
         if not self._levels:
-            self._images = [number for number, path in enumerate(self.paths) if _may_be_image(path)]
+            self._images = array("I", (number for number, path in enumerate(self.paths) if _may_be_image(path)))
             self._depth = max((self.paths[number].count("/") + 1 for number in self._images), default=0)
         if length not in self._levels:
-            deep = self._images
+            deep: Sequence[int] = self._images
             if length > 1:
                 deep = [number for number in deep if self.paths[number].count("/") + 1 >= length]
             tails = (hash("/".join(_folded_tail(self.paths[number], length))) for number in deep)

@@ -22,7 +22,7 @@ def test_what_kind_a_cell_is():
         " HTTPS://films.example/a ": {"url"},
         " https://films.example/a.JPG?size=1 ": {"url", "image"},
         " a b.webp ": {"image"},
-        "a.gif": set(),
+        "a.gif": {"image"},
         " [1] ": {"list"},
         "[1": set(),
         "1]": set(),
