@@ -19,6 +19,7 @@ _DRIVE = re.compile(r"[A-Za-z]:(?!\s)")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _ID = re.compile(r"(?:tt)?([0-9]{1,18})(?:\.0+)?")  # pandas makes floats of a column of ids in which one is missing.
 _PERCENT = re.compile(r"%[0-9A-Fa-f]{2}")
+_MAX_REPEATED_SHARE = 0.05  # If more images have the name of another one, a name alone does not tell a film.
 _SHOWN_CHARACTERS = 200
 _THREADS = 16
 
@@ -65,11 +66,12 @@ class _Name:
 
     Attributes:
       parts: Its folders and its file name, without `.` and `..`.
-      is_rooted: Whether it is clearly a path: absolute, a URL, or one that begins with `./` or `../`.
+      is_clear: Whether it cannot be a date, or a title such as 50/50: it is absolute, a URL, begins with `./` or `../`, or a
+        letter is in its last part.
     """
 
     parts: Sequence[str]
-    is_rooted: bool
+    is_clear: bool
 
 
 def images_among(paths: Iterable[str], get: Callable[[str], ImageFile | None]) -> list[str]:
@@ -224,7 +226,7 @@ class ImageFinder:
         if match := _ID.fullmatch(name.parts[-1].strip()):
             number = int(match[1])
             for spelling in (f"tt{number:07d}", f"{number:07d}", f"{number}", f"tt{number}"):
-                if found := self._choose(_Name((*name.parts[:-1], spelling), name.is_rooted), spelling, lambda _: True, How.ID):
+                if found := self._choose(_Name((*name.parts[:-1], spelling), name.is_clear), spelling, lambda _: True, How.ID):
                     return found
         return None
 
@@ -264,14 +266,18 @@ class ImageFinder:
         path = min(paths, key=_preference)
         if is_bare or is_whole(path):
             return path, how if how is not How.CASE or not is_exact(path) else How.EXACT
-        # Dates, and titles such as 50/50, are not paths to the film whose number comes last.
-        if shared == 1 and not name.is_rooted and not re.search(r"[^\W\d]", last):
-            return None
-        # 14/poster.jpg is another film's than 12/poster.jpg.
-        folders = [part[-shared - 1] for part in (name.parts, path.split("/")) if len(part) > shared]
-        if len(folders) == 2 and all(_ID.fullmatch(folder) for folder in folders):
+        if shared == 1 and not (name.is_clear and self._names_a_film_alone(path, parents[-1])):
             return None
         return path, How.TAIL
+
+    def _names_a_film_alone(self, path: str, parent: str) -> bool:
+        """Returns whether a file's name tells its film although the folder above it is called otherwise than in the CSV."""
+        above, _, _ = path.rpartition("/")
+        if above in ("", self._index.only_top) and not _ID.fullmatch(above):
+            return True
+        # 14/poster.jpg is another film's than 12/poster.jpg, and Drama/1.jpg than War/1.jpg.
+        ids = [_ID.fullmatch(folder) is not None for folder in (above.rpartition("/")[2], parent)]
+        return not all(ids) and self._index.repeated_share() < _MAX_REPEATED_SHARE
 
     def _is_whole(self, path: str, parts: Sequence[str], shared: int) -> bool:
         """Returns whether a name is a file's whole path, also relative to the only subfolder or below the folder's own name."""
@@ -301,7 +307,8 @@ def _readings(name: str) -> Iterator[_Name]:
         is_rooted = _slashed(name).startswith(("/", "./", "../")) or _DRIVE.match(name) is not None
     for text in dict.fromkeys(texts):
         normal = posixpath.normpath(_slashed(text))
-        yield _Name([part for part in normal.split("/") if part not in ("", ".", "..")], is_rooted)
+        parts = [part for part in normal.split("/") if part not in ("", ".", "..")]
+        yield _Name(parts, is_rooted or bool(parts and re.search(r"[^\W\d_]", parts[-1])))
 
 
 def _slashed(name: str) -> str:

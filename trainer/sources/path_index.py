@@ -64,6 +64,10 @@ class PathIndex:
                 return length, found
         return 0, []
 
+    def repeated_share(self) -> float:
+        """Returns the share of the images whose name, without its extension, an earlier image has too."""
+        return self._level(1).repeated_share
+
     def _with_tail(self, tail: Sequence[str], accept: Callable[[str], bool]) -> list[str]:
         numbers = itertools.islice(self._level(len(tail)).find("/".join(tail)), self.MANY)
         return [path for path in map(self.paths.__getitem__, numbers) if accept(path) and _folded_tail(path, len(tail)) == tail]
@@ -88,6 +92,7 @@ class _Hashes:
     def __init__(self, hashes: Iterable[int], numbers: Sequence[int]) -> None:
         values = np.fromiter(hashes, np.int64, len(numbers))
         order = np.argsort(values, kind="stable")
+        self.repeated_share = float(np.mean(np.diff(values[order]) == 0)) if len(numbers) > 1 else 0.0
         # bisect is faster on an array than numpy's search is for a single value.
         self._values = array("q", values[order].tobytes())
         self._numbers = array("I", np.asarray(numbers, np.uint32)[order].tobytes())
