@@ -161,7 +161,7 @@ class ImageFinder:
             return Match(found[0], file, found[1])
         path = _slashed(name)
         if path.startswith("/") or _DRIVE.match(path) or path.lower().startswith("file://"):
-            raise ImageError(Reason.OUTSIDE_FOLDER, f"{shown} is an absolute path")
+            raise ImageError(Reason.OUTSIDE_FOLDER, f"{shown} is an absolute path, and no image in the folder has its name")
         if "/" in path and _leads_out(path):
             raise ImageError(Reason.OUTSIDE_FOLDER, f"{shown} leads out of the image folder")
         raise ImageError(Reason.NO_PICTURE, f"no image {shown} in the folder")
@@ -253,7 +253,8 @@ class ImageFinder:
 
         def is_exact(path: str) -> bool:
             tail = path.split("/")[-shared:]
-            return tail[:-1] == parents[len(parents) - shared + 1 :] and last in (tail[-1], formats.split(tail[-1])[0])
+            is_named = not {last, last.strip()}.isdisjoint((tail[-1], formats.split(tail[-1])[0]))
+            return is_named and tail[:-1] == parents[len(parents) - shared + 1 :]
 
         is_bare = not parents
         for is_better in (is_exact, is_whole) if is_bare else (is_whole, is_exact):
