@@ -9,7 +9,7 @@ from typing import NoReturn
 from etils import epath
 
 from trainer.dataset.rejects import Reason
-from trainer.errors import TRANSIENT_ERRNOS, UserError
+from trainer.errors import TRANSIENT_ERRNOS, UserError, brief
 from trainer.images import decode
 from trainer.images.decode import ImageError
 from trainer.sources import archives, fsspec_files
@@ -78,6 +78,8 @@ class StoredObject:
 class CloudImage:
     """An image in Cloud Storage that no listing has told about: its size is asked for when it is read.
 
+    A CSV may hold any text behind `gs://`: where no object can be called so, reading raises an `ImageError` too.
+
     Attributes:
       uri: Its `gs://` URI.
     """
@@ -95,6 +97,7 @@ class CloudImage:
         return self._object().read_small(max_bytes)
 
     def read_start(self, count: int) -> bytes:
+        self._check()
         try:
             with objects.reader(self.uri) as file:
                 return file.read(count)
@@ -102,10 +105,19 @@ class CloudImage:
             raise ImageError(Reason.NO_PICTURE, "no such file") from None
 
     def _object(self) -> StoredObject:
+        self._check()
         try:
             return StoredObject(self.uri, files.stat(self.uri).size)
         except FileNotFoundError:
             raise ImageError(Reason.NO_PICTURE, "no such file") from None
+
+    def _check(self) -> None:
+        try:
+            _, name = objects.parse(self.uri)
+        except UserError as error:
+            raise ImageError(Reason.NO_PICTURE, brief(error)) from None
+        if not name or name.endswith("/"):
+            raise ImageError(Reason.NO_PICTURE, "a bucket or folder, not a file")
 
 
 class LocalFolder:

@@ -60,6 +60,9 @@ class _Several:
     paths: tuple[str, str]
 
 
+_Found = tuple[str, How] | _Several
+
+
 @dataclass(frozen=True, slots=True)
 class _Name:
     """A reading of a name as a path.
@@ -148,7 +151,7 @@ class ImageFinder:
           ImageError: No image matches, several match equally well, or the path leads out of the folder.
         """
         shown = repr(_shown(name))
-        found = self._exact(name, self._get) or self._search(name)
+        found = self._exact(name) or self._search(name)
         if isinstance(found, _Several):
             first, second = found.paths
             detail = f"{shown} may be {_shown(first)!r} or {_shown(second)!r}: write the path of one of them"
@@ -168,7 +171,7 @@ class ImageFinder:
 
     def finds(self, name: str) -> bool:
         """Returns whether `find` finds an image, as far as the listing tells: a file may have been removed since."""
-        found = self._exact(name, self._get) or self._search(name)
+        found = self._exact(name) or self._search(name)
         return found is not None and not isinstance(found, _Several)
 
     def _get(self, path: str) -> bool:
@@ -178,7 +181,7 @@ class ImageFinder:
         except OutsideFolderError:
             return True  # Getting it again raises the error.
 
-    def _exact(self, name: str, get: Callable[[str], bool]) -> tuple[str, How] | None:
+    def _exact(self, name: str) -> _Found | None:
         """Returns the file at the relative path that a name is."""
         for path in dict.fromkeys((name, _slashed(name), _slashed(name).strip())):
             if "://" in path:
@@ -195,11 +198,11 @@ class ImageFinder:
                     return candidate, How.EXACT
             if "/" in inside and not path.startswith("/") and not _leads_out(inside) and not formats.is_hidden(inside):
                 for candidate in candidates:
-                    if get(candidate):
+                    if self._get(candidate):
                         return candidate, How.EXACT
         return None
 
-    def _search(self, name: str) -> tuple[str, How] | _Several | None:
+    def _search(self, name: str) -> _Found | None:
         """Returns the file that a name leads to when it is not the file's path."""
         several = None
         for reading in _readings(name):
@@ -214,7 +217,7 @@ class ImageFinder:
                     return found
         return several
 
-    def _by_name(self, name: _Name) -> tuple[str, How] | _Several | None:
+    def _by_name(self, name: _Name) -> _Found | None:
         *_, last = name.parts
         stem, extension = formats.split(last)
         if extension and (found := self._choose(name, stem, lambda path: formats.split(path)[1] == extension, How.CASE)):
@@ -222,7 +225,7 @@ class ImageFinder:
         # The whole name may be a file's name without its extension, or that of a file without extension.
         return self._choose(name, last, lambda _: True, How.CASE)
 
-    def _by_id(self, name: _Name) -> tuple[str, How] | _Several | None:
+    def _by_id(self, name: _Name) -> _Found | None:
         if match := _ID.fullmatch(name.parts[-1].strip()):
             number = int(match[1])
             for spelling in (f"tt{number:07d}", f"{number:07d}", f"{number}", f"tt{number}"):
@@ -230,11 +233,11 @@ class ImageFinder:
                     return found
         return None
 
-    def _by_other_extension(self, name: _Name) -> tuple[str, How] | _Several | None:
+    def _by_other_extension(self, name: _Name) -> _Found | None:
         stem, extension = formats.split(name.parts[-1])
         return self._choose(name, stem, lambda _: True, How.EXTENSION) if extension else None
 
-    def _choose(self, name: _Name, stem: str, accept: Callable[[str], bool], how: How) -> tuple[str, How] | _Several | None:
+    def _choose(self, name: _Name, stem: str, accept: Callable[[str], bool], how: How) -> _Found | None:
         """Chooses among the files of a name.
 
         Args:

@@ -182,6 +182,33 @@ def test_a_file_is_read_wherever_it_is(bucket, tmp_path, monkeypatch):
     assert folders.read_image(str(tmp_path / "a b.csv")) == b"here"
 
 
+def test_an_image_of_a_bucket_that_was_not_listed_is_read_up_to_the_limit(bucket, monkeypatch):
+    bucket.put("gs://posters/a.jpg", CONTENT)
+    image = folders.CloudImage("gs://posters/a.jpg")
+    assert image.is_remote
+    assert image.read() == image.read_small(len(CONTENT)) == CONTENT
+    assert image.read_small(len(CONTENT) - 1) is None
+    assert image.read_start(12) == StoredObject("gs://posters/a.jpg", len(CONTENT)).read_start(12) == CONTENT[:12]
+    asked = len(bucket.asked("read"))
+    monkeypatch.setattr(decode, "MAX_FILE_BYTES", len(CONTENT) - 1)
+    assert rejected(image.read) == (Reason.TOO_LARGE, "more than 7,999 bytes")
+    assert len(bucket.asked("read")) == asked, "a file that is too large is not read"
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("gs://posters/none.jpg", "no such file"),
+        ("gs://Not A Bucket/a.jpg", "gs://Not A Bucket/a.jpg: 'Not A Bucket' cannot be a bucket's name: write gs://BUCKET/PATH"),
+        ("gs://posters", "a bucket or folder, not a file"),
+        ("gs://posters/films/", "a bucket or folder, not a file"),
+    ],
+)
+def test_a_uri_in_a_csv_that_names_no_image_rejects_its_row_alone(bucket, uri, said):
+    for read in (lambda image: image.read(), lambda image: image.read_small(9), lambda image: image.read_start(9)):
+        assert rejected(lambda read=read: read(folders.CloudImage(uri))) == (Reason.NO_PICTURE, said)
+
+
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENAMETOOLONG])
 def test_a_path_that_cannot_be_looked_at_is_not_found_unless_the_storage_is_away(tmp_path, monkeypatch, number):
     def fail(_):
