@@ -169,6 +169,7 @@ def test_in_a_folder_a_file_without_extension_is_an_image_if_it_begins_like_one(
     (folder / "poster17").write_bytes(file())
     (folder / "Dr. No").write_bytes(file("blue"))
     (folder / "README").write_text("about the posters")
+    (folder / "album.jpg").mkdir()
     assert run(monkeypatch, job, folder, options=("--json",)) == EXIT_DONE
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["path"] for line in lines] == [f"{folder}/Dr. No", f"{folder}/poster17"]

@@ -204,18 +204,14 @@ class ImageFinder:
 
     def _search(self, name: str) -> _Found | None:
         """Returns the file that a name leads to when it is not the file's path."""
-        several = None
+        worse = None
         for reading in _readings(name):
-            if not reading.parts:
-                continue
-            for search in (self._by_name, self._by_id, self._by_other_extension):
+            for search in (self._by_name, self._by_id, self._by_other_extension) if reading.parts else ():
                 found = search(reading)
-                if isinstance(found, _Several):
-                    several = several or found
-                    break  # Another extension would be a worse guess.
-                if found:
+                if found and not isinstance(found, _Several) and found[1] is not How.TAIL:
                     return found
-        return several
+                worse = worse or found
+        return worse
 
     def _by_name(self, name: _Name) -> _Found | None:
         *_, last = name.parts

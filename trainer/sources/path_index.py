@@ -110,7 +110,7 @@ def fold(name: str) -> str:
     """Returns a name in the form that all its spellings in other case or another Unicode form share."""
     if name.isascii():
         return name.strip().lower()
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name.strip()).casefold())
+    return unicodedata.normalize("NFC", name.strip().casefold())
 
 
 def _folded_tail(path: str, length: int) -> list[str]:

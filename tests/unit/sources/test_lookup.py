@@ -322,12 +322,26 @@ def test_the_exact_name_is_preferred_to_another_case_and_two_other_cases_lead_to
     ]
     assert refused(finder, "a.JPG") == (Reason.NO_PICTURE, "'a.JPG' may be 'A.jpg' or 'a.jpg': write the path of one of them")
     assert refused(finder, "x/c.JPG")[0] is Reason.NO_PICTURE
+    assert refused(finder_of("AB.jpg", "ab.jpg"), "Ab")[0] is Reason.NO_PICTURE
 
 
 @pytest.mark.parametrize("file", ["x.jpeg", "x.jfif", "x.png", "x", "x.avif", "x.JPE", "X.png"])
 def test_another_extension_than_the_csv_s_is_found_where_one_file_alone_has_the_name(file):
     assert found(finder_of(file, "y.jpg"), "x.jpg") == (file, How.EXTENSION)
     assert refused(finder_of(file, "x.webp"), "x.jpg")[0] is Reason.NO_PICTURE
+
+
+def test_the_same_path_with_another_extension_is_preferred_to_the_name_in_another_folder():
+    finder = finder_of("img/x.png", "other/x.jpg", "third/x.jpg")
+    assert found(finder, "img/x.jpg") == ("img/x.png", How.EXTENSION)
+    assert found(finder, "other/x.png") == ("other/x.jpg", How.EXTENSION)
+    assert refused(finder, "data/x.jpg")[0] is Reason.NO_PICTURE
+
+
+def test_in_another_case_too_the_only_subfolder_need_not_be_named():
+    finder = finder_of("Posters/a.jpg", "Posters/t/a.jpg")
+    assert found(finder, "A.jpg") == ("Posters/a.jpg", How.CASE)
+    assert found(finder, "T/a.JPG") == ("Posters/t/a.jpg", How.CASE)
 
 
 @pytest.mark.parametrize("file", ["x.jpe", "x.jfif", "x.pjpeg", "x.gif", "x.avif", "x.HEIC", "x.svg", "x"])
@@ -360,7 +374,7 @@ def test_blanks_around_a_name_do_not_matter():
 def test_hidden_files_are_not_images(file):
     finder = finder_of(file, "y.jpg")
     assert finder.count == 1
-    for name in (Path(file).stem, f"/data/{Path(file).name}"):
+    for name in (Path(file).stem, file if file != "Thumbs.db" else "thumbs.db", f"/data/{Path(file).name}"):
         assert not finder.finds(name)
 
 
