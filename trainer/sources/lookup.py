@@ -19,7 +19,7 @@ _DRIVE = re.compile(r"[A-Za-z]:(?!\s)")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _ID = re.compile(r"(?:tt)?([0-9]{1,18})(?:\.0+)?")  # pandas makes floats of a column of ids in which one is missing.
 _PERCENT = re.compile(r"%[0-9A-Fa-f]{2}")
-_MAX_REPEATED_SHARE = 0.05  # If more images have the name of another one, a name alone does not tell a film.
+_MAX_REPEATED_SHARE = 0.1  # If more images have the name of another one, a name alone does not tell a film.
 _SHOWN_CHARACTERS = 200
 _THREADS = 16
 

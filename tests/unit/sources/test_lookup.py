@@ -332,10 +332,11 @@ def test_another_extension_than_the_csv_s_is_found_where_one_file_alone_has_the_
 
 
 def test_the_same_path_with_another_extension_is_preferred_to_the_name_in_another_folder():
-    finder = finder_of("img/x.png", "other/x.jpg", "third/x.jpg")
+    finder = finder_of("img/x.png", "other/x.jpg", *(f"{number}.jpg" for number in range(20)))
     assert found(finder, "img/x.jpg") == ("img/x.png", How.EXTENSION)
     assert found(finder, "other/x.png") == ("other/x.jpg", How.EXTENSION)
-    assert refused(finder, "data/x.jpg")[0] is Reason.NO_PICTURE
+    assert found(finder, "data/x.jpg") == ("other/x.jpg", How.TAIL)
+    assert refused(finder, "data/x.webp")[0] is Reason.NO_PICTURE
 
 
 def test_in_another_case_too_the_only_subfolder_need_not_be_named():
