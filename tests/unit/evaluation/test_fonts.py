@@ -74,7 +74,14 @@ def test_a_font_that_has_the_characters_draws_them(bare, tmp_path, capfd):
 
 @pytest.mark.parametrize("turned", [False, True])
 def test_the_choice_is_legible_and_does_not_depend_on_the_order_of_the_fonts(bare, tmp_path, turned):
-    have = {"A Serif CJK": "动作", "A Sans Mono CJK": "动作", "B Sans CJK JP": "动作", "B Sans CJK SC": "动作", "C Sans": "动"}
+    have = {
+        "A Handwriting SC": "动作",
+        "A Serif CJK": "动作",
+        "A Sans Mono CJK": "动作",
+        "B Sans CJK JP": "动作",
+        "B Sans CJK SC": "动作",
+        "C Sans": "动",
+    }
     for family, characters in sorted(have.items(), reverse=turned):
         tiny_fonts.install(tmp_path, family, characters)
     assert fonts.find([CHINESE]).families[2:] == ("B Sans CJK SC",)

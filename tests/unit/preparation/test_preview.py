@@ -87,6 +87,14 @@ def test_the_films_are_drawn_evenly_from_genres_and_splits_and_a_rare_genre_come
     assert {film.id for _, film in chosen[:2]} == {"only", "pair"}
 
 
+def test_of_the_films_of_a_genre_those_are_shown_whose_other_genres_are_shown_less():
+    rare = [f"genre {n}" for n in range(7)]
+    genres = [*([genre, "Drama"] for genre in rare * 10), *([genre] for genre in rare * 10), *([["Drama"]] * 200)]
+    films = {"train": [film(str(n), *names) for n, names in enumerate(genres)], "validation": [], "test": []}
+    shown = Counter(genre for _, film in preview.choose(films, counts_of(films)) for genre in film.genres)
+    assert max(shown.values()) - min(shown.values()) <= 1
+
+
 def test_two_hundred_genres_have_a_film_each_as_far_as_the_films_go():
     films = {"train": [film(str(number), f"genre {number}") for number in range(200)], "validation": [], "test": []}
     chosen = preview.choose(films, counts_of(films))
