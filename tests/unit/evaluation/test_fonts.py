@@ -45,11 +45,11 @@ def test_what_no_font_has_is_named_with_its_script_and_what_to_install(bare):
         "no font of this system has the characters 作动 (Chinese): the charts show boxes instead; install a font that has them, "
         "such as those of Debian's fonts-noto-cjk"
     )
-    found = fonts.find([DEVANAGARI, "ドラマ", "로맨스"])
-    assert found.missing == tuple(sorted(set("नाटकドラマ로맨스")))
+    found = fonts.find([DEVANAGARI, "ドキュメンタリー", "로맨스"])
+    assert found.missing == tuple(sorted(set("नाटकドキュメンタリー로맨스")))
     assert found.warning == (
-        "no font of this system has the characters कटना (Devanagari), ドマラ (Japanese), 로 (Korean) and 2 others: the charts show "
-        "boxes instead; install a font that has them, such as those of Debian's fonts-noto-cjk and fonts-noto-core"
+        "no font of this system has the characters कटना (Devanagari), キタドメュリ… (Japanese), 로맨스 (Korean): "
+        "the charts show boxes instead; install a font that has them, such as those of Debian's fonts-noto-cjk and fonts-noto-core"
     )
 
 

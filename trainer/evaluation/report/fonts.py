@@ -15,29 +15,19 @@ _UPRIGHT = "DejaVu Sans upright"  # The regular face alone: the oblique one has 
 
 _FACES: tuple[tuple[Literal["normal", "italic"], str], ...] = (("normal", "normal"), ("normal", "bold"), ("italic", "normal"))
 
-# The first words of Unicode's names of characters that one font usually has together, and Debian's package of such a font.
-_CJK = {"CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "HANGUL", "BOPOMOFO", "FULLWIDTH", "HALFWIDTH"}
-_CJK_PACKAGE, _OTHER_PACKAGE = "fonts-noto-cjk", "fonts-noto-core"
-_SCRIPTS = {"CJK": "Chinese", "HIRAGANA": "Japanese", "KATAKANA": "Japanese", "HANGUL": "Korean"}
+# The first words of Unicode's names of characters that one font usually has together, and whose language they tell.
+_CJK = {
+    **dict.fromkeys(("CJK", "IDEOGRAPHIC", "BOPOMOFO", "FULLWIDTH"), "Chinese"),
+    **dict.fromkeys(("HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "HALFWIDTH"), "Japanese"),
+    "HANGUL": "Korean",
+}
+_CJK_PACKAGE, _OTHER_PACKAGE = "fonts-noto-cjk", "fonts-noto-core"  # Of Debian.
 
 # A font with one of these words in its name is taken only if no other font has as many of the characters.
-_LESS_LEGIBLE = {
-    "Serif",
-    "Ming",
-    "Mincho",
-    "Song",
-    "Mono",
-    "Naskh",
-    "Kufi",
-    "Nastaliq",
-    "Display",
-    "UI",
-    "Unifont",
-    "Bitmap",
-    "Emoji",
-}
+_SERIF = {"Serif", "Ming", "Mincho", "Song", "Naskh", "Nastaliq"}
+_LESS_LEGIBLE = _SERIF | {"Mono", "Kufi", "Looped", "Display", "UI", "Unifont", "Bitmap", "Emoji"}
 
-_NAMED = 8  # Characters that `Fonts.warning` names.
+_NAMED = 6  # Scripts that `Fonts.warning` names, and characters of each.
 
 
 @dataclass(frozen=True)
@@ -57,14 +47,13 @@ class Fonts:
         """A line that names characters without a font, their scripts, and what to install; None if every character has one."""
         if not self.missing:
             return None
-        by_script: defaultdict[str, list[str]] = defaultdict(list)
-        for character in self.missing[:_NAMED]:
-            by_script[_script(character)].append(character)
-        named = ", ".join(f"{''.join(characters)} ({script})" for script, characters in by_script.items())
-        more = f" and {len(self.missing) - _NAMED:,} others" if len(self.missing) > _NAMED else ""
+        by_script: defaultdict[str, str] = defaultdict(str)
+        for character in self.missing:
+            by_script[_script(character)] += character
+        named = ", ".join(f"{_first(characters)} ({script})" for script, characters in list(by_script.items())[:_NAMED])
         packages = sorted({_CJK_PACKAGE if _group(character) == "CJK" else _OTHER_PACKAGE for character in self.missing})
         return (
-            f"no font of this system has the characters {named}{more}: the charts show boxes instead; install a font that has "
+            f"no font of this system has the characters {named}: the charts show boxes instead; install a font that has "
             f"them, such as those of Debian's {' and '.join(packages)}"
         )
 
@@ -99,9 +88,8 @@ def _choose(lacking: set[str]) -> tuple[list[str], set[str]]:
         return [], set()
     entries: defaultdict[str, list[FontEntry]] = defaultdict(list)
     for entry in font_manager.fontManager.ttflist:
-        if (
-            "lastresort" not in entry.name.replace(" ", "").lower()
-        ):  # It has a box for every character; macOS and matplotlib have one.
+        # A font of last resort has a box for every character; macOS and matplotlib bring one.
+        if "lastresort" not in entry.name.replace(" ", "").lower():
             entries[entry.name].append(entry)
     found = {name: _characters(_regular(of_name)) & lacking for name, of_name in sorted(entries.items())}
     language = _language(lacking)
@@ -167,6 +155,10 @@ def _is_visible(character: str) -> bool:
     return unicodedata.category(character)[0] not in "CZ" and "VARIATION SELECTOR" not in unicodedata.name(character, "")
 
 
+def _first(characters: str) -> str:
+    return characters if len(characters) <= _NAMED else f"{characters[:_NAMED]}…"
+
+
 def _group(character: str) -> str:
     word = unicodedata.name(character, "unknown").split()[0]
     return "CJK" if word in _CJK else word
@@ -174,4 +166,4 @@ def _group(character: str) -> str:
 
 def _script(character: str) -> str:
     word = unicodedata.name(character, "unknown").split()[0]
-    return _SCRIPTS.get(word, word.capitalize())
+    return _CJK.get(word, word.capitalize())
