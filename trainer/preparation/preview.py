@@ -2,6 +2,7 @@
 
 import base64
 import importlib.resources
+import math
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from trainer.images import decode
 FILE = "preview.html"
 FILMS = 48  # How many films the page shows.
 
-_LONGEST_SIDE = 320  # In pixels. 48 images of this size make a page of some 2 MB.
+_MOST_PIXELS = 60_000  # For example 300 × 200. 48 real posters of this size make a page of some 2 MB.
 
 
 @dataclass(frozen=True)
@@ -125,10 +126,10 @@ def _first_by_genre(films: Iterable[Film], genres: Container[str]) -> dict[str, 
 def _for_page(image: bytes, dataset: Dataset) -> bytes:
     """Returns a stored image as a JPEG file that is no larger than the page needs."""
     height, width = dataset.height, dataset.width
-    scale = min(1, _LONGEST_SIDE / max(height, width))
+    scale = min(1, math.sqrt(_MOST_PIXELS / (height * width)))
     if dataset.encoding == "jpeg" and scale == 1:
         return image
-    smaller = {"height": max(1, round(scale * height)), "width": max(1, round(scale * width))}
+    smaller = {"height": round(scale * height), "width": round(scale * width)}
     if dataset.encoding == "jpeg":
         return decode.encode_jpeg(decode.resize(decode.decode(image, **smaller), **smaller))
     pixels = np.frombuffer(image, np.uint8).reshape(height, width, 3)

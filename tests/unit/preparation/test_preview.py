@@ -132,7 +132,8 @@ def test_each_image_is_beside_its_own_film(tmp_path):
 
 @pytest.mark.parametrize("encoding", ["jpeg", "raw"])
 @pytest.mark.parametrize(
-    ("stored", "shown"), [((48, 32), (48, 32)), ((640, 400), (320, 200)), ((32, 4096), (2, 320)), ((4096, 32), (320, 2))]
+    ("stored", "shown"),
+    [((48, 32), (48, 32)), ((300, 200), (300, 200)), ((640, 400), (310, 194)), ((32, 4096), (22, 2771)), ((600, 600), (245, 245))],
 )
 def test_an_image_is_a_jpeg_no_larger_than_the_page_needs(tmp_path, encoding, stored, shown):
     films = {"train": [film("a", "Drama")], "validation": [], "test": []}
