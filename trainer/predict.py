@@ -19,7 +19,7 @@ from trainer.dataset.rejects import Reason
 from trainer.errors import EXIT_DONE, EXIT_USER_ERROR, Ended, UserError
 from trainer.images import decode, formats
 from trainer.images.decode import ImageError
-from trainer.process import entry, tensorflow_start
+from trainer.process import entry, tables, tensorflow_start
 from trainer.process.progress import progress
 from trainer.sources import folders, web
 from trainer.storage import files, urls
@@ -260,9 +260,7 @@ def _print_table(results: Iterator[Prediction | Failure], total: int) -> int:
     """Prints a table when all results are available; returns the number of failures."""
     collected = list(progress(results, total=total, what="predicting genres"))
     rows = [("IMAGE", "GENRES", "NEXT LIKELIEST"), *map(_row, collected)]
-    first, second, _ = (max(map(len, column)) for column in zip(*rows, strict=True))
-    for image, genres, others in rows:
-        print(f"{image:{first}}  {genres:{second}}  {others}".rstrip())
+    print(tables.aligned(rows, text_columns=3))
     return sum(isinstance(result, Failure) for result in collected)
 
 

@@ -23,7 +23,7 @@ from trainer.dataset.manifest import Dataset
 from trainer.dataset.near_duplicates import NearDuplicate
 from trainer.dataset.rejects import Reject
 from trainer.errors import Stopped, UserError, brief
-from trainer.preparation import build, publishing, staging
+from trainer.preparation import build, preview, publishing, staging
 from trainer.process import entry, tables
 from trainer.sources import web
 from trainer.storage import files, urls
@@ -175,7 +175,7 @@ def _tables(rows: int, dataset: Dataset, rejected: Sequence[Reject], duplicates:
 
 
 def _conclusion(output: epath.Path, rows: int, dataset: Dataset, rejected: Sequence[Reject]) -> str:
-    """Says which rows were rejected, and where the data set is."""
+    """Says which rows were rejected, and where the data set and its preview are."""
     lines = []
     if rejected:
         lines.append(
@@ -185,6 +185,7 @@ def _conclusion(output: epath.Path, rows: int, dataset: Dataset, rejected: Seque
         lines.append(_listing({reason: f"row {first.row}: {brief(first.detail)}" for reason, first in first_of.items()}))
     examples = sum(split.examples for split in dataset.splits.values())
     lines.append(f"The data set is in {output}: {examples:,} films, {len(dataset.genres):,} genres.")
+    lines.append(f"See whether images and genres fit their films: {output / preview.FILE}")
     return "\n".join(lines)
 
 

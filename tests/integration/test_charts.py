@@ -165,6 +165,13 @@ def test_posters_show_hits_additions_and_misses_by_symbol_and_type():
     assert "a $film$" in texts(figure)
 
 
+def test_a_genre_written_from_the_right_stands_between_its_symbol_and_its_score():
+    predictions = Predictions(("a",), ("دراما",), np.array([[True]]), np.array([[0.9]], np.float32))
+    metrics = compute_metrics(predictions, split="test", thresholds={"دراما": 0.5}, train_genre_counts={})
+    figure = examples.posters_chart(predictions, metrics, {"a": np.zeros((6, 4, 3), np.uint8)})
+    assert figure.axes[0].texts[0].get_text() == "✓ \u200eدراما\u200e 0.90"
+
+
 def test_a_poster_with_many_genres_says_how_many_it_leaves_out():
     genres = tuple(f"genre {g}" for g in range(12))
     predictions = Predictions(("a",), genres, np.ones((1, 12), bool), np.full((1, 12), 0.9, np.float32))

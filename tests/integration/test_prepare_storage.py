@@ -153,7 +153,7 @@ def test_killed_while_it_uploads_the_rerun_ends_with_the_same_objects(
     after = made(cloud, output)
     listed = {shard["name"] for split in json.loads(after["dataset.json"])["splits"].values() for shard in split["shards"]}
     assert {name for name in listed if name.startswith("train")} == {f"train-0000{n}-of-00002.tfrecord" for n in range(2)}
-    assert set(after) == {*listed, "rejects.csv", "near_duplicates.csv", "dataset.json"}
+    assert set(after) == {*listed, "rejects.csv", "near_duplicates.csv", "preview.html", "dataset.json"}
 
 
 def test_a_refused_run_leaves_nothing_and_a_stopped_one_what_the_next_continues_from(

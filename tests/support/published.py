@@ -18,7 +18,7 @@ from trainer.storage import files
 
 DATA = "gs://posters/data"
 MARK = ".preparing.json"
-TABLES = ("near_duplicates.csv", "rejects.csv")
+OTHER_FILES = ("near_duplicates.csv", "preview.html", "rejects.csv")
 
 
 def bucket_with_notes(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Buckets:
@@ -47,7 +47,7 @@ def shard(destination: Any, number: int, count: int, mark: str) -> Shard:
 def fill(destination: Any, mark: str, count: int = 3) -> None:
     """Writes a data set as `trainer.prepare` does."""
     shards = tuple(shard(destination, number, count, mark) for number in range(count))
-    for name in TABLES:
+    for name in OTHER_FILES:
         (destination.folder / name).write_text(mark)
     dataset = Dataset(epath.Path("-"), "", ("Drama",), 48, 32, "jpeg", {"train": Split(count, {"Drama": 1}, shards)})
     dataset = dataclasses.replace(dataset, fingerprint=manifest.fingerprint(dataset))
@@ -62,7 +62,7 @@ def publish(mark: str, count: int = 3, *, overwrite: bool = False) -> None:
 
 def names(count: int = 3) -> set[str]:
     """Returns the names of the files of a data set with so many shards."""
-    return {"dataset.json", *TABLES, *(manifest.shard_name("train", number, count) for number in range(count))}
+    return {"dataset.json", *OTHER_FILES, *(manifest.shard_name("train", number, count) for number in range(count))}
 
 
 def there(bucket: Buckets) -> dict[str, bytes]:

@@ -97,6 +97,7 @@ def test_what_was_chosen_is_said_before_the_work_and_the_result_after_it(films, 
         f"Rejected 1 of 31 rows; {films}/data/rejects.csv gives the reason for each. Examples:",
         "  no_picture  row 31: no image 'tt30' in the folder",
         f"The data set is in {films}/data: 30 films, 2 genres.",
+        f"See whether images and genres fit their films: {films}/data/preview.html",
     ]
     assert "warning" not in said.err
 
@@ -119,7 +120,10 @@ def test_a_data_set_is_in_utf_8_whatever_the_locale(films, prepare):
 def test_without_a_reject_only_the_place_is_said(films, prepare):
     Image.new("RGB", (20, 30)).save(films / "posters" / "tt30.png")
     out = prepare(images(films)).out
-    assert out.endswith(f"  0\n\nThe data set is in {films}/data: 31 films, 2 genres.\n")
+    assert out.endswith(
+        f"  0\n\nThe data set is in {films}/data: 31 films, 2 genres.\n"
+        f"See whether images and genres fit their films: {films}/data/preview.html\n"
+    )
     assert "ejected" not in out
 
 

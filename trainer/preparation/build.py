@@ -1,4 +1,4 @@
-"""Builds a data set from the films of a CSV: finds and decodes the images, assigns the splits and writes the shards."""
+"""Builds a data set from the films of a CSV: finds and decodes the images, assigns the splits, writes shards and preview.html."""
 
 import dataclasses
 from collections import Counter
@@ -18,7 +18,7 @@ from trainer.dataset.rejects import Reason, Reject
 from trainer.errors import UserError, brief
 from trainer.images import perceptual_hash
 from trainer.images.decode import ImageError
-from trainer.preparation import decoding, duplicate_search, splits, writing
+from trainer.preparation import decoding, duplicate_search, preview, splits, writing
 from trainer.preparation.decoding import Stored
 from trainer.preparation.output import Output
 from trainer.sources import folders, web
@@ -52,14 +52,14 @@ class Settings:
 def build(
     catalog: Catalog, output: Output, settings: Settings, *, images: str | None, cache_dir: Path
 ) -> tuple[Dataset, list[Reject], list[NearDuplicate]]:
-    """Finds, decodes and resizes the films' images and writes the shards.
+    """Finds, decodes and resizes the films' images, and writes the shards and preview.html.
 
     The encoded images first go to a spool file in the output's folder, because a film's shard is known only when all images are
     decoded. So, while it works, the folder needs additional space of the size of the data set.
 
     Args:
       catalog: the films of the CSV.
-      output: the destination of the shards; its folder is empty.
+      output: the destination of the shards and of preview.html; its folder is empty.
       settings: the settings of the data set.
       images: the folder or archive of the images, as `folders.open_images` takes it; None if the CSV gives a URL for every image.
       cache_dir: the folder that keeps images from the web.
@@ -157,6 +157,12 @@ def _write(
         counts = Counter(genre for film in films for genre in film.genres)
         split = Split(len(examples), {genre: counts[genre] for genre in genres}, written)
         dataset = dataclasses.replace(dataset, splits={**dataset.splits, name: split})
+
+    def read_image(film: Film) -> bytes:
+        spool.seek(image_of[film.id].offset)
+        return spool.read(image_of[film.id].size)
+
+    preview.write(output.folder / preview.FILE, dataset, members, read_image)
     return dataclasses.replace(dataset, fingerprint=manifest.fingerprint(dataset)), duplicates
 
 

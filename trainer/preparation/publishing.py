@@ -46,7 +46,7 @@ def published(output: epath.Path, *, overwrite: bool) -> Iterator[Output]:
       overwrite: whether a finished data set in `output` may be replaced.
 
     Yields:
-      The destination of the shards, and then of the `staging.TABLES` and dataset.json.
+      The destination of the shards, and then of the `staging.OTHER_FILES` and dataset.json.
 
     Raises:
       UserError: `output` holds a finished data set or other files, is not a folder, or is in use by another process.
@@ -98,7 +98,7 @@ class _Contents:
     """The files of a data set that a folder of a bucket holds.
 
     Attributes:
-      files: the shards and the `staging.TABLES`, by name.
+      files: the shards and the `staging.OTHER_FILES`, by name.
       listed: the names of the files that belong to the dataset.json in the folder; None if it holds no dataset.json.
     """
 
@@ -109,11 +109,11 @@ class _Contents:
     def of(cls, uri: str) -> "_Contents":
         """Lists the folder with a URI."""
         found = {item.uri.removeprefix(f"{uri}/"): item for item in objects.below(uri, deep=False)}
-        files = {name: item for name, item in found.items() if manifest.is_shard(name) or name in staging.TABLES}
+        files = {name: item for name, item in found.items() if manifest.is_shard(name) or name in staging.OTHER_FILES}
         if DATASET_FILE not in found:
             return cls(files, None)
         listed = manifest.listed_files(objects.read(f"{uri}/{DATASET_FILE}"), files)
-        return cls(files, staging.TABLES.union(listed))
+        return cls(files, staging.OTHER_FILES.union(listed))
 
 
 def _refuse(uri: str, contents: _Contents, *, overwrite: bool, was_killed: bool = False) -> None:
@@ -158,9 +158,9 @@ class _Bucket:
         while self._uploads:
             self._uploads.popleft().result()
         self._lock.check()
-        for name in sorted(staging.TABLES):
+        for name in sorted(staging.OTHER_FILES):
             objects.write(f"{self._uri}/{name}", (self.folder / name).read_bytes())
-        self._remove(self._there.keys() - self._shards.keys() - staging.TABLES)
+        self._remove(self._there.keys() - self._shards.keys() - staging.OTHER_FILES)
         arrived = _Contents.of(self._uri).files
         for shard in self._shards.values():
             if not _is_same(arrived.get(shard.name), shard):
@@ -188,7 +188,7 @@ class _Bucket:
             self._lock.check()
             # dataset.json goes first, so that it never stands beside too few shards.
             objects.remove(f"{self._uri}/{DATASET_FILE}")
-            self._remove({*self._there, *self._shards, *staging.TABLES})
+            self._remove({*self._there, *self._shards, *staging.OTHER_FILES})
         except LostPeer:
             return  # Another run has taken over the folder.
         except BaseException as failure:

@@ -13,9 +13,10 @@ from pathlib import Path
 from trainer.dataset import manifest, near_duplicates
 from trainer.dataset.manifest import DATASET_FILE
 from trainer.errors import UserError
+from trainer.preparation import preview
 
 REJECTS_FILE = "rejects.csv"
-TABLES = frozenset({REJECTS_FILE, near_duplicates.FILE})  # The files of a data set besides its shards and dataset.json.
+OTHER_FILES = frozenset({REJECTS_FILE, near_duplicates.FILE, preview.FILE})  # Besides the shards and dataset.json.
 
 _STAGE = ".incomplete"
 _PLAN = "publishing.json"
@@ -36,7 +37,7 @@ def staged(output: Path, *, overwrite: bool) -> Iterator[Path]:
       overwrite: whether a finished data set in `output` may be replaced.
 
     Yields:
-      The empty folder, for the shards, the `TABLES` and dataset.json.
+      The empty folder, for the shards, the `OTHER_FILES` and dataset.json.
 
     Raises:
       UserError: `output` holds a finished data set, is not a folder, is in use by another process, or holds other files with the
@@ -87,7 +88,7 @@ def _publish(output: Path, stage: Path) -> None:
     new = sorted(path.name for path in stage.iterdir() if path.name != DATASET_FILE)
     finished = output / DATASET_FILE
     old = (
-        [*manifest.listed_files(finished.read_bytes(), (path.name for path in output.iterdir())), *TABLES]
+        [*manifest.listed_files(finished.read_bytes(), (path.name for path in output.iterdir())), *OTHER_FILES]
         if finished.exists()
         else []
     )
@@ -124,6 +125,8 @@ def _planned(plan: Path) -> list[str]:
         names = json.loads(plan.read_text())
     except (ValueError, RecursionError):
         names = None
-    if isinstance(names, list) and all(isinstance(name, str) and (name in TABLES or manifest.is_shard(name)) for name in names):
+    if isinstance(names, list) and all(
+        isinstance(name, str) and (name in OTHER_FILES or manifest.is_shard(name)) for name in names
+    ):
         return names
     raise UserError(f"{plan} is damaged: remove {plan.parent} and the shards beside it, or choose another --output")

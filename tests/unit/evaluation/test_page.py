@@ -9,12 +9,14 @@ import re
 import numpy as np
 import pytest
 from etils import epath
+from matplotlib.text import Text
 
+from tests.support import tiny_fonts
 from trainer.evaluation.metrics.metrics_json import compute_metrics_json
 from trainer.evaluation.metrics.predictions import Predictions
 from trainer.evaluation.metrics.thresholds import tune_thresholds
 from trainer.evaluation.report import page as report
-from trainer.evaluation.report import text
+from trainer.evaluation.report import style, text
 from trainer.process import heartbeat
 from trainer.storage import files
 
@@ -130,6 +132,31 @@ def test_without_a_history_or_posters_their_parts_are_left_out_and_old_ones_go(t
     for anchor in ("training", "posters", "extremes", "settings"):
         assert f'href="#{anchor}"' not in page
         assert f'id="{anchor}"' not in page
+
+
+def test_one_line_names_the_characters_that_no_font_has_and_ordinary_names_need_none(tmp_path, monkeypatch, caplog, undrawn):
+    tiny_fonts.only_matplotlibs(monkeypatch)
+    caplog.set_level("INFO", logger="trainer")
+    write(tmp_path)
+    assert caplog.messages == []
+    write(tmp_path, made=make(films=2, genres=("动", "Drama"), ids=("tt1", "作")))
+    (said,) = caplog.messages
+    assert said.startswith("no font of this system has the characters 作动 (Chinese): the charts show boxes instead")
+
+
+def test_the_charts_are_drawn_with_the_fonts_that_the_genres_need(tmp_path, monkeypatch):
+    tiny_fonts.only_matplotlibs(monkeypatch)
+    tiny_fonts.install(tmp_path, "Charts Sans", "动作")
+    drawn = []
+
+    @style.styled
+    def png(figure):
+        drawn.append({text.get_fontfamily()[-1] for text in [*figure.findobj(Text), Text()]})
+        return b""
+
+    monkeypatch.setattr(style, "png", png)
+    write(tmp_path, made=make(films=1, genres=("动作",)))
+    assert drawn == [{"Charts Sans"}] * 8
 
 
 def test_the_page_refers_to_nothing_outside_itself(folder, page):

@@ -1,7 +1,11 @@
 """From the films of a CSV to the shards, the rejects and the near-duplicates."""
 
+import base64
+import io
 import random
+import re
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -79,7 +83,21 @@ def test_every_film_becomes_an_example_and_the_spool_goes(posters, output):
     assert len(dataset.splits["train"].shards) == 16
     names = [shard.name for split in dataset.splits.values() for shard in split.shards]
     assert output.added == names
-    assert sorted(path.name for path in output.folder.iterdir()) == sorted(names)
+    assert sorted(path.name for path in output.folder.iterdir()) == sorted([*names, "preview.html"])
+
+
+@pytest.mark.parametrize("encoding", manifest.ENCODINGS)
+def test_the_preview_shows_each_film_with_its_own_image(posters, output, encoding):
+    settings = Settings(48, 32, encoding, min_examples=1, train_shards=None)
+    made_of([film(number) for number in range(30)], output, posters, settings)
+    page = (output.folder / "preview.html").read_text("utf-8")
+    found = re.findall(r'base64,([^"]+)" alt="Image of tt(\d+)">', page)
+    assert len(found) == 30
+    for image, number in found:
+        with Image.open(io.BytesIO(base64.b64decode(image))) as opened:
+            red, green, _ = np.asarray(opened.convert("RGB"), int)[24, 16]
+        assert abs(red - int(number) * 8) <= 2, "the next film's image differs by 8"
+        assert abs(green - (255 - int(number) * 8)) <= 2
 
 
 def test_the_films_are_mixed_and_the_order_of_the_csv_does_not_matter(posters, output, tmp_path):
@@ -88,7 +106,7 @@ def test_the_films_are_mixed_and_the_order_of_the_csv_does_not_matter(posters, o
     (tmp_path / "again").mkdir()
     again = Output(tmp_path / "again")
     made_of(list(reversed(films)), again, posters)
-    for name in output.added:
+    for name in (*output.added, "preview.html"):
         assert (output.folder / name).read_bytes() == (again.folder / name).read_bytes()
     first = (output.folder / output.added[0]).read_bytes()
     assert min(films, key=lambda film: splits.film_hash(film.id)).id.encode() in first or len(output.added) > 16

@@ -30,7 +30,7 @@ def test_a_data_set_is_complete_when_its_dataset_json_appears(bucket, tmp_path):
     assert there(bucket)["train-00002-of-00003.tfrecord"] == b"one 2"
     did = changes(bucket)
     assert did[-1] == "+dataset.json"
-    assert did[-3:-1] == ["+near_duplicates.csv", "+rejects.csv"]
+    assert did[-4:-1] == ["+near_duplicates.csv", "+preview.html", "+rejects.csv"]
     assert manifest.load(DATA).split("train").examples == 3
     assert on_disk(tmp_path) == []
 

@@ -15,7 +15,7 @@ from trainer.dataset.manifest import Dataset, Shard, Split
 from trainer.errors import UserError
 from trainer.preparation.staging import staged
 
-TABLES = ("near_duplicates.csv", "rejects.csv")
+OTHER_FILES = ("near_duplicates.csv", "preview.html", "rejects.csv")
 
 
 def fill(stage: Path, mark: str, train_shards: int) -> None:
@@ -25,7 +25,7 @@ def fill(stage: Path, mark: str, train_shards: int) -> None:
         name = manifest.shard_name("train", number, train_shards)
         (stage / name).write_text(mark)
         written.append(Shard(name, 1, len(mark), ""))
-    for name in TABLES:
+    for name in OTHER_FILES:
         (stage / name).write_text(mark)
     splits = {"train": Split(train_shards, {"Drama": 1}, tuple(written))}
     dataset = Dataset(epath.Path(stage), "", ("Drama",), 48, 32, "jpeg", splits)
@@ -43,7 +43,7 @@ def files(folder: Path) -> dict[str, str]:
 
 
 def names(train_shards: int) -> set[str]:
-    return {"dataset.json", *TABLES, *(manifest.shard_name("train", n, train_shards) for n in range(train_shards))}
+    return {"dataset.json", *OTHER_FILES, *(manifest.shard_name("train", n, train_shards) for n in range(train_shards))}
 
 
 def test_what_was_built_appears_and_the_stage_goes(tmp_path: Path):

@@ -26,3 +26,8 @@ def test_several_leading_columns_may_be_text_and_no_line_ends_in_spaces():
 def test_rows_of_different_lengths_are_refused():
     with pytest.raises(ValueError, match="argument"):
         tables.aligned([("Drama", "1"), ("Comedy",)])
+
+
+def test_chinese_characters_take_two_columns_and_accents_none():
+    rows = [("动作", "1"), ("Noe\u0308l", "2"), ("Drama", "3"), ("ﾄﾞﾗﾏ", "4")]
+    assert tables.aligned(rows).splitlines() == ["动作   1", "Noe\u0308l   2", "Drama  3", "ﾄﾞﾗﾏ   4"]

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from trainer.evaluation.metrics.predictions import Predictions
-from trainer.evaluation.report.style import GREEN, GREY, ORANGE, short, styled
+from trainer.evaluation.report.style import GREEN, GREY, ORANGE, in_line, short, styled
 
 
 def pick_examples(predictions: Predictions, count: int) -> list[int]:
@@ -78,5 +78,6 @@ def _caption(predictions: Predictions, decisions: np.ndarray, row: int) -> list[
         actual, predicted = predictions.labels[row, g], decisions[row, g]
         if actual or predicted:
             symbol, _, look = _KINDS["missed" if not predicted else "hit" if actual else "added"]
-            lines.append((f"{symbol} {short(predictions.genres[g], 14)} {predictions.scores[row, g]:.2f}", look))
+            genre = in_line(short(predictions.genres[g], 14))
+            lines.append((f"{symbol} {genre} {predictions.scores[row, g]:.2f}", look))
     return lines if len(lines) <= 8 else [*lines[:7], (f"… and {len(lines) - 7} more", {"color": GREY})]

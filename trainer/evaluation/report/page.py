@@ -2,6 +2,7 @@
 
 import base64
 import importlib.resources
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,10 +13,12 @@ from etils import epath
 
 from trainer.evaluation.metrics.metrics import F1_AVERAGES
 from trainer.evaluation.metrics.predictions import OPERATING_POINTS, Predictions
-from trainer.evaluation.report import charts, examples, extremes, style, text
+from trainer.evaluation.report import charts, examples, extremes, fonts, style, text
 from trainer.job import history as epoch_history
 from trainer.process import heartbeat
 from trainer.storage import files
+
+_log = logging.getLogger(__name__)
 
 _OPTIONAL_CHARTS = ("loss.png", "posters.png", "extremes.png")
 
@@ -34,7 +37,8 @@ def write_report(
 ) -> None:
     """Writes metrics.json, predictions.csv, the charts and, last, report.html.
 
-    The bytes depend on the arguments alone. Files of an earlier evaluation in the folder are replaced or removed.
+    The bytes depend on the arguments alone, those of the charts also on this system's fonts if DejaVu Sans lacks characters of the
+    genres or ids. Files of an earlier evaluation in the folder are replaced or removed.
 
     Args:
       directory: the folder to write; it is created if it does not exist.
@@ -50,18 +54,24 @@ def write_report(
     Raises:
       ValueError: a metric is NaN or infinite, which JSON cannot hold; nothing has been written.
     """
-    figures = {
-        "posters.png": examples.posters_chart(predictions, metrics, {film: images[film] for film in sample}) if sample else None,
-        "extremes.png": extremes.extremes_chart(predictions, metrics, images) if sample else None,
-        "loss.png": charts.training_history(history) if history else None,
-        "outcomes.png": charts.outcomes(metrics),
-        "calibration.png": charts.calibration(metrics),
-        "pr_curves.png": charts.pr_curves(predictions, metrics),
-        "confusion_matrix.png": charts.confusion_matrix(predictions, metrics),
-        "frequencies.png": charts.frequencies(metrics, train_genre_counts, train_examples),
-    }
-    heartbeat.beat()
-    pngs = {name: style.png(figure) for name, figure in figures.items() if figure is not None}
+    found = fonts.find([*predictions.genres, *images])
+    if found.warning:
+        _log.warning(found.warning)
+    with style.font_families(found.families):
+        figures = {
+            "posters.png": examples.posters_chart(predictions, metrics, {film: images[film] for film in sample})
+            if sample
+            else None,
+            "extremes.png": extremes.extremes_chart(predictions, metrics, images) if sample else None,
+            "loss.png": charts.training_history(history) if history else None,
+            "outcomes.png": charts.outcomes(metrics),
+            "calibration.png": charts.calibration(metrics),
+            "pr_curves.png": charts.pr_curves(predictions, metrics),
+            "confusion_matrix.png": charts.confusion_matrix(predictions, metrics),
+            "frequencies.png": charts.frequencies(metrics, train_genre_counts, train_examples),
+        }
+        heartbeat.beat()
+        pngs = {name: style.png(figure) for name, figure in figures.items() if figure is not None}
     page = _page(metrics=metrics, charts=pngs, history=history, config=config, films=sample)
 
     files.make_folder(directory)
