@@ -6,9 +6,11 @@
 Every row of the CSV becomes an example or a line of rejects.csv that gives the reason. The same input gives the same bytes.
 """
 
+import contextlib
+import gc
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -16,16 +18,18 @@ from typing import NoReturn
 from absl import flags
 from etils import epath
 
-from trainer.catalog import catalog, columns
+from trainer.catalog import catalog, columns, image_tree
 from trainer.catalog.catalog import Catalog
 from trainer.dataset import manifest, near_duplicates, rejects
 from trainer.dataset.manifest import Dataset
 from trainer.dataset.near_duplicates import NearDuplicate
 from trainer.dataset.rejects import Reject
 from trainer.errors import Stopped, UserError, brief
-from trainer.preparation import build, preview, publishing, staging
+from trainer.preparation import build, explanation, matching, preview, publishing, staging
+from trainer.preparation.matching import Matched
 from trainer.process import entry, tables
-from trainer.sources import web
+from trainer.sources import folders, web
+from trainer.sources.lookup import ImageFinder
 from trainer.storage import files, urls
 
 _MIN_SIDE = 32  # The networks halve an image up to four times; at least 2 × 2 cells must be left.
@@ -33,9 +37,8 @@ _MIN_SIDE = 32  # The networks halve an image up to four times; at least 2 × 2 
 _CSV = flags.DEFINE_string(
     "csv",
     None,
-    "The CSV, one row per film: a local path, gs://… or a URL. Its encoding, delimiter and columns are detected, and printed "
-    "before the work starts.",
-    required=True,
+    "The CSV, one or more rows per film: a local path, gs://… or a URL. Its encoding, delimiter and columns are detected, and "
+    "printed before the work starts. Without it, the name of the folder that an image is in is its genre.",
 )
 _IMAGES = flags.DEFINE_string(
     "images",
@@ -43,7 +46,7 @@ _IMAGES = flags.DEFINE_string(
     "The folder or zip archive of the posters: a local path, gs://… or a URL. Not needed if the CSV gives a URL for every poster.",
 )
 _OUTPUT = flags.DEFINE_string(
-    "output", None, "The folder for the data set: a local path or gs://…. It is created if it does not exist.", required=True
+    "output", None, "The folder for the data set: a local path or gs://…. It is created if it does not exist."
 )
 _HEIGHT = flags.DEFINE_integer(
     "height", 192, "The height, in pixels, to which every poster is resized.", lower_bound=_MIN_SIDE, upper_bound=4096
@@ -60,6 +63,12 @@ _ENCODING = flags.DEFINE_enum(
 _ID_COLUMN = flags.DEFINE_string("id_column", None, "The name of the column that holds the films' ids. Detected by default.")
 _GENRES_COLUMN = flags.DEFINE_string(
     "genres_column", None, "The name of the column that lists the genres of each film. Detected by default."
+)
+_GENRE_SEPARATOR = flags.DEFINE_string(
+    "genre_separator",
+    None,
+    "The text between two genres in a cell, such as / or |; none if a cell holds one genre, whatever is in it. Detected by "
+    "default.",
 )
 _IMAGE_COLUMN = flags.DEFINE_string(
     "image_column", None, "The name of the column that holds the posters' file names, paths or URLs. Detected by default."
@@ -86,6 +95,9 @@ _CACHE_DIR = flags.DEFINE_string(
     "The local folder that keeps the posters fetched from the web, so that the next run does not fetch them again. By default a "
     "folder in the user's cache ($XDG_CACHE_HOME or ~/.cache).",
 )
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Say how the CSV was understood, and the first films with their images and genres. Write nothing."
+)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the finished data set in --output, if there is one.")
 
 
@@ -94,30 +106,69 @@ def main(arguments: Sequence[str]) -> None:
     if arguments:
         raise UserError(f"{arguments[0]!r} is not a flag of trainer.prepare: write options as --name=value")
     signal.signal(signal.SIGTERM, _stop)
-    output = files.from_flag("--output", _OUTPUT.value)
+    if not _CSV.value and not _IMAGES.value:
+        raise UserError("--csv and --images are missing: name the CSV of the films, --csv=FILE, and the folder of their images")
+    if not _OUTPUT.value and not _DRY_RUN.value:
+        raise UserError("--output is missing: name the folder for the data set, --output=FOLDER, or add --dry_run")
+    output = files.from_flag("--output", _OUTPUT.value) if _OUTPUT.value else None
     cache_dir = _local_folder("--cache_dir", _CACHE_DIR.value) if _CACHE_DIR.value else web.default_cache_dir()
     settings = build.Settings(_HEIGHT.value, _WIDTH.value, _ENCODING.value, _MIN_EXAMPLES.value, _SHARDS.value)
-    films = catalog.read(
-        _CSV.value,
-        columns.Columns(
-            id=_ID_COLUMN.value,
-            genres=_GENRES_COLUMN.value,
-            image=_IMAGE_COLUMN.value,
-            labels=tuple(_LABEL_COLUMNS.value),
-            split=_SPLIT_COLUMN.value,
-        ),
-    )
-    print(_choices(urls.shown(_CSV.value), films, settings), file=sys.stderr)
+    finder = folders.open_images(_IMAGES.value) if _IMAGES.value else None
+    with _without_garbage_collection():
+        films = _films(finder)
+        matched = matching.match(films.films, finder)
+    _say(films, matched, finder, settings)
+    if _DRY_RUN.value or output is None:
+        print("\n".join(["The first films:", *explanation.first_films(matched)]))
+        return
+    rows, rejects_of_rows = films.rows, films.rejects
+    del films  # A CSV may have millions of rows.
     with publishing.published(output, overwrite=_OVERWRITE.value) as destination:
-        dataset, rejected, duplicates = build.build(films, destination, settings, images=_IMAGES.value, cache_dir=cache_dir)
+        dataset, rejected, duplicates = build.build(matched, rejects_of_rows, destination, settings, cache_dir=cache_dir)
         rejects.write(rejected, destination.folder / staging.REJECTS_FILE)
         near_duplicates.write(duplicates, destination.folder / near_duplicates.FILE)
         (destination.folder / manifest.DATASET_FILE).write_text(manifest.to_text(dataset), encoding="utf-8")
-    print(_tables(films.rows, dataset, rejected, duplicates))
-    print(f"\n{_conclusion(output, films.rows, dataset, rejected)}")
+    print(_tables(rows, dataset, rejected, duplicates))
+    print(f"\n{_conclusion(output, rows, dataset, rejected)}")
     for name, split in dataset.splits.items():
         if not split.examples:
             print(f"warning: the split {name!r} has no example: prepare more films", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Does not look for cycles among the objects of a CSV: there are none, and with a million rows it takes half of the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def _films(finder: ImageFinder | None) -> Catalog:
+    """Returns the films of the CSV, or of the folder of images if there is no CSV."""
+    if not _CSV.value:
+        assert finder is not None
+        return image_tree.read(finder)
+    requested = columns.Columns(
+        id=_ID_COLUMN.value,
+        genres=_GENRES_COLUMN.value,
+        image=_IMAGE_COLUMN.value,
+        labels=tuple(_LABEL_COLUMNS.value),
+        split=_SPLIT_COLUMN.value,
+        separator=_GENRE_SEPARATOR.value,
+    )
+    return catalog.read(_CSV.value, requested, finder)
+
+
+def _say(films: Catalog, matched: Matched, finder: ImageFinder | None, settings: build.Settings) -> None:
+    """Says how the CSV was understood, and how the posters will be stored."""
+    lines = explanation.understood(urls.shown(_CSV.value or _IMAGES.value), films, matched, finder)
+    lines.append(
+        f"  posters: resized to {settings.height} × {settings.width} pixels (height × width), stored as {settings.encoding}"
+    )
+    lines += [f"warning: {warning}" for warning in explanation.warnings(films, matched, finder)]
+    print("\n".join(lines), file=sys.stderr)
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
@@ -128,31 +179,6 @@ def _local_folder(flag: str, value: str) -> Path:
     if "://" in value:
         raise UserError(f"{flag}={urls.shown(value)} is not on a local disk: name a local folder")
     return Path(epath.Path(value).expanduser())  # Path.expanduser fails on `~NAME` if there is no such user.
-
-
-def _choices(csv: str, films: Catalog, settings: build.Settings) -> str:
-    """Returns what was chosen for the CSV, with the first film as evidence, and how the posters will be stored."""
-    layout = films.layout
-    if layout.genres is None:
-        genres = f"columns of 0 and 1: {', '.join(layout.labels)}"
-    else:
-        genres = f"column {layout.genres!r}" + (f", separated by {layout.separator!r}" if layout.separator else "")
-    chosen = {
-        "encoding": films.encoding,
-        "delimiter": "the first space" if films.delimiter is None else repr(films.delimiter),
-        "header": "yes" if films.has_header else "no; columns are called by their number",
-        "ids": f"column {layout.id!r}",
-        "genres": genres,
-        "images": f"column {layout.image!r}",
-        "splits": f"column {layout.split!r}" if layout.split else "80 % train, 10 % validation, 10 % test, by a hash of the id",
-    }
-    if films.films:
-        first = films.films[0]
-        examples = {"ids": repr(first.id), "genres": ", ".join(first.genres), "images": repr(first.image)}
-        # A cell may be long, or a URL with a password in it.
-        chosen |= {name: f"{chosen[name]}; in row {first.row}: {brief(example)}" for name, example in examples.items()}
-    chosen["posters"] = f"resized to {settings.height} × {settings.width} pixels (height × width), stored as {settings.encoding}"
-    return f"{csv}: {films.rows:,} rows\n{_listing(chosen)}"
 
 
 def _tables(rows: int, dataset: Dataset, rejected: Sequence[Reject], duplicates: Sequence[NearDuplicate]) -> str:
@@ -181,7 +207,7 @@ def _conclusion(output: epath.Path, rows: int, dataset: Dataset, rejected: Seque
         lines.append(
             f"Rejected {len(rejected):,} of {rows:,} rows; {output / staging.REJECTS_FILE} gives the reason for each. Examples:"
         )
-        first_of = {reason: min(of_reason) for reason, of_reason in _by_reason(rejected).items()}
+        first_of = {reason: min(of_reason, key=lambda reject: reject.row) for reason, of_reason in _by_reason(rejected).items()}
         lines.append(_listing({reason: f"row {first.row}: {brief(first.detail)}" for reason, first in first_of.items()}))
     examples = sum(split.examples for split in dataset.splits.values())
     lines.append(f"The data set is in {output}: {examples:,} films, {len(dataset.genres):,} genres.")

@@ -1,6 +1,7 @@
 """trainer.prepare: which flags it takes, what it says before and after its work, and what it writes."""
 
 import csv
+import re
 import signal
 from pathlib import Path
 
@@ -62,14 +63,11 @@ def test_what_was_chosen_is_said_before_the_work_and_the_result_after_it(films, 
     assert work
     assert chosen.splitlines() == [
         f"{films}/films.csv: 31 rows",
-        "  encoding   UTF-8",
-        "  delimiter  ','",
-        "  header     yes",
-        "  ids        column 'Id'; in row 1: 'tt0'",
-        "  genres     column 'Genre', separated by '|'; in row 1: Drama",
-        "  images     column 'Id'; in row 1: 'tt0'",
-        "  splits     80 % train, 10 % validation, 10 % test, by a hash of the id",
-        "  posters    resized to 192 × 128 pixels (height × width), stored as jpeg",
+        "  file: read as UTF-8, comma-separated, with a header",
+        "  id: Id (31 of 31 distinct, 30 match a file), in row 1: 'tt0'",
+        '  genres: Genre, separated by "|" (2 genres), in row 1: Drama',
+        "  splits: 80 % train, 10 % validation, 10 % test, by a hash of the id",
+        "  posters: resized to 192 × 128 pixels (height × width), stored as jpeg",
     ]
     dataset = manifest.load(films / "data")
     train, validation, test = (dataset.splits[name].examples for name in manifest.SPLITS)
@@ -151,10 +149,10 @@ def test_columns_can_be_named(films, prepare):
         csv_path=films / "more.csv",
     )
     for line in (
-        "  ids        column 'a'; in row 1: 'film 0'",
-        "  genres     columns of 0 and 1: Drama, War; in row 1: Drama",
-        "  images     column 'b'; in row 1: 'tt0'",
-        "  splits     column 'c'",
+        "  id: a (10 of 10 distinct), in row 1: 'film 0'",
+        "  genres: columns of 0 and 1: Drama, War (2 genres), in row 1: Drama",
+        "  images: b (10 match a file), in row 1: 'tt0'",
+        "  splits: c",
     ):
         assert line in said.err.splitlines()
     dataset = manifest.load(films / "data")
@@ -166,7 +164,7 @@ def test_columns_can_be_named(films, prepare):
 def test_a_file_without_header_or_delimiter_is_described(films, prepare):
     (films / "lines.txt").write_text("tt0 Drama War\ntt1 Drama\ntt2 War\n")
     said = prepare(images(films), csv_path=films / "lines.txt").err
-    assert "  delimiter  the first space\n  header     no; columns are called by their number\n" in said
+    assert "  file: read as UTF-8, an id, a blank and the genres in each line, without a header: columns are called by" in said
 
 
 def test_a_password_in_the_url_of_an_image_is_not_shown(films, prepare, monkeypatch):
@@ -219,10 +217,16 @@ def test_the_range_of_a_flag(monkeypatch, flag, is_valid):
             own_flags.load(monkeypatch, *command)
 
 
-@pytest.mark.parametrize("given", ["--csv=films.csv", "--output=data"])
-def test_the_csv_and_the_output_must_be_named(monkeypatch, given):
-    with pytest.raises(flags.IllegalFlagValueError):
-        own_flags.load(monkeypatch, "trainer.prepare", given)
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("--csv=films.csv", "--output is missing: name the folder for the data set, --output=FOLDER, or add --dry_run"),
+        ("--output=data", "--csv and --images are missing: name the CSV of the films, --csv=FILE, and the folder of their images"),
+    ],
+)
+def test_the_films_and_the_output_must_be_named(monkeypatch, given, said):
+    with pytest.raises(UserError, match=f"^{re.escape(said)}$"):
+        own_flags.load(monkeypatch, "trainer.prepare", given).main([])
 
 
 def test_a_word_that_is_no_flag_is_refused(monkeypatch):

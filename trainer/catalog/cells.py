@@ -1,17 +1,17 @@
-"""Parses one cell of a CSV: a missing value, an image, genres, a boolean or a split."""
+"""What one cell of a CSV holds: a missing value, an id, an image, genres, a boolean or a split."""
 
-import ast
-import json
 import re
-from collections.abc import Iterable
-from typing import Any
 
+from trainer.catalog import genre_lists, known_genres
+from trainer.catalog.separators import Separator
+from trainer.errors import brief
 from trainer.images import formats
 from trainer.storage import urls
 
-_MISSING = frozenset({"", "n/a", "na", "nan", "none", "null", "empty", "\\n", "[]", "(no genres listed)"})
+_MISSING = frozenset({"", "n/a", "na", "nan", "none", "null", "empty", "\\n", "[]", "{}", "()", "set()", "(no genres listed)"})
 _TRUE = frozenset({"1", "1.0", "true"})
-_FALSE = frozenset({"0", "0.0", "false", ""})
+_FALSE = frozenset({"0", "0.0", "false"})
+_UNKNOWN = frozenset({"", "-1", "-1.0"})
 _SPLITS = {
     "train": "train",
     "training": "train",
@@ -23,28 +23,23 @@ _SPLITS = {
     "testing": "test",
     "eval": "test",
 }
-
-# The genres of IMDb, TMDB and MovieLens. They serve only to find the genre column in a file whose header does not name it.
-_WELL_KNOWN = """
-    action adult adventure animation biography children children's comedy crime documentary drama family fantasy film-noir foreign
-    game-show history horror imax music musical mystery news reality-tv romance sci-fi science-fiction short sport talk-show
-    thriller tv-movie war western
-"""
-_WELL_KNOWN_GENRES = frozenset(_WELL_KNOWN.split())
-
 _IMDB_ID = re.compile(r"tt\d+")
-_MAX_LIST_CHARACTERS = 10_000  # A film has a few genres; a huge input could exhaust Python's parser.
-_SEPARATORS = ("|", ";", ",")
+_WHOLE_AS_FLOAT = re.compile(r"(\d+)\.0+")
 
 
 def is_missing(cell: str) -> bool:
-    """Returns whether a cell marks a missing value: blank, N/A, NaN, null and similar."""
+    """Returns whether a cell marks a missing value: blank, N/A, NaN, null, an empty list and similar."""
     return cell.strip().casefold() in _MISSING
 
 
 def is_url(cell: str) -> bool:
     """Returns whether a cell is an http or https URL."""
     return urls.WEB.match(cell.strip()) is not None
+
+
+def is_cloud_uri(cell: str) -> bool:
+    """Returns whether a cell is a `gs://` URI of an object."""
+    return re.match(r"gs://[^/]+/.", cell.strip()) is not None
 
 
 def is_image_path(cell: str) -> bool:
@@ -57,57 +52,57 @@ def is_imdb_id(cell: str) -> bool:
     return _IMDB_ID.fullmatch(cell.strip()) is not None
 
 
+def is_number(cell: str) -> bool:
+    """Returns whether a cell is a whole number, also as the float that pandas makes of it: 862.0."""
+    return without_fraction(cell.strip()).isdecimal()
+
+
 def is_film_id(cell: str) -> bool:
     """Returns whether a cell is an IMDb id or a whole number."""
     return is_imdb_id(cell) or cell.strip().isdecimal()
 
 
-def is_list(cell: str) -> bool:
-    """Returns whether a cell is a list in brackets, as Python or JSON writes it."""
-    cell = cell.strip()
-    return cell.startswith("[") and cell.endswith("]")
-
-
 def is_bool(cell: str) -> bool:
-    """Returns whether a cell is a boolean (0, 1, true, false …) and not blank."""
-    return cell.strip() != "" and cell.strip().casefold() in _TRUE | _FALSE
+    """Returns whether a cell is a boolean (0, 1, true, false …) or -1, which stands for unknown, and not blank."""
+    return cell.strip() != "" and cell.strip().casefold() in _TRUE | _FALSE | _UNKNOWN
 
 
 def holds_known_genres(cell: str) -> bool:
     """Returns whether a cell holds only well-known genres, in any form that `parse_genres` accepts."""
     try:
-        names = parse_genres(cell, find_separator([cell]))
+        names = genre_lists.parse(cell)
     except ValueError:
         return False
-    return bool(names) and all(name.casefold().replace(" ", "-") in _WELL_KNOWN_GENRES for name in names)
+    if names is None:
+        names = [name for name in re.split(r"[|;,\n]|\s/\s", cell) if not is_missing(name)]
+    return bool(names) and all(map(known_genres.is_known, names))
 
 
-def find_separator(cells: Iterable[str]) -> str | None:
-    """Returns the character that separates the genres in a column of cells, or None if there is none."""
-    text = "\n".join(cell.strip() for cell in cells if not is_list(cell) and not is_missing(cell))
-    return next((separator for separator in _SEPARATORS if separator in text), None)
-
-
-def parse_genres(cell: str, separator: str | None) -> tuple[str, ...]:
+def parse_genres(cell: str, separator: Separator | None) -> tuple[str, ...]:
     """Parses the genres of a film.
 
     Args:
-      cell: A Python or JSON list of names or of objects with a "name", or names with a separator between them.
-      separator: Character that separates the names in a cell that is not a list; None if such a cell holds a single name.
+      cell: A list that `genre_lists.parse` reads, or names with a separator between them.
+      separator: What separates the names in a cell that is not a list; None if such a cell holds a single name.
 
     Returns:
       The names in the order of the cell, stripped, without repetitions and without markers of a missing value.
 
     Raises:
-      ValueError: The cell is a list that cannot be parsed.
+      ValueError: The cell is a list that cannot be parsed, or a name has a bracket of a list.
     """
-    cell = cell.strip()
-    names = _parse_list(cell) if cell.startswith("[") else cell.split(separator) if separator else [cell]
-    return tuple(dict.fromkeys(name.strip() for name in names if not is_missing(name)))
+    names = genre_lists.parse(cell)
+    if names is None:
+        names = separator.split(cell) if separator else [cell]
+    names = [_without_marks(name) for name in names]
+    for name in names:
+        if re.search(r"[\[\]{}]", name):
+            raise ValueError(f"{brief(name)!r} is a part of a list, and not a genre")
+    return tuple(dict.fromkeys(name for name in names if not is_missing(name)))
 
 
-def parse_bool(cell: str) -> bool:
-    """Parses a boolean: 1, 1.0 and true are true; 0, 0.0, false and a blank cell are false.
+def parse_bool(cell: str) -> bool | None:
+    """Parses a boolean: 1, 1.0 and true are true; 0, 0.0 and false are false; -1 and a blank cell are unknown, None.
 
     Raises:
       ValueError: The cell has another value.
@@ -117,7 +112,9 @@ def parse_bool(cell: str) -> bool:
         return True
     if word in _FALSE:
         return False
-    raise ValueError(f"{cell!r} is neither 0 nor 1")
+    if word in _UNKNOWN:
+        return None
+    raise ValueError(f"{brief(cell)!r} is neither 0 nor 1")
 
 
 def parse_split(cell: str) -> str | None:
@@ -125,22 +122,15 @@ def parse_split(cell: str) -> str | None:
     return _SPLITS.get(cell.strip().casefold())
 
 
-def _parse_list(cell: str) -> list[str]:
-    if len(cell) > _MAX_LIST_CHARACTERS:
-        raise ValueError(f"the list has more than {_MAX_LIST_CHARACTERS:,} characters")
-    if not cell.endswith("]"):
-        raise ValueError("the list has no closing bracket")
-    # numpy prints arrays without commas, and Python joins string literals that have no comma between them.
-    cell = re.sub(r"(['\"])\s+(?=['\"])", r"\1, ", cell)
-    for parse in (json.loads, ast.literal_eval):
-        try:
-            items = parse(cell)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            continue
-        names: list[Any] = [item.get("name") if isinstance(item, dict) else item for item in items]
-        if not all(isinstance(name, str) and name.isprintable() for name in names):
-            raise ValueError("the list holds something other than names")
-        return names
-    if re.search(r"['\"{}\[\]]", cell[1:-1]):
-        raise ValueError("the list cannot be parsed")
-    return cell[1:-1].split(",")
+def without_fraction(cell: str) -> str:
+    """Returns a whole number without the `.0` that pandas adds to it in a column with missing values; other cells as they are."""
+    match = _WHOLE_AS_FLOAT.fullmatch(cell)
+    return match[1] if match else cell
+
+
+def _without_marks(name: str) -> str:
+    """Returns a name without surrounding blanks and the quotation marks that a program left around it."""
+    name = " ".join(name.split()) if "\n" in name else name.strip()
+    while len(name) > 1 and name[0] == name[-1] and name[0] in "'\"":
+        name = name[1:-1].strip()
+    return name.strip('"').strip()

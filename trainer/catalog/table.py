@@ -1,28 +1,40 @@
-"""Splits the bytes of any CSV into rows of cells: finds its encoding, its delimiter and whether it has a header."""
+"""Splits the bytes of any CSV into a table of cells: finds its encoding, its delimiter and whether it has a header."""
 
-import codecs
-import csv
 import io
 import itertools
 import os
-import re
-from collections import Counter
-from collections.abc import Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import pandas as pd
 from etils import epath
 
-from trainer.catalog import cells
+from trainer.catalog import cells, dialects, encodings, genre_lists, import_files, json_lines
+from trainer.catalog.encodings import Encoding
+from trainer.catalog.records import Dialect, Records
 from trainer.dataset.rejects import Reason, Reject
 from trainer.errors import UserError
+from trainer.process.progress import progress
 from trainer.sources import folders
 from trainer.storage import urls
 
-# If several would do, the first one counts: commas also occur inside URLs and genres, bars and spaces even more often.
-_DELIMITERS = ("\t", ";", ",", " ", "|")
-_SAMPLE_CHARACTERS = 1 << 16
-_SAMPLE_ROWS = 200
-_MIN_REGULARITY = 0.8  # With the right delimiter, at least this share of the rows has as many fields as the first row.
+_SAMPLE_LINES = 1000
+_SAMPLE_CHARACTERS = 1 << 20
+_CHUNK_ROWS = 100_000  # Rows that become columns at once.
+_MAX_SHARED = 10_000  # Different cells of a column up to which equal cells are one object, which saves memory.
+_LINES_WITHOUT_PROGRESS = 500_000  # Fewer are read within a second.
+_MIN_REGULARITY = 0.8
+
+_NAMES_OF_DELIMITERS = {
+    "\t": "tab-separated",
+    ",": "comma-separated",
+    ";": "semicolon-separated",
+    "|": "separated by bars",
+    "::": "separated by two colons",
+    " ": "separated by blanks",
+    None: "an id, a blank and the genres in each line",
+}
 
 
 @dataclass(frozen=True)
@@ -30,35 +42,40 @@ class Table:
     """The rows of a CSV.
 
     Attributes:
-      columns: Names of the columns: from the header, or "1", "2", … in a file without one.
-      has_header: Whether the file has a header.
-      encoding: Name of the file's encoding, with the byte that is not UTF-8 if UTF-8 was ruled out.
-      delimiter: Character between the cells of a row; None if each line is an id, a space and then the genres.
-      rows: Number and cells of each well-formed row. The first row of data is 1; a row has as many cells as there are columns.
+      rows: The cells of the well-formed rows, as str; the columns have different names. The index is the row's number: the first
+        row of data is 1.
+      has_header: Whether the columns have names, and not numbers: "1", "2", ….
+      read_as: How the file was read, in words: encoding, delimiter, quoting, header.
+      is_import_file: Whether it is an import file of Vertex AI or JSON Lines, where a column may assign the splits.
+      genres_after_blanks: Whether each line is an id, a blank, and then the genres.
+      warnings: What the user should check, one line each.
       rejects: The malformed rows.
     """
 
-    columns: tuple[str, ...]
-    has_header: bool
-    encoding: str
-    delimiter: str | None
-    rows: tuple[tuple[int, tuple[str, ...]], ...]
-    rejects: tuple[Reject, ...]
+    rows: pd.DataFrame
+    has_header: bool = True
+    read_as: str = ""
+    is_import_file: bool = False
+    genres_after_blanks: bool = False
+    warnings: tuple[str, ...] = ()
+    rejects: tuple[Reject, ...] = ()
 
-    def column(self, name: str) -> list[str]:
-        """Returns the cells of a column."""
-        index = self.columns.index(name)
-        return [row[index] for _, row in self.rows]
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Returns the names of the columns."""
+        return tuple(self.rows.columns)
 
 
 def read(csv_path: epath.PathLike) -> Table:
     """Reads a CSV and detects its format.
 
     It detects:
-      - the encoding: UTF-8, UTF-16 (both with and without byte order mark), Windows-1252 (which contains Latin-1);
-      - the delimiter: comma, semicolon, tab, bar or space;
+      - the encoding (see `encodings.detect`);
+      - the delimiter: comma, semicolon, tab, bar, two colons or blank;
+      - whether quotation marks quote, and single ones that do not;
       - whether there is a header;
-      - lines of an id and then genres, all separated by spaces. Such lines differ in their number of fields.
+      - lines of an id and then genres, all separated by blanks. Such lines differ in their number of fields;
+      - the import files of Vertex AI (see `import_files`), and JSON Lines.
 
     Blank lines are skipped; they do not count as rows.
 
@@ -69,8 +86,7 @@ def read(csv_path: epath.PathLike) -> Table:
       The rows of the CSV.
 
     Raises:
-      UserError: The file does not exist, is not text, has no rows, has two columns of the same name, or contains a quotation
-        mark that is never closed.
+      UserError: The file does not exist, is not text or has no rows.
       LostService: The storage of the file does not answer.
     """
     path = urls.shown(os.fspath(csv_path))
@@ -80,146 +96,177 @@ def read(csv_path: epath.PathLike) -> Table:
         raise UserError(f"--csv={path} does not exist: check the path") from None
     except IsADirectoryError:
         raise UserError(f"--csv={path} is a folder: name the CSV in it") from None
-    text, encoding = _decode(data, path)
-    try:
-        lines, delimiter = _split_lines(text)
-    except csv.Error:
-        raise UserError(f"--csv={path} has a quotation mark that is never closed: close it") from None
-    first = next((fields for fields in lines if isinstance(fields, list)), None)
-    if first is None:
-        raise UserError(f"--csv={path} is empty: give a CSV with one row per film")
-    has_header = not _is_data(first, [fields for fields in lines[1:_SAMPLE_ROWS] if isinstance(fields, list)])
-    columns = tuple(name.strip() for name in first) if has_header else tuple(str(n + 1) for n in range(len(first)))
-    rows, rejects = _check_rows(columns, lines[1:] if has_header else lines)
-    if not rows and not rejects:
+    text = _Text(data, encodings.detect(data, path))
+    sample = list(_beginning(text.lines()))
+    table = _read_json(text) if json_lines.are_json(sample) else _read_records(text, sample, path)
+    if table.rows.empty and not table.rejects:
         raise UserError(f"--csv={path} has a header but no rows: add one row per film")
-    return Table(columns, has_header, encoding, delimiter, rows, rejects)
+    return table
 
 
-_ENCODING_NAMES = {
-    "utf-8-sig": "UTF-8",
-    "cp1252": "Windows-1252",
-    "latin-1": "Latin-1",
-    "utf-16": "UTF-16",
-    "utf-16-le": "UTF-16",
-    "utf-16-be": "UTF-16",
-}
+@dataclass(frozen=True)
+class _Text:
+    data: bytes
+    encoding: Encoding
+
+    def lines(self) -> Iterator[str]:
+        """Yields the lines with their ends; shows the progress if there are many."""
+        lines = io.TextIOWrapper(io.BytesIO(self.data), self.encoding.codec, self.encoding.errors, newline="")
+        yield from lines
+
+    def lines_with_progress(self) -> Iterator[str]:
+        """Yields the lines as `lines` does, and shows how many of them are read."""
+        count = self.data.count(b"\n")
+        yield from self.lines() if count < _LINES_WITHOUT_PROGRESS else progress(self.lines(), total=count, what="reading lines")
+
+    def read_as(self, how: str) -> str:
+        """Describes how the file was read."""
+        evidence = f" ({self.encoding.evidence})" if self.encoding.evidence else ""
+        return f"read as {self.encoding.name}{evidence}, {how}"
+
+    def warnings(self) -> list[str]:
+        if not self.encoding.guessed:
+            return []
+        return [f"the encoding {self.encoding.name} was guessed: check the genres above, or save the CSV in UTF-8"]
 
 
-def _decode(data: bytes, path: str) -> tuple[str, str]:
-    """Returns the text, and the name of its encoding with the byte that is not UTF-8 if UTF-8 was ruled out."""
-    encodings = ["utf-8-sig", "cp1252", "latin-1"]
-    evidence = ""
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encodings = ["utf-16"]
-    elif b"\0" in data[:4096]:
-        # UTF-16 without a byte order mark: the high bytes of nearly all characters are 0.
-        encodings = ["utf-16-le" if data[1:4096:2].count(0) > data[0:4096:2].count(0) else "utf-16-be"]
-    for encoding in encodings:
-        try:
-            text = data.decode(encoding)
-        except UnicodeDecodeError as error:
-            if encoding == "utf-8-sig":
-                evidence = f" (byte 0x{data[error.start]:02x} at offset {error.start:,} is not UTF-8)"
+def _beginning(lines: Iterable[str]) -> Iterator[str]:
+    characters = 0
+    for line in itertools.islice(lines, _SAMPLE_LINES):
+        yield line
+        characters += len(line)
+        if characters > _SAMPLE_CHARACTERS:
+            return
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What the first lines of a file tell: its dialect, its columns, and what turns a record into cells of these columns."""
+
+    dialect: Dialect
+    columns: tuple[str, ...]
+    has_header: bool
+    cells: Callable[[list[str]], list[str]] | None = None
+
+
+def _shape(sample: Sequence[str], path: str) -> _Shape:
+    import_dialect = Dialect(",")
+    if import_files.is_import_file(list(Records(sample, import_dialect))):
+        return _Shape(import_dialect, import_files.COLUMNS, False, import_files.columns)
+    dialect = dialects.find(sample)
+    first, *others = itertools.islice(Records(sample, dialect), _SAMPLE_LINES)
+    if _is_data(first, others):
+        # A later line may be shorter or longer, but not most of them.
+        return _Shape(dialect, tuple(str(number + 1) for number in range(len(first))), False)
+    longer = [fields for fields in others if dialects.width(fields) == len(first) + 1 and fields[-1].strip()]
+    if len(longer) >= max(2, _MIN_REGULARITY * len(others)):
+        first = ["", *first]  # R writes the names of the rows, and no name above them.
+    return _Shape(dialect, _different([name.strip() for name in first]), True)
+
+
+def _read_records(text: _Text, sample: Sequence[str], path: str) -> Table:
+    if not any(line.strip() for line in sample):
+        raise UserError(f"--csv={path} is empty: give a CSV with one row per film")
+    shape = _shape(sample, path)
+    width = None if shape.cells else len(shape.columns)
+    records = Records(text.lines_with_progress(), shape.dialect, width=width)
+    rows, rejects = _columns(records, shape)
+    quoting = ""
+    if records.unquoted and not records.quoted:
+        # IMDb's files know no quoting: "Lantern" Moran is a name. So "Moran", alone in its field, is one with its marks.
+        records = Records(text.lines_with_progress(), Dialect(shape.dialect.delimiter, quoting=False))
+        rows, rejects = _columns(records, shape)
+        quoting = ", no quoting"
+    elif records.unquoted:
+        quoting = f", in {records.unquoted:,} rows with quotation marks that quote nothing"
+    if shape.cells:
+        header = "an import file of Vertex AI"
+    elif shape.has_header:
+        header = "with a header"
+    else:
+        header = "without a header: columns are called by their number"
+    how = f"{_NAMES_OF_DELIMITERS[shape.dialect.delimiter]}{quoting}, {header}"
+    return Table(
+        rows=rows,
+        has_header=shape.has_header or shape.cells is not None,
+        read_as=text.read_as(how),
+        is_import_file=shape.cells is not None,
+        genres_after_blanks=shape.dialect.delimiter is None,
+        warnings=tuple(text.warnings()),
+        rejects=rejects,
+    )
+
+
+def _columns(records: Records, shape: _Shape) -> tuple[pd.DataFrame, tuple[Reject, ...]]:
+    """Returns the well-formed rows, and the malformed ones as rejects."""
+    names = shape.columns
+    found: list[list[str]] = [[] for _ in names]
+    shared: list[dict[str, str]] = [{} for _ in names]
+    numbers = array("q")
+    rejects = []
+
+    def flush(chunk: list[list[str]]) -> None:
+        for column, known, values in zip(found, shared, zip(*chunk, strict=True), strict=True):
+            column.extend(values if len(known) > _MAX_SHARED else (known.setdefault(value, value) for value in values))
+        chunk.clear()
+
+    chunk: list[list[str]] = []
+    rows = iter(records)
+    if shape.has_header:
+        next(rows)
+    for number, record in enumerate(rows, start=1):
+        fields = shape.cells(record) if shape.cells else record
+        if len(fields) > len(names) and not any(field.strip() for field in fields[len(names) :]):
+            fields = fields[: len(names)]
+        if len(fields) != len(names):
+            detail = f"{len(fields)} fields, but the first line has {len(names)}"
+            rejects.append(Reject(number, "", Reason.BAD_ROW, detail))
             continue
-        if "\0" not in text:
-            return text, f"{_ENCODING_NAMES[encoding]}{evidence}"
-    raise UserError(f"--csv={path} is not a text file: save it as CSV in UTF-8")
+        numbers.append(number)
+        chunk.append(fields)
+        if len(chunk) == _CHUNK_ROWS:
+            flush(chunk)
+    if chunk:
+        flush(chunk)
+    frame = pd.DataFrame(
+        {name: pd.Series(column, index=numbers, dtype=str) for name, column in zip(names, found, strict=True)}, columns=list(names)
+    )
+    return frame, tuple(rejects)
 
 
-def _split_lines(text: str) -> tuple[list[list[str] | csv.Error], str | None]:
-    """Returns the fields of every line that is not blank (or the error that its quotation marks cause), and the delimiter.
-
-    Raises:
-      csv.Error: The file ends inside a quoted field.
-    """
-    sample = text[:_SAMPLE_CHARACTERS]
-    if len(sample) < len(text):
-        sample = sample[: sample.rfind("\n") + 1]
-    delimiter = _find_delimiter(sample)
-    if delimiter is None:
-        return [_first_word_and_rest(line) for line in text.splitlines() if line.strip()], None
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
-    lines: list[list[str] | csv.Error] = []
-    while True:
-        try:
-            fields = next(reader)
-        except StopIteration:
-            return lines, delimiter
-        except csv.Error as error:
-            if str(error) == "unexpected end of data":
-                raise
-            lines.append(error)
-            continue
-        if len(fields) > 1 or any(field.strip() for field in fields):
-            lines.append(fields)
+def _read_json(text: _Text) -> Table:
+    found: dict[int, dict[str, str]] = {}
+    names: dict[str, None] = {}
+    rejects = []
+    for number, record in enumerate(json_lines.records(text.lines_with_progress()), start=1):
+        if record is None:
+            rejects.append(Reject(number, "", Reason.BAD_ROW, "not a JSON object"))
+        else:
+            found[number] = record
+            names.update(dict.fromkeys(record))
+    columns = {name: pd.Series([record.get(name, "") for record in found.values()], index=list(found), dtype=str) for name in names}
+    rows = pd.DataFrame(columns, columns=list(names))
+    return Table(
+        rows=rows, read_as=text.read_as("JSON Lines"), is_import_file=True, warnings=tuple(text.warnings()), rejects=tuple(rejects)
+    )
 
 
-def _first_word_and_rest(line: str) -> list[str]:
-    first, *rest = line.split(maxsplit=1)
-    # Spaces between genres become bars, unless something else separates them.
-    return [first, *(text if re.search(r"[|;,\[]", text) else "|".join(text.split()) for text in rest)]
-
-
-def _find_delimiter(sample: str) -> str | None:
-    """Returns the delimiter of a file, or None if each line is an id, a space and then the genres."""
-    regularity = {}
-    for delimiter in _DELIMITERS:
-        reader = csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter, skipinitialspace=True)
-        try:
-            rows = [fields for fields in itertools.islice(reader, _SAMPLE_ROWS) if fields]
-        except csv.Error:
-            continue
-        widths = [_width(fields) for fields in rows]
-        if widths and widths[0] > 1:
-            regularity[delimiter] = widths.count(widths[0]) / len(widths)
-            if regularity[delimiter] >= _MIN_REGULARITY:
-                # The films of a small file may all have the same number of genres by chance, and so equally long lines.
-                splits_genres = delimiter == " " and sum(map(cells.holds_known_genres, rows[-1])) > 1
-                return None if splits_genres else delimiter
-    starts = [line.split(maxsplit=1) for line in sample.splitlines()[:_SAMPLE_ROWS] if line.strip()]
-    if all(len(start) == 2 and _is_film(start[0]) for start in starts[1:]):
-        return None
-    return max(regularity, key=lambda delimiter: regularity[delimiter], default=",")
-
-
-def _width(fields: Sequence[str]) -> int:
-    """Returns the number of fields of a line, or 0 if the delimiter cuts a list in brackets."""
-    return len(fields) if all(field.count("[") == field.count("]") for field in fields) else 0
-
-
-def _is_film(cell: str) -> bool:
-    return cells.is_film_id(cell) or cells.is_image_path(cell)
+def _different(names: Sequence[str]) -> tuple[str, ...]:
+    """Returns names for the columns of which no two are equal: as pandas does, `genre` and `genre.1`; `column 1` for no name."""
+    different: list[str] = []
+    for number, name in enumerate(names, start=1):
+        name = name or f"column {number}"
+        candidates = itertools.chain([name], (f"{name}.{again}" for again in itertools.count(1)))
+        different.append(next(candidate for candidate in candidates if candidate not in different))
+    return tuple(different)
 
 
 def _is_data(first: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
     """Returns whether the first line of a file is a row of data and not a header."""
-    if any(_is_film(cell) or cells.is_url(cell) or cells.is_list(cell) for cell in first):
+    if any(dialects.is_film(cell) or cells.is_url(cell) or genre_lists.is_list(cell) for cell in first):
         return True
     # If Drama is a header, the cells below it are 0 and 1. If it is data, the cells below it are genres too.
     return any(
         cells.holds_known_genres(cell) and any(len(row) > index and cells.holds_known_genres(row[index]) for row in others)
         for index, cell in enumerate(first)
     )
-
-
-def _check_rows(
-    columns: tuple[str, ...], lines: Sequence[list[str] | csv.Error]
-) -> tuple[tuple[tuple[int, tuple[str, ...]], ...], tuple[Reject, ...]]:
-    """Returns the well-formed rows, each with its number, and the malformed ones as rejects."""
-    rows, rejects = [], []
-    for number, fields in enumerate(lines, start=1):
-        if isinstance(fields, csv.Error):
-            rejects.append(Reject(number, "", Reason.BAD_ROW, "misplaced quotation marks"))
-            continue
-        if not any(field.strip() for field in fields[len(columns) :]):
-            fields = fields[: len(columns)]
-        if len(fields) == len(columns):
-            rows.append((number, tuple(fields)))
-        else:
-            detail = f"{len(fields)} fields, but the first line has {len(columns)}"
-            rejects.append(Reject(number, "", Reason.BAD_ROW, detail))
-    repeated = [name for name, count in Counter(columns).items() if count > 1 and name]
-    if repeated:
-        raise UserError(f"--csv has two columns named {repeated[0]!r}: rename one")
-    return tuple(rows), tuple(rejects)

@@ -13,9 +13,9 @@ class Reason(enum.StrEnum):
     A row has one reason, the first in this list that applies.
     """
 
-    BAD_ROW = "bad_row"  # It has more or fewer fields than the header, or its quotation marks are misplaced.
+    BAD_ROW = "bad_row"  # It has more or fewer fields than the header, or is not a JSON object.
     NO_ID = "no_id"  # Its id is empty.
-    REPEATED = "repeated"  # An earlier row has the same id; the first one counts.
+    REPEATED = "repeated"  # An earlier row has the same id, and this one adds no genre, or is about another image.
     BAD_GENRES = "bad_genres"  # Its genres cannot be read, such as a list without an end, or a "2" in a column of 0 and 1.
     NO_GENRE = "no_genre"  # It names no genre; N/A and the like do not count as one.
     BAD_SPLIT = "bad_split"  # Its split (--split_column) is neither train, validation nor test.
@@ -31,7 +31,7 @@ class Reason(enum.StrEnum):
     RARE_GENRE_ONLY = "rare_genre_only"  # Each of its genres has fewer films than --min_examples.
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, slots=True)
 class Reject:
     """A row that does not become an example.
 
@@ -53,5 +53,5 @@ def write(rejects: Iterable[Reject], path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("row", "id", "reason", "detail"))
-        for reject in sorted(rejects):
+        for reject in sorted(rejects, key=lambda reject: reject.row):
             writer.writerow((reject.row, reject.id, reject.reason.value, reject.detail))

@@ -1,4 +1,4 @@
-"""Builds a data set from the films of a CSV: finds and decodes the images, assigns the splits, writes shards and preview.html."""
+"""Builds a data set from films and their images: decodes the images, assigns the splits, writes shards and preview.html."""
 
 import dataclasses
 from collections import Counter
@@ -9,8 +9,7 @@ from typing import BinaryIO, TypeVar
 
 from etils import epath
 
-from trainer.catalog import cells
-from trainer.catalog.catalog import Catalog, Film
+from trainer.catalog.catalog import Film
 from trainer.dataset import manifest
 from trainer.dataset.manifest import Dataset, Split
 from trainer.dataset.near_duplicates import NearDuplicate
@@ -20,9 +19,11 @@ from trainer.images import perceptual_hash
 from trainer.images.decode import ImageError
 from trainer.preparation import decoding, duplicate_search, preview, splits, writing
 from trainer.preparation.decoding import Stored
+from trainer.preparation.matching import Matched
 from trainer.preparation.output import Output
 from trainer.sources import folders, web
 from trainer.sources.image_folder import ImageFile
+from trainer.storage import urls
 
 _T = TypeVar("_T")
 
@@ -50,30 +51,30 @@ class Settings:
 
 
 def build(
-    catalog: Catalog, output: Output, settings: Settings, *, images: str | None, cache_dir: Path
+    matched: Matched, rejects: Iterable[Reject], output: Output, settings: Settings, *, cache_dir: Path
 ) -> tuple[Dataset, list[Reject], list[NearDuplicate]]:
-    """Finds, decodes and resizes the films' images, and writes the shards and preview.html.
+    """Decodes and resizes the films' images, and writes the shards and preview.html.
 
     The encoded images first go to a spool file in the output's folder, because a film's shard is known only when all images are
     decoded. So, while it works, the folder needs additional space of the size of the data set.
 
     Args:
-      catalog: the films of the CSV.
+      matched: the films and where their images are.
+      rejects: the rows that were rejected before.
       output: the destination of the shards and of preview.html; its folder is empty.
       settings: the settings of the data set.
-      images: the folder or archive of the images, as `folders.open_images` takes it; None if the CSV gives a URL for every image.
       cache_dir: the folder that keeps images from the web.
 
     Returns:
       The content of dataset.json, every rejected row, and the examples whose poster also occurs in another split.
 
     Raises:
-      UserError: no film is left, there are fewer training films than `settings.train_shards`, or `images` is missing or
-        unreadable.
+      UserError: no film is left, there are fewer training films than `settings.train_shards`, or the storage of an image refuses
+        access.
       LostService: the storage of the images or of the data set does not answer.
     """
-    rejected = list(catalog.rejects)
-    found = _good(catalog.films, _find(catalog.films, images, cache_dir), rejected)
+    rejected = [*rejects, *matched.rejects]
+    found = _good(matched.films, _files(matched, cache_dir), rejected)
     spool_path = output.folder / "images.spool"
     with spool_path.open("w+b") as spool:
         encoded = decoding.store(
@@ -89,26 +90,20 @@ def build(
     return dataset, rejected, duplicates
 
 
-def _find(films: Sequence[Film], images: str | None, cache_dir: Path) -> list[ImageFile | ImageError]:
-    """Returns each film's image file, or the error that says why it has none."""
-    local = next((film for film in films if not cells.is_url(film.image)), None)
-    if local is not None and images is None:
-        raise UserError(
-            f"--images is missing, but row {local.row} names the image {local.image!r}: name the folder or archive that holds it"
-        )
-    folder = folders.open_images(images) if images is not None else None
-    fetched = web.download([film.image for film in films if cells.is_url(film.image)], cache_dir=cache_dir)
-    found: list[ImageFile | ImageError] = []
-    for film in films:
-        if folder is None or cells.is_url(film.image):
-            file = fetched[film.image]
-            found.append(file if isinstance(file, ImageError) else folders.LocalFile(file))
-            continue
-        try:
-            found.append(folder.find(film.image).file)
-        except ImageError as error:
-            found.append(error)
-    return found
+def _files(matched: Matched, cache_dir: Path) -> list[ImageFile | ImageError]:
+    """Returns each film's image file, fetched if it is on the web, or the error that says why it has none."""
+    remote = [film.url for film, match in zip(matched.films, matched.files, strict=True) if match is None and film.url]
+    fetched = web.download(list(filter(urls.is_web, remote)), cache_dir=cache_dir)
+    files: list[ImageFile | ImageError] = []
+    for film, match in zip(matched.films, matched.files, strict=True):
+        if match is not None:
+            files.append(match.file)
+        elif film.url in fetched:
+            file = fetched[film.url]
+            files.append(file if isinstance(file, ImageError) else folders.LocalFile(file))
+        else:
+            files.append(folders.CloudImage(str(film.url)))
+    return files
 
 
 def _good(films: Iterable[Film], results: Iterable[_T | ImageError], rejected: list[Reject]) -> list[tuple[Film, _T]]:

@@ -53,7 +53,7 @@ def write(path: Path, dataset: Dataset, films: Mapping[str, Sequence[Film]], rea
     shown = [
         Shown(
             film.id,
-            getattr(film, "title", None),
+            film.title,
             tuple(genre for genre in film.genres if genre in dataset.genres),
             split,
             _for_page(read_image(film), dataset),

@@ -18,6 +18,7 @@ from trainer.storage import urls
 _DRIVE = re.compile(r"[A-Za-z]:(?!\s)")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _ID = re.compile(r"(?:tt)?([0-9]{1,18})(?:\.0+)?")  # pandas makes floats of a column of ids in which one is missing.
+_WORD = re.compile(r"[A-Za-z0-9_-]+")  # Without what makes a name a path, a URL or a file with an extension.
 _PERCENT = re.compile(r"%[0-9A-Fa-f]{2}")
 _MAX_REPEATED_SHARE = 0.1  # If more images have the name of another one, a name alone does not tell a film.
 _SHOWN_CHARACTERS = 200
@@ -151,7 +152,7 @@ class ImageFinder:
           ImageError: No image matches, several match equally well, or the path leads out of the folder.
         """
         shown = repr(_shown(name))
-        found = self._exact(name) or self._search(name)
+        found = None if self._is_no_files(name) else self._exact(name) or self._search(name)
         if isinstance(found, _Several):
             first, second = found.paths
             detail = f"{shown} may be {_shown(first)!r} or {_shown(second)!r}: write the path of one of them"
@@ -171,8 +172,15 @@ class ImageFinder:
 
     def finds(self, name: str) -> bool:
         """Returns whether `find` finds an image, as far as the listing tells: a file may have been removed since."""
-        found = self._exact(name) or self._search(name)
+        found = None if self._is_no_files(name) else self._exact(name) or self._search(name)
         return found is not None and not isinstance(found, _Several)
+
+    def _is_no_files(self, name: str) -> bool:
+        """Tells at once that an id is no file's name: a CSV may have a million films more than there are images."""
+        if not _WORD.fullmatch(name) or self._index.has_name(name.lower()):
+            return False
+        number = _ID.fullmatch(name)
+        return number is None or not any(self._index.has_name(spelling) for spelling in _spellings(int(number[1])))
 
     def _get(self, path: str) -> bool:
         """Returns whether there is a file that the listing does not have: below a symbolic link to a folder, for example."""
@@ -223,8 +231,7 @@ class ImageFinder:
 
     def _by_id(self, name: _Name) -> _Found | None:
         if match := _ID.fullmatch(name.parts[-1].strip()):
-            number = int(match[1])
-            for spelling in (f"tt{number:07d}", f"{number:07d}", f"{number}", f"tt{number}"):
+            for spelling in _spellings(int(match[1])):
                 if found := self._choose(_Name((*name.parts[:-1], spelling), name.is_clear), spelling, lambda _: True, How.ID):
                     return found
         return None
@@ -285,6 +292,11 @@ class ImageFinder:
         if above and not (above == 1 and self._index.only_top):
             return False
         return len(parts) == shared or fold(parts[-shared - 1]) == fold(self._folder.name)
+
+
+def _spellings(number: int) -> tuple[str, ...]:
+    """Returns the ways to write a film's number in an image's name, the likeliest first."""
+    return f"tt{number:07d}", f"{number:07d}", f"{number}", f"tt{number}"
 
 
 def _preference(path: str) -> tuple[int, int, list[str]]:

@@ -38,6 +38,14 @@ class PathIndex:
             self._by_path = _Hashes(map(hash, self.paths), range(len(self.paths)))
         return any(self.paths[number] == path for number in self._by_path.find(path))
 
+    def has_name(self, stem: str) -> bool:
+        """Returns whether a file may have a name.
+
+        Args:
+          stem: The name without its extension, as `fold` returns it.
+        """
+        return any(True for _ in self._level(1).find(stem))
+
     def longest_tail(self, parents: Sequence[str], stem: str, accept: Callable[[str], bool]) -> tuple[int, list[str]]:
         """Returns the files that share the longest end of a path.
 

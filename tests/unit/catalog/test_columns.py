@@ -1,17 +1,18 @@
 """Which column of a CSV holds what."""
 
+import pandas as pd
 import pytest
 
 from trainer.catalog import columns
 from trainer.catalog.columns import Columns
+from trainer.catalog.separators import Separator
 from trainer.catalog.table import Table
 from trainer.errors import UserError
 
 
-def find(header, *rows, has_header=True, **requested):
-    cells = tuple((number, tuple(row.split(";"))) for number, row in enumerate(rows, start=1))
-    found = Table(tuple(header.split(";")), has_header, "UTF-8", ";", cells, ())
-    return columns.find(found, Columns(**requested))
+def find(header, *rows, has_header=True, finder=None, **requested):
+    cells = pd.DataFrame([row.split(";") for row in rows], columns=header.split(";"), dtype=str)
+    return columns.find(Table(cells, has_header), Columns(**requested), finder)
 
 
 @pytest.mark.parametrize("name", ["IMDb_ID", "imdb id", "tconst", "Movie-ID", "Film ID", "TMDB"])
@@ -23,7 +24,7 @@ def test_of_several_known_names_the_most_telling_counts_and_of_equal_ones_the_fi
     assert find("tmdbId;imdbId;genre", "1;2;War").id == "imdbId"
     assert find("film;ID;id;genre", "x;1;2;War").id == "ID"
     layout = find("id;path;Poster_Path;tags;Genres", "1;a;b;x;War")
-    assert (layout.image, layout.genres) == ("Poster_Path", "Genres")
+    assert (layout.image, layout.genres) == ("Poster_Path", ("Genres",))
 
 
 def test_a_column_that_the_user_names_is_not_taken_for_another():
@@ -36,9 +37,9 @@ def test_a_column_that_the_user_names_is_not_taken_for_another():
     assert find("a;b;genre;image", "tt1;tt2;War;x", "tt3;tt4;War;y", split="a").id == "b"
     assert find("a;b;image", "tt1;tt2;x", "tt3;tt4;y", genres="a").id == "b"
     assert find("a;b;genre", "tt1;tt2;War", "tt3;tt4;War", image="a").id == "b"
-    assert find("a;b;genre;image", "1;2;War;x", "3;4;War;y", split="a").id == "b"
-    assert find("a;b;image", "1;2;x", "3;4;y", genres="a").id == "b"
-    assert find("a;b;genre", "1;2;War", "3;4;War", image="a").id == "b"
+    assert find("a;b;genre;image", "1;2;War;x", "3;4;War;y", split="a").id == "image"
+    assert find("a;b;image", "1;2;x", "3;4;y", genres="a").id == "image"
+    assert find("a;b;genre", "1;2;War", "3;4;War", image="a").id == "a"
 
 
 def test_a_column_of_ids_repeats_none():
@@ -83,7 +84,7 @@ def test_without_an_id_the_image_names_the_film_and_the_other_way_round():
 )
 def test_the_genres_are_found_by_their_content(header, rows, genres):
     layout = find(header, *rows)
-    assert (layout.genres, layout.labels) == (genres, {})
+    assert (layout.genres, layout.labels) == ((genres,), {})
 
 
 def test_a_column_with_too_few_genres_is_none():
@@ -92,14 +93,14 @@ def test_a_column_with_too_few_genres_is_none():
 
 
 def test_the_separator_is_that_of_the_genres():
-    assert find("id;genre;other", "1;War|Noir;x").separator == "|"
+    assert find("id;genre;other", "1;War|Noir;x").separator == Separator("|")
     assert find("id;genre;other", "1;War;x|y").separator is None
     assert find("id;Drama;War", "1;0;1").separator is None
 
 
 def test_columns_of_0_and_1_are_genres():
     layout = find("id;;Drama;War;title;N/A", "1;0;0;1;x;1", "2;1;1;1;y;0")
-    assert (layout.genres, layout.labels) == (None, {"Drama": "Drama", "War": "War"})
+    assert (layout.genres, layout.labels) == ((), {"Drama": "Drama", "War": "War"})
     assert find("id;Drama;War;train", "1;0;1;1", split="train").labels == {"Drama": "Drama", "War": "War"}
     assert find("poster;Drama;War;Noir", "1;0;1;1", id="Drama", image="poster").labels == {"War": "War", "Noir": "Noir"}
     assert find("id;Drama;War;Noir", "1;0;1;1", image="Drama").labels == {"War": "War", "Noir": "Noir"}
@@ -116,7 +117,7 @@ def test_one_column_of_0_and_1_is_too_few():
 
 def test_named_columns_of_0_and_1_win_over_lists():
     layout = find("id;genre;Drama;War;Noir", "1;x;0;1;1", labels=("War", "Drama"))
-    assert (layout.genres, list(layout.labels.items())) == (None, [("War", "War"), ("Drama", "Drama")])
+    assert (layout.genres, list(layout.labels.items())) == ((), [("War", "War"), ("Drama", "Drama")])
     with pytest.raises(UserError, match=r"^--label_columns=Crime is not a column of the CSV: choose among 'id', 'genre'$"):
         find("id;genre", "1;x", labels=("Crime",))
     with pytest.raises(UserError, match=r"^--genres_column and --label_columns exclude each other: give one of them$"):
@@ -153,4 +154,4 @@ def test_a_column_that_does_not_exist_is_named_with_its_flag(requested, flag):
 
 def test_only_the_first_thousand_rows_are_looked_at():
     rows = [f"{n};War" for n in range(1000)] + [f"{n};other" for n in range(1000, 3000)]
-    assert find("id;a", *rows).genres == "a"
+    assert find("id;a", *rows).genres == ("a",)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainer.catalog import table
+from trainer.catalog import dialects, table
 from trainer.dataset.rejects import Reason, Reject
 from trainer.errors import UserError
 
@@ -19,21 +19,26 @@ def read(tmp_path):
 
 
 def rows(found):
-    return [row for _, row in found.rows]
+    return list(found.rows.itertuples(index=False, name=None))
 
 
-def test_a_byte_that_windows_does_not_know_is_latin_1(read):
+def numbered(found):
+    return tuple(zip(found.rows.index, rows(found), strict=True))
+
+
+def test_a_byte_that_windows_does_not_know_is_no_character(read):
     found = read(b"id,genre\ntt1,Caf\xe9\x81\n")
-    assert found.encoding == "Latin-1 (byte 0xe9 at offset 16 is not UTF-8)"
-    assert found.column("genre") == ["Caf\xe9\x81"]
+    assert found.rows["genre"].tolist() == ["Caf\xe9\ufffd"]
+    assert found.read_as.startswith("read as Windows-1252 (byte 0xe9 at offset 16 is not UTF-8; looks Western European), comma")
+    assert found.warnings == ("the encoding Windows-1252 was guessed: check the genres above, or save the CSV in UTF-8",)
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
 def test_utf_16_without_a_mark_is_told_by_its_zeros(read, encoding):
-    assert read("id,genre\ntt1,Čaj\n".encode(encoding)).column("genre") == ["Čaj"]
+    assert read("id,genre\ntt1,Čaj\n".encode(encoding)).rows["genre"].tolist() == ["Čaj"]
 
 
-@pytest.mark.parametrize("content", [b"a\0b\0c", b"\xff\xfea\0b", b"id" + bytes(5000) + b",genre\n"])
+@pytest.mark.parametrize("content", [b"a\0b\0c", b"id" + bytes(5000) + b",genre\n"])
 def test_what_is_not_text_is_explained(read, content):
     with pytest.raises(UserError, match=r"^--csv=.*films\.csv is not a text file: save it as CSV in UTF-8$"):
         read(content)
@@ -42,7 +47,7 @@ def test_what_is_not_text_is_explained(read, content):
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_every_end_of_line_is_known(read, end):
     found = read(end.join(("film;kind", 'tt1;"Drama, War"', "tt2;Noir", "")))
-    assert (found.columns, found.delimiter) == (("film", "kind"), ";")
+    assert found.columns == ("film", "kind")
     assert rows(found) == [("tt1", "Drama, War"), ("tt2", "Noir")]
 
 
@@ -54,24 +59,23 @@ def test_a_field_in_quotes_may_hold_a_delimiter_or_a_new_line_and_follow_a_space
 
 def test_rows_are_counted_without_blank_lines_and_a_row_of_blank_cells_counts(read):
     found = read("id,genre\n\ntt1,Drama\n   \n,\ntt2,War\n")
-    assert found.rows == ((1, ("tt1", "Drama")), (2, ("", "")), (3, ("tt2", "War")))
+    assert numbered(found) == ((1, ("tt1", "Drama")), (2, ("", "")), (3, ("tt2", "War")))
     found = read("tt1 Drama War\n\n  \ntt2 Noir\n")
-    assert (found.delimiter, rows(found)) == (None, [("tt1", "Drama|War"), ("tt2", "Noir")])
+    assert (found.genres_after_blanks, rows(found)) == (True, [("tt1", "Drama War"), ("tt2", "Noir")])
 
 
 def test_a_row_with_other_fields_is_rejected_unless_the_surplus_is_blank(read):
     found = read('id,genre\ntt1,Drama,x\ntt2\ntt3,War, ,\n"tt"4,War\ntt5,Noir\n')
-    assert found.rows == ((3, ("tt3", "War")), (5, ("tt5", "Noir")))
+    assert numbered(found) == ((3, ("tt3", "War")), (4, ('"tt"4', "War")), (5, ("tt5", "Noir")))
     assert found.rejects == (
         Reject(1, "", Reason.BAD_ROW, "3 fields, but the first line has 2"),
         Reject(2, "", Reason.BAD_ROW, "1 fields, but the first line has 2"),
-        Reject(4, "", Reason.BAD_ROW, "misplaced quotation marks"),
     )
 
 
 def test_a_file_of_which_every_row_is_bad_is_read(read):
     found = read("id,genre\ntt1\ntt2\ntt3\n")
-    assert found.rows == ()
+    assert rows(found) == []
     assert len(found.rejects) == 3
 
 
@@ -80,7 +84,6 @@ def test_a_file_of_which_every_row_is_bad_is_read(read):
     [
         ("id,genre\n", "has a header but no rows: add one row per film"),
         ("", "is empty: give a CSV with one row per film"),
-        ('id,genre\ntt1,"War\ntt2,War\n', "has a quotation mark that is never closed: close it"),
     ],
 )
 def test_a_file_without_rows_is_explained(read, content, said):
@@ -97,10 +100,9 @@ def test_a_path_that_is_no_file_is_explained(tmp_path):
         table.read(tmp_path)
 
 
-def test_only_columns_without_a_name_may_have_the_same_name(read):
-    assert read("id,genre,,\ntt1,War,1,2\n").columns == ("id", "genre", "", "")
-    with pytest.raises(UserError, match=r"^--csv has two columns named 'genre': rename one$"):
-        read("id,genre , genre\ntt1,War,War\n")
+def test_columns_without_a_name_or_with_the_same_name_get_different_names(read):
+    assert read("id,genre,,\ntt1,War,1,2\n").columns == ("id", "genre", "column 3", "column 4")
+    assert read("id,genre , genre,genre.1\ntt1,War,War,Noir\n").columns == ("id", "genre", "genre.1", "genre.1.1")
 
 
 @pytest.mark.parametrize(
@@ -130,22 +132,20 @@ def test_only_columns_without_a_name_may_have_the_same_name(read):
     ],
 )
 def test_the_delimiter_is_found(read, content, delimiter, columns):
-    found = read(content)
-    assert (found.delimiter, found.columns) == (delimiter, columns)
+    assert dialects.find(content.splitlines(keepends=True)).delimiter == delimiter
+    assert read(content).columns == columns
 
 
 def test_of_two_irregular_delimiters_the_more_regular_one_counts(read):
     rows_with_commas = "".join(f"f{n},x\n" for n in range(7))
-    found = read(f"film,a;b\n{rows_with_commas}f7;x\nf8;y\nf9\n")
-    assert found.delimiter == ","
-    assert len(found.rows) == 7
+    assert len(read(f"film,a;b\n{rows_with_commas}f7;x\nf8;y\nf9\n").rows) == 7
 
 
 def test_a_line_that_the_sample_cuts_does_not_count(read):
     """Only the beginning of a large file is looked at, and it ends anywhere."""
     plot = "x" * 30_000
     content = "film;a, b, c;plot\n" + "".join(f"f{n};War, Noir, Crime;{plot}\n" for n in range(4))
-    assert read(content).delimiter == ";"
+    assert read(content).columns == ("film", "a, b, c", "plot")
     assert len(read(content).rows) == 4
 
 

@@ -10,20 +10,18 @@ import pytest
 from PIL import Image
 
 from tests.support import inline
-from trainer.catalog.catalog import Catalog, Film
-from trainer.catalog.columns import Layout
+from trainer.catalog.catalog import Film
 from trainer.dataset import manifest
 from trainer.dataset.near_duplicates import NearDuplicate
 from trainer.dataset.rejects import Reason, Reject
 from trainer.demo import posters as demo_posters
 from trainer.errors import UserError
 from trainer.images.decode import ImageError
-from trainer.preparation import build, splits
+from trainer.preparation import build, matching, splits
 from trainer.preparation.build import Settings
 from trainer.sources import folders, web
 
 SETTINGS = Settings(height=48, width=32, encoding="jpeg", min_examples=1, train_shards=None)
-LAYOUT = Layout("id", "genres", "|", {}, "id", None)
 
 
 class Output:
@@ -58,12 +56,13 @@ def output(tmp_path):
 
 
 def film(number, genres=("Drama",), *, image=None, split=None):
-    return Film(number + 1, f"tt{number}", tuple(genres), image or f"tt{number}", split)
+    image = image or f"tt{number}"
+    return Film(number + 1, f"tt{number}", tuple(genres), image, url=image if "://" in image else None, split=split)
 
 
 def made_of(films, output, images, settings=SETTINGS, rejects=()):
-    catalog = Catalog(len(films) + len(rejects), tuple(films), tuple(rejects), LAYOUT, "UTF-8", ",", True)
-    return build.build(catalog, output, settings, images=images and str(images), cache_dir=output.folder.parent / "cache")
+    matched = matching.match(films, folders.open_images(str(images)) if images else None)
+    return build.build(matched, rejects, output, settings, cache_dir=output.folder.parent / "cache")
 
 
 def test_every_film_becomes_an_example_and_the_spool_goes(posters, output):
@@ -186,15 +185,8 @@ def test_without_a_folder_every_image_must_be_a_url(posters, output, monkeypatch
         made_of(mixed, output, None)
     fetched.clear()
     dataset, *_ = made_of(mixed, output, posters)
-    assert fetched == ["https://films.example/tt0.png", "https://films.example/gone.png"], "the folder holds the others"
+    assert fetched == ["https://films.example/gone.png"], "the folder holds the others, tt0.png of the URL too"
     assert sum(split.examples for split in dataset.splits.values()) == 3
-
-
-def test_a_folder_is_not_opened_for_urls_alone(output, monkeypatch):
-    monkeypatch.setattr(web, "download", lambda urls, cache_dir: {})
-    monkeypatch.setattr(folders, "open_images", lambda images: pytest.fail("opened"))
-    with pytest.raises(UserError, match="no row of the CSV became an example"):
-        made_of([], output, None, rejects=[Reject(1, "", Reason.BAD_ROW, "")])
 
 
 def test_a_csv_of_which_nothing_is_left_is_explained_by_its_commonest_reason(posters, output):

@@ -8,7 +8,7 @@ from trainer.preparation import splits
 
 
 def film(number: int, split: str | None = None) -> Film:
-    return Film(number, f"tt{number:07d}", ("Drama",), f"tt{number:07d}", split)
+    return Film(number, f"tt{number:07d}", ("Drama",), f"tt{number:07d}", split=split)
 
 
 def own_images(films: list[Film]) -> dict[str, str]:
