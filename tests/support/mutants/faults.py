@@ -153,8 +153,9 @@ class _Finder:
     def _between(self, left: ast.expr, right: ast.expr, before: str, after: str) -> Fault:
         start, end = self._place(left)[1], self._place(right)[0]
         gap = self._source[start:end]
-        start += gap.find(before)
-        return Fault(left.end_lineno or left.lineno, start, start + len(before), after, f"{before} becomes {after}")
+        at = gap.find(before)
+        line = (left.end_lineno or left.lineno) + gap.count("\n", 0, at)
+        return Fault(line, start + at, start + at + len(before), after, f"{before} becomes {after}")
 
     def _fault(self, node: ast.AST, text: str, what: str, *, line: int | None = None) -> Fault:
         start, end = self._place(node)
