@@ -3,6 +3,7 @@
 import ast
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -169,6 +170,12 @@ class TestPrepare:
     )
     def test_a_prepare_command_makes_a_data_set(self, page, command, films, tmp_path):
         own = {"csv": films / "films.csv", "images": films / "posters", "output": tmp_path / "dataset"}
+        if "--csv" not in command:  # The images' folders are the genres.
+            for number, poster in enumerate(sorted((films / "posters").iterdir())):
+                folder = tmp_path / "tree" / ("Drama" if number % 2 else "War")
+                folder.mkdir(parents=True, exist_ok=True)
+                shutil.copy(poster, folder)
+            own = {"images": tmp_path / "tree", "output": tmp_path / "dataset"}
         for flag, value in own.items():
             command, count = re.subn(rf"--{flag}=\S+", f"--{flag}={shlex.quote(str(value))}", command)
             assert count == 1, f"{command} must give --{flag} once"
