@@ -8,7 +8,12 @@ from trainer.errors import brief
 from trainer.images import formats
 from trainer.storage import urls
 
-_MISSING = frozenset({"", "n/a", "na", "nan", "none", "null", "empty", "\\n", "[]", "{}", "()", "set()", "(no genres listed)"})
+_MISSING = frozenset(
+    {
+        *("", "n/a", "na", "nan", "<na>", "none", "null", "empty", "\\n", "-", "--", "–", "—", "?", "(no genres listed)"),
+        *("[]", "{}", "()", "set()"),
+    }
+)
 _TRUE = frozenset({"1", "1.0", "true"})
 _FALSE = frozenset({"0", "0.0", "false"})
 _UNKNOWN = frozenset({"", "-1", "-1.0"})

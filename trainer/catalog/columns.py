@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 
-from trainer.catalog import cells, genre_lists, json_lines, separators
-from trainer.catalog.image_evidence import Evidence, Naming
+from trainer.catalog import cells, genre_lists, image_evidence, json_lines, separators
+from trainer.catalog.image_evidence import Naming
 from trainer.catalog.separators import Separator
 from trainer.catalog.table import Table
 from trainer.errors import UserError
@@ -18,12 +18,24 @@ from trainer.sources.lookup import ImageFinder
 _ID_NAMES = ("id", "imdbid", "tconst", "movieid", "filmid", "tmdbid", "imdb", "tmdb")
 _GENRES_NAMES = (
     *("genres", "genre", "labels", "label", "tags", "categories", "category", "classificationannotations"),
-    *("classificationannotation", "generos", "genero", "жанры", "жанр", "类型", "類型", "ジャンル", "장르"),
+    *("classificationannotation", "listedin", "generos", "genero", "жанры", "жанр", "类型", "類型", "ジャンル", "장르"),
 )
 _IMAGE_NAMES = (
     *("poster", "posterpath", "posterurl", "posterlink", "posterfile"),
     *("image", "imagepath", "imageurl", "imagefile", "imagename", "img", "imgpath", "imgurl", "imagegcsuri"),
-    *("picture", "picturepath", "pictureurl", "filename", "filepath", "file", "path"),
+    *(
+        "cover",
+        "coverurl",
+        "coverimage",
+        "thumbnail",
+        "picture",
+        "picturepath",
+        "pictureurl",
+        "filename",
+        "filepath",
+        "file",
+        "path",
+    ),
 )
 _TITLE_NAMES = (
     *("title", "movietitle", "filmtitle", "primarytitle", "name", "moviename", "filmname", "originaltitle"),
@@ -244,6 +256,7 @@ def _genres_columns(samples: _Samples) -> tuple[str, ...]:
     slots = _genre_slots(samples, binary)
     if slots and (named is None or named in slots or not any(map(_has_several, samples.cells[named]))):
         return slots
+    named = named or next((name for name in samples.cells if _is_called_genres(samples, name) and name not in binary), None)
     if named:
         return (named,)
     if known := tuple(name for name in samples.cells if samples.mostly(name, cells.holds_known_genres)):
@@ -265,6 +278,12 @@ def _genre_slots(samples: _Samples, binary: Collection[str]) -> tuple[str, ...]:
     return tuple(slots) if len(slots) > 1 else ()
 
 
+def _is_called_genres(samples: _Samples, name: str) -> bool:
+    """Returns whether a column's name has the word genre, as `movie_genres` has, and its cells are not numbers."""
+    words = set(_words(name))
+    return bool(words & {"genre", "genres"}) and not words & _MEASURES and not samples.mostly(name, cells.is_number)
+
+
 def _has_several(cell: str) -> bool:
     return genre_lists.is_list(cell) or any(separator in cell for separator in "|;,\n")
 
@@ -284,7 +303,7 @@ def _film_columns(
         or samples.find_by_content(_is_image, excluding=taken)
     )
     url = called_image if called_image and samples.mostly(called_image, cells.is_url) else None
-    names_files = Evidence(table.rows, finder).best(namings) if finder else None
+    names_files = image_evidence.best(table.rows, finder, namings) if finder else None
     image = requested.image or names_files or called_image
     film_id = (
         requested.id

@@ -1,7 +1,8 @@
 """Which column of a CSV names the files of an image folder: found by looking its values up there."""
 
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import pandas as pd
@@ -10,7 +11,7 @@ from trainer.images.decode import ImageError
 from trainer.sources.lookup import ImageFinder
 
 _SAMPLE_ROWS = 2000
-_MIN_EVIDENCE = 0.2  # Fewer of a column's values name files by chance.
+_MIN_SHARE = 0.2  # Fewer of a column's values name files by chance.
 _CLEAR = 0.9
 _MARGIN = 0.1  # An image column may have this share of missing images more than an id, which then also names the files.
 
@@ -25,62 +26,72 @@ class Naming(enum.IntEnum):
     INDEX = 4  # An index, rank, year, count or measure: its values may name files by chance.
 
 
+@dataclass(frozen=True)
 class Evidence:
-    """How well the columns of a table name the files of a folder.
+    """How well the values of a column name the files of a folder.
 
-    A column's evidence is the share of its values that name a file, or the share of the files that it names: the larger of both.
+    Attributes:
+      values: Share of the values that name a file, from 0 to 1.
+      files: Share of the files that a value names, from 0 to 1.
     """
 
-    def __init__(self, rows: pd.DataFrame, finder: ImageFinder) -> None:
-        self._rows = rows
-        self._finder = finder
+    values: float
+    files: float
 
-    def best(self, namings: Mapping[str, Naming]) -> str | None:
-        """Returns the column that names the files; None if none of them does.
 
-        Args:
-          namings: The columns to look at.
-        """
-        step = max(1, len(self._rows) // _SAMPLE_ROWS)
-        sample = self._rows.iloc[::step]
-        evidence = {name: self._of(sample[name].tolist()) for name in namings}
-        if max(evidence.values(), default=0.0) < _MIN_EVIDENCE and step > 1:
-            # A large CSV beside a few images: what a sample does not show, all rows do.
-            evidence = {name: self._of(self._possible(self._rows[name])) for name in namings}
-        likely = [name for name in namings if evidence[name] >= _MIN_EVIDENCE]
-        named = [name for name in likely if namings[name] <= Naming.TEXT]
-        numbers = [name for name in likely if namings[name] > Naming.TEXT]
-        best_named = max((evidence[name] for name in named), default=0.0)
-        if named and (best_named >= 0.5 or all(evidence[name] < _CLEAR for name in numbers)):
-            close = [name for name in named if evidence[name] >= best_named - _MARGIN]
-            return min(close, key=lambda name: (namings[name] != Naming.IMAGE, -round(evidence[name], 2), namings[name]))
-        if not numbers:
-            return None
-        return min(numbers, key=lambda name: (namings[name], -evidence[name]))
+def best(rows: pd.DataFrame, finder: ImageFinder, namings: Mapping[str, Naming]) -> str | None:
+    """Finds the column that names the files of a folder.
 
-    def _of(self, cells: Iterable[str]) -> float:
-        values, named = 0, 0
-        files: set[str] = set()
-        different: set[str] = set()
-        for cell in cells:
-            values += 1
-            try:
-                files.add(self._finder.find(cell).path)
-            except ImageError:
-                continue
-            named += 1
-            different.add(cell)
-        if len(files) < 0.5 * len(different):  # Many values that lead to one file name no images.
-            return 0.0
-        return max(named / max(values, 1), len(files) / max(self._finder.count, 1))
+    Args:
+      rows: The rows of the CSV.
+      finder: The images of the folder.
+      namings: The columns that may name them, and what they look like.
 
-    def _possible(self, column: pd.Series) -> list[str]:
-        """Returns the different values of a column that may name a file."""
-        paths = [PurePosixPath(path) for path in self._finder.image_paths()]
-        different = column.drop_duplicates()
-        simple = different.str.strip().str.replace(r"^(tt)?0*(\d+)(\.0+)?$", r"\2", regex=True)
-        names = {name for path in paths for name in (path.name, _simple(path.stem))}
-        return different[simple.isin(names) | different.isin(names)].tolist()
+    Returns:
+      The column most values of which name a file, or None. An index, a rank or a measure is chosen only if its values name all
+      files, and no id, image or title names half as many.
+    """
+    step = max(1, len(rows) // _SAMPLE_ROWS)
+    sample = rows.iloc[::step]
+    found = {name: _evidence(sample[name].tolist(), finder) for name in namings}
+    share = {name: evidence.values for name, evidence in found.items()}
+    if max(share.values(), default=0.0) < _MIN_SHARE:
+        # A large CSV beside a few images: what a sample of the rows does not show, all rows do.
+        if step > 1:
+            found = {name: _evidence(_possible(rows[name], finder), finder) for name in namings}
+        share = {name: evidence.files for name, evidence in found.items()}
+    likely = [name for name in namings if share[name] >= _MIN_SHARE]
+    named = [name for name in likely if namings[name] <= Naming.TEXT]
+    numbers = [name for name in likely if namings[name] > Naming.TEXT]
+    best_named = max((share[name] for name in named), default=0.0)
+    all_files = any(share[name] >= _CLEAR and found[name].files >= _CLEAR for name in numbers)
+    if named and (best_named >= _CLEAR / 2 or not all_files):
+        close = [name for name in named if share[name] >= best_named - _MARGIN]
+        return min(close, key=lambda name: (namings[name] != Naming.IMAGE, -round(share[name], 2), namings[name]))
+    return min(numbers, key=lambda name: (namings[name], -share[name]), default=None)
+
+
+def _evidence(cells: Sequence[str], finder: ImageFinder) -> Evidence:
+    naming: list[str] = []
+    files: set[str] = set()
+    for cell in cells:
+        try:
+            files.add(finder.find(cell).path)
+        except ImageError:
+            continue
+        naming.append(cell)
+    if len(files) < 0.5 * len(set(naming)):  # Many values that lead to one file name no images.
+        return Evidence(0.0, 0.0)
+    return Evidence(len(naming) / max(len(cells), 1), len(files) / max(finder.count, 1))
+
+
+def _possible(column: pd.Series, finder: ImageFinder) -> list[str]:
+    """Returns the different values of a column that may name a file."""
+    paths = [PurePosixPath(path) for path in finder.image_paths()]
+    names = {name for path in paths for name in (path.name, path.stem, _simple(path.stem))}
+    different = column.drop_duplicates()
+    simple = different.str.strip().str.replace(r"^(?:tt)?0*(\d+)(?:\.0+)?$", r"\1", regex=True)
+    return different[simple.isin(names) | different.isin(names)].tolist()
 
 
 def _simple(stem: str) -> str:

@@ -12,7 +12,7 @@ from itertools import pairwise
 from trainer.catalog import known_genres
 
 # These separate wherever they occur. The commoner one counts, and of equals the first: a genre may hold a comma of its own.
-_CLEAR = ("|", ";", "\n", "；", "、", "，", ",")
+_CLEAR = ("|", ";", "\n", "<br>", "；", "、", "，", ",")
 # Names of genres hold these too, so that the cells have to show that they separate.
 _UNCLEAR = ("/", "-", "·", "・", "+", ":", " ")
 _MIN_SHARE_OF_COMMONEST = 0.2

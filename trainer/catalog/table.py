@@ -3,6 +3,7 @@
 import io
 import itertools
 import os
+import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ _CHUNK_ROWS = 100_000  # Rows that become columns at once.
 _MAX_SHARED = 10_000  # Different cells of a column up to which equal cells are one object, which saves memory.
 _LINES_WITHOUT_PROGRESS = 500_000  # Fewer are read within a second.
 _MIN_REGULARITY = 0.8
+_EXCEL_HINT = re.compile(r"\"?sep=.\"?", re.IGNORECASE)  # A first line that tells Excel the delimiter.
 
 _NAMES_OF_DELIMITERS = {
     "\t": "tab-separated",
@@ -112,6 +114,9 @@ class _Text:
     def lines(self) -> Iterator[str]:
         """Yields the lines with their ends; shows the progress if there are many."""
         lines = io.TextIOWrapper(io.BytesIO(self.data), self.encoding.codec, self.encoding.errors, newline="")
+        first = next(lines, "")
+        if not _EXCEL_HINT.fullmatch(first.strip()):
+            yield first
         yield from lines
 
     def lines_with_progress(self) -> Iterator[str]:
