@@ -8,8 +8,10 @@ from itertools import repeat
 import pandas as pd
 from etils import epath
 
-from trainer.catalog import cells, columns, spellings, table
+from trainer.catalog import cells, columns
 from trainer.catalog.columns import Layout
+from trainer.catalog.genres import spellings
+from trainer.catalog.tables import table
 from trainer.dataset.rejects import Reason, Reject
 from trainer.errors import brief
 from trainer.sources.lookup import ImageFinder

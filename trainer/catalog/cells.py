@@ -2,8 +2,8 @@
 
 import re
 
-from trainer.catalog import genre_lists, known_genres
-from trainer.catalog.separators import Separator
+from trainer.catalog.genres import known, lists
+from trainer.catalog.genres.separators import Separator
 from trainer.errors import brief
 from trainer.images import formats
 from trainer.storage import urls
@@ -75,19 +75,19 @@ def is_bool(cell: str) -> bool:
 def holds_known_genres(cell: str) -> bool:
     """Returns whether a cell holds only well-known genres, in any form that `parse_genres` accepts."""
     try:
-        names = genre_lists.parse(cell)
+        names = lists.parse(cell)
     except ValueError:
         return False
     if names is None:
         names = [name for name in re.split(r"[|;,\n]|\s/\s", cell) if not is_missing(name)]
-    return bool(names) and all(map(known_genres.is_known, names))
+    return bool(names) and all(map(known.is_known, names))
 
 
 def parse_genres(cell: str, separator: Separator | None) -> tuple[str, ...]:
     """Parses the genres of a film.
 
     Args:
-      cell: A list that `genre_lists.parse` reads, or names with a separator between them.
+      cell: A list that `lists.parse` reads, or names with a separator between them.
       separator: What separates the names in a cell that is not a list; None if such a cell holds a single name.
 
     Returns:
@@ -96,7 +96,7 @@ def parse_genres(cell: str, separator: Separator | None) -> tuple[str, ...]:
     Raises:
       ValueError: The cell is a list that cannot be parsed, or a name has a bracket of a list.
     """
-    names = genre_lists.parse(cell)
+    names = lists.parse(cell)
     if names is None:
         names = separator.split(cell) if separator else [cell]
     names = [_without_marks(name) for name in names]

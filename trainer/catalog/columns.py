@@ -7,10 +7,12 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 
-from trainer.catalog import cells, genre_lists, image_evidence, json_lines, separators
+from trainer.catalog import cells, image_evidence
+from trainer.catalog.genres import lists, separators
+from trainer.catalog.genres.separators import Separator
 from trainer.catalog.image_evidence import Naming
-from trainer.catalog.separators import Separator
-from trainer.catalog.table import Table
+from trainer.catalog.tables import json_lines
+from trainer.catalog.tables.table import Table
 from trainer.errors import UserError
 from trainer.sources.lookup import ImageFinder
 
@@ -259,9 +261,9 @@ def _genres_columns(samples: _Samples) -> tuple[str, ...]:
     named = named or next((name for name in samples.cells if _is_called_genres(samples, name) and name not in binary), None)
     if named:
         return (named,)
-    if known := tuple(name for name in samples.cells if samples.mostly(name, cells.holds_known_genres)):
-        return known
-    found = samples.find_by_content(genre_lists.is_list) or samples.find_by_content(lambda cell: "|" in cell)
+    if found_by_content := tuple(name for name in samples.cells if samples.mostly(name, cells.holds_known_genres)):
+        return found_by_content
+    found = samples.find_by_content(lists.is_list) or samples.find_by_content(lambda cell: "|" in cell)
     return (found,) if found else ()
 
 
@@ -285,7 +287,7 @@ def _is_called_genres(samples: _Samples, name: str) -> bool:
 
 
 def _has_several(cell: str) -> bool:
-    return genre_lists.is_list(cell) or any(separator in cell for separator in "|;,\n")
+    return lists.is_list(cell) or any(separator in cell for separator in "|;,\n")
 
 
 def _film_columns(
@@ -388,7 +390,7 @@ def _separator(table: Table, genres: Sequence[str], requested: str | None) -> Se
     different: Counter[str] = Counter()
     for name in genres:
         for cell, count in table.rows[name].value_counts(sort=False).head(_MAX_DIFFERENT).items():
-            if not cells.is_missing(cell) and not genre_lists.is_list(cell):
+            if not cells.is_missing(cell) and not lists.is_list(cell):
                 different[cell] += count
     found = separators.find(different)
     if found is None and table.genres_after_blanks:

@@ -3,7 +3,7 @@
 import pytest
 
 from trainer.catalog import cells
-from trainer.catalog.separators import Separator
+from trainer.catalog.genres.separators import Separator
 
 
 @pytest.mark.parametrize("cell", ["", "  ", "N/A", "nan", " NULL ", "None", "\\N", "[]", "(no genres listed)", "NA", "empty"])

@@ -5,8 +5,8 @@ import pytest
 
 from trainer.catalog import columns
 from trainer.catalog.columns import Columns
-from trainer.catalog.separators import Separator
-from trainer.catalog.table import Table
+from trainer.catalog.genres.separators import Separator
+from trainer.catalog.tables.table import Table
 from trainer.errors import UserError
 
 

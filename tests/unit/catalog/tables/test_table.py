@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainer.catalog import dialects, table
+from trainer.catalog.tables import dialects, table
 from trainer.dataset.rejects import Reason, Reject
 from trainer.errors import UserError
 

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 import pandas as pd
 from etils import epath
 
-from trainer.catalog import cells, dialects, encodings, genre_lists, import_files, json_lines
-from trainer.catalog.encodings import Encoding
-from trainer.catalog.records import Dialect, Records
+from trainer.catalog import cells
+from trainer.catalog.genres import lists
+from trainer.catalog.tables import dialects, encodings, import_files, json_lines
+from trainer.catalog.tables.encodings import Encoding
+from trainer.catalog.tables.records import Dialect, Records
 from trainer.dataset.rejects import Reason, Reject
 from trainer.errors import UserError
 from trainer.process.progress import progress
@@ -268,7 +270,7 @@ def _different(names: Sequence[str]) -> tuple[str, ...]:
 
 def _is_data(first: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
     """Returns whether the first line of a file is a row of data and not a header."""
-    if any(dialects.is_film(cell) or cells.is_url(cell) or genre_lists.is_list(cell) for cell in first):
+    if any(dialects.is_film(cell) or cells.is_url(cell) or lists.is_list(cell) for cell in first):
         return True
     # If Drama is a header, the cells below it are 0 and 1. If it is data, the cells below it are genres too.
     return any(

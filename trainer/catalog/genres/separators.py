@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from trainer.catalog import known_genres
+from trainer.catalog.genres import known
 
 # These separate wherever they occur. The commoner one counts, and of equals the first: a genre may hold a comma of its own.
 _CLEAR = ("|", ";", "\n", "<br>", "；", "、", "，", ",")
@@ -46,7 +46,7 @@ class Separator:
     def _is_one(self, parts: Sequence[str]) -> bool:
         if len(parts) == 1:
             return True
-        if known_genres.is_one_name(_glue(self.text).join(parts)):
+        if known.is_one_name(_glue(self.text).join(parts)):
             return True
         return bool(self.joined) and all(pair in self.joined for pair in pairwise(part.casefold() for part in parts))
 
@@ -113,10 +113,10 @@ class _Evidence:
     def shows_separator(self) -> bool:
         """Returns whether the text separates: its parts recombine, or are well-known genres."""
         apart = {pair: rows for pair, rows in self._pairs.items() if not self._is_one_name(pair) and not self._is_together(pair)}
-        known = {pair for pair in apart if all(map(known_genres.is_known, pair))}
-        if apart and len(known) == len(apart):
+        of_known = {pair for pair in apart if all(map(known.is_known, pair))}
+        if apart and len(of_known) == len(apart):
             return True
-        free = {pair: rows for pair, rows in apart.items() if self._is_free(pair) or pair in known}
+        free = {pair: rows for pair, rows in apart.items() if self._is_free(pair) or pair in of_known}
         if len(free) < 2 or sum(free.values()) < 0.5 * sum(apart.values()):
             return False
         # "Romantic Comedy" and "Action Comedy" recombine too. Lists are of different lengths, and their parts come again.
@@ -129,7 +129,7 @@ class _Evidence:
 
     def joined(self) -> frozenset[tuple[str, str]]:
         """Returns the pairs that are one name although the text is between them."""
-        return frozenset(pair for pair in self._pairs if self._is_together(pair) and not all(map(known_genres.is_known, pair)))
+        return frozenset(pair for pair in self._pairs if self._is_together(pair) and not all(map(known.is_known, pair)))
 
     def _is_free(self, pair: tuple[str, str]) -> bool:
         left, right = pair
@@ -140,4 +140,4 @@ class _Evidence:
         return self._pairs[pair] >= _MIN_TOGETHER and self._behind[left] == {right} and self._before[right] == {left}
 
     def _is_one_name(self, pair: tuple[str, str]) -> bool:
-        return known_genres.is_one_name(self._text.join(pair))
+        return known.is_one_name(self._text.join(pair))

@@ -3,8 +3,9 @@
 import itertools
 from collections.abc import Sequence
 
-from trainer.catalog import cells, genre_lists
-from trainer.catalog.records import Dialect, Records
+from trainer.catalog import cells
+from trainer.catalog.genres import lists
+from trainer.catalog.tables.records import Dialect, Records
 
 # If several would do, the first one counts: commas also occur inside URLs and genres, bars and blanks even more often.
 _DELIMITERS = ("::", "\t", ";", ",", " ", "|")
@@ -63,4 +64,4 @@ def width(fields: Sequence[str]) -> int:
 
 
 def _is_whole(field: str) -> bool:
-    return all(field.count(opening) == field.count(closing) for opening, closing in genre_lists.BRACKETS)
+    return all(field.count(opening) == field.count(closing) for opening, closing in lists.BRACKETS)

@@ -9,7 +9,8 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 
-from trainer.catalog import cells, known_genres
+from trainer.catalog import cells
+from trainer.catalog.genres import known
 
 COLUMNS = ("set", "image", "labels")
 """The columns of such a file."""
@@ -29,7 +30,7 @@ def is_import_file(records: Sequence[Sequence[str]]) -> bool:
     if all(cells.is_cloud_uri(image) for _, image, _ in split) or all(name for name, _, _ in split):
         return True
     labels = Counter(label for _, _, labels in split for label in labels)
-    repeated = sum(count for label, count in labels.items() if count > 1 or known_genres.is_known(label))
+    repeated = sum(count for label, count in labels.items() if count > 1 or known.is_known(label))
     return len(set(map(len, records))) > 1 and repeated >= 0.8 * sum(labels.values()) > 0
 
 
