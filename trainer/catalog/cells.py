@@ -11,7 +11,7 @@ from trainer.storage import urls
 _MISSING = frozenset(
     {
         *("", "n/a", "na", "nan", "<na>", "none", "null", "empty", "\\n", "-", "--", "–", "—", "?", "(no genres listed)"),
-        *("[]", "{}", "()", "set()"),
+        *("#n/a", "#na", "[]", "{}", "()", "set()", "character(0)"),
     }
 )
 _TRUE = frozenset({"1", "1.0", "true"})

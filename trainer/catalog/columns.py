@@ -44,11 +44,11 @@ _TITLE_NAMES = (
     *("titre", "titel", "titulo", "titolo", "название", "片名", "电影名", "電影名", "タイトル", "제목"),
 )
 # A column for each place in a list: genre1, genre2, …; or the first genre and the others.
-_GENRE_SLOT = re.compile(r"(genre|label|tag|category|genero|жанр|类型)s?(\d*)")
+_GENRE_SLOT = re.compile(r"(genre|label|tag|category|genero|жанр|类型)s?(\d*)(?:name|label|value)?")
 _GENRE_SLOTS = frozenset(
     f"{order}genre" for order in ("primary", "main", "first", "secondary", "second", "sub", "tertiary", "third", "other")
 )
-_ID_WORDS = frozenset({"id", "ids", "key", "code", "isbn", "asin", "slug", "uuid", "guid", "imdb", "tmdb", "tconst"})
+_ID_WORDS = frozenset({"id", "ids", "uid", "key", "code", "isbn", "asin", "slug", "uuid", "guid", "imdb", "tmdb", "tconst"})
 # An id of these is not the film's.
 _OTHER_THINGS = frozenset(
     {"actor", "author", "cast", "collection", "company", "country", "director", "genre", "language", "person", "studio", "user"}
@@ -204,7 +204,7 @@ class _Samples:
         """Returns whether nearly all cells of a column are different."""
         return len(set(self.cells[name])) >= _MIN_SHARE * len(self.cells[name])
 
-    def is_index(self, name: str) -> bool:
+    def is_counter(self, name: str) -> bool:
         """Returns whether each number in a column is one more than the one in the row before."""
         sample = [cells.without_fraction(cell.strip()) for cell in self.cells[name]]
         if len(sample) < 3 or not all(map(str.isdecimal, sample)):
@@ -297,6 +297,8 @@ def _film_columns(
     _check(table, "--id_column", requested.id)
     _check(table, "--image_column", requested.image)
     others = [name for name in table.columns if name not in taken and not samples.mostly(name, cells.is_bool)]
+    known = {name: rank for rank, name in enumerate(_IMAGE_NAMES)}
+    others.sort(key=lambda name: known.get(plain(name), len(known)))
     namings = {name: _naming(samples, name) for name in others}
     named_id = requested.id or samples.find_by_name(_ID_NAMES, excluding=taken)
     called_image = (
@@ -336,13 +338,15 @@ def _naming(samples: _Samples, name: str) -> Naming:
         return Naming.IMAGE
     if plain(name) in _ID_NAMES or samples.mostly(name, cells.is_imdb_id):
         return Naming.ID
-    if words & _MEASURES:
+    if words & _MEASURES or _WITHOUT_NAME.fullmatch(name):
         return Naming.INDEX
     if words & _ID_WORDS and not words & _OTHER_THINGS and not samples.mostly(name, cells.is_url):
         return Naming.ID
     if not samples.mostly(name, _is_measure):
         return Naming.TEXT
-    return Naming.INDEX if samples.is_index(name) or not samples.mostly(name, cells.is_number) else Naming.NUMBER
+    if not samples.mostly(name, cells.is_number):
+        return Naming.INDEX
+    return Naming.COUNTER if samples.is_counter(name) else Naming.NUMBER
 
 
 def _words(name: str) -> list[str]:

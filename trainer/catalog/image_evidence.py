@@ -23,7 +23,8 @@ class Naming(enum.IntEnum):
     ID = 1
     TEXT = 2
     NUMBER = 3
-    INDEX = 4  # An index, rank, year, count or measure: its values may name files by chance.
+    COUNTER = 4  # Numbers of which each is one more than the one before.
+    INDEX = 5  # A column without a name, a rank, year, count or measure: its values may name files by chance.
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def best(rows: pd.DataFrame, finder: ImageFinder, namings: Mapping[str, Naming])
     Args:
       rows: The rows of the CSV.
       finder: The images of the folder.
-      namings: The columns that may name them, and what they look like.
+      namings: The columns that may name them, and what they look like; of two equally good ones the first one counts.
 
     Returns:
       The column most values of which name a file, or None. An index, a rank or a measure is chosen only if its values name all

@@ -15,12 +15,15 @@ BRACKETS = (("[", "]"), ("{", "}"))
 """The brackets of lists and objects, which no genre has."""
 
 _CLOSING = {"[": "]", "{": "}", "(": ")", "<": ">"}
-# How Python, numpy and pandas print objects that hold a list: set(), array(['Drama'], dtype=object), Index(['Drama']).
+# How Python, numpy, pandas, R and Spark print what holds a list: set(), array(['Drama'], dtype=object), c("Drama").
 _PRINTED = re.compile(
-    r"(?:frozenset|set|list|tuple|array|Index|deque|OrderedDict|dict_keys|dict_values)\((.*?)(?:,\s*dtype=[^()]*)?\)", re.DOTALL
+    r"(?:frozenset|set|list|tuple|array|Index|deque|OrderedDict|dict_keys|dict_values|c|WrappedArray|ArrayBuffer|Array|List|Vector|Set)"
+    r"\((.*?)(?:,\s*dtype=[^()]*)?\)",
+    re.DOTALL,
 )
 _TAGS = re.compile(r"(?:<[^<>]+>)+")
 _NOT_A_NUMBER = re.compile(r"(?<=[\[({,\s])nan(?=[\])},\s])")
+_QUOTED = re.compile(r"(?<!\w)'")  # An apostrophe, as in Children's, quotes nothing.
 _NAME_KEYS = ("name", "displayName", "genre", "label", "title", "value", "text", "description")
 
 
@@ -72,7 +75,8 @@ def _decoded(cell: str) -> str:
             break
         cell = text.strip()
     if printed := _PRINTED.fullmatch(cell):
-        return printed[1].strip() or "[]"
+        inside = printed[1].strip()
+        return inside if _is_bracketed(inside) else f"[{inside}]"
     return cell
 
 
@@ -95,9 +99,9 @@ def _value(cell: str) -> Any:
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             continue
     inside = cell[1:-1]
-    if cell[0] == "{" and "'" not in inside and ":" not in inside:
+    if cell[0] == "{" and not _QUOTED.search(inside) and ":" not in inside:
         return _postgresql_array(inside)
-    if re.search(r"['\"{}\[\]]", inside):
+    if '"' in inside or _QUOTED.search(inside) or re.search(r"[{}\[\]]", inside):
         raise ValueError("the list cannot be parsed")
     return inside.split(",")
 

@@ -4,6 +4,7 @@
 `Fiction` behind it, then the column as a whole tells.
 """
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +13,10 @@ from itertools import pairwise
 from trainer.catalog.genres import known
 
 # These separate wherever they occur. The commoner one counts, and of equals the first: a genre may hold a comma of its own.
-_CLEAR = ("|", ";", "\n", "<br>", "；", "、", "，", ",")
+_CLEAR = ("|", ";", "\n", "<br>", "•", "；", "、", "，", ",")
 # Names of genres hold these too, so that the cells have to show that they separate.
-_UNCLEAR = ("/", "-", "·", "・", "+", ":", " ")
+_UNCLEAR = ("/", "／", "-", "–", "·", "・", "+", ":", "\u3000", " ")
+_HTML_ENTITY = re.compile(r"&#?\w+;")  # Its semicolon separates nothing.
 _MIN_SHARE_OF_COMMONEST = 0.2
 _MIN_TOGETHER = 2  # So often two parts must occur, and always together, to be one name.
 _MIN_NAMES_WITH_COMMA = 3
@@ -60,7 +62,8 @@ def find(cells: Mapping[str, int]) -> Separator | None:
     Returns:
       The separator; None if each cell holds one genre.
     """
-    rows = {text: sum(count for cell, count in cells.items() if text in cell.strip()) for text in _CLEAR}
+    plain = {_HTML_ENTITY.sub("", cell.strip()): count for cell, count in cells.items()}
+    rows = {text: sum(count for cell, count in plain.items() if text in cell) for text in _CLEAR}
     commonest = max(rows.values(), default=0)
     if commonest:
         text = next(text for text in _CLEAR if rows[text] >= max(1, _MIN_SHARE_OF_COMMONEST * commonest))

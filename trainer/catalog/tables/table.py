@@ -270,6 +270,9 @@ def _different(names: Sequence[str]) -> tuple[str, ...]:
 
 def _is_data(first: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
     """Returns whether the first line of a file is a row of data and not a header."""
+    names = [cell for cell in first if cell.strip()]
+    if len(names) > 1 and names == [str(number) for number in range(len(names))]:
+        return False  # So pandas numbers the columns that have no names.
     if any(dialects.is_film(cell) or cells.is_url(cell) or lists.is_list(cell) for cell in first):
         return True
     # If Drama is a header, the cells below it are 0 and 1. If it is data, the cells below it are genres too.
