@@ -258,9 +258,11 @@ def _genres_columns(samples: _Samples) -> tuple[str, ...]:
     slots = _genre_slots(samples, binary)
     if slots and (named is None or named in slots or not any(map(_has_several, samples.cells[named]))):
         return slots
-    named = named or next((name for name in samples.cells if _is_called_genres(samples, name) and name not in binary), None)
     if named:
         return (named,)
+    called = tuple(name for name in samples.cells if name not in binary and _is_called_genres(samples, name))
+    if called:
+        return called[:1] if any(map(_has_several, samples.cells[called[0]])) else called
     if found_by_content := tuple(name for name in samples.cells if samples.mostly(name, cells.holds_known_genres)):
         return found_by_content
     found = samples.find_by_content(lists.is_list) or samples.find_by_content(lambda cell: "|" in cell)
