@@ -248,3 +248,77 @@ def test_hostile_lists_are_rejected_and_not_evaluated(read):
 )
 def test_how_the_file_was_read_is_said(read, content: bytes, read_as: str):
     assert read(content).read_as == read_as
+
+
+def test_genres_in_several_columns_are_united(read):
+    found = read("id,genre1,genre2,genre_id\ntt1,Horror,Sci-Fi,3\ntt2,Crime,N/A,4\ntt3,,,5\n")
+    assert genres(found) == {"tt1": ALIEN, "tt2": ("Crime",)}
+    assert reasons(found) == [(3, Reason.NO_GENRE)]
+
+
+def test_spellings_that_differ_in_case_are_one_genre_and_said_once(read):
+    found = read("id,genre\ntt1,Drama|WAR\ntt2,drama|War\ntt3,Drama|War|drama\n")
+    assert genres(found) == {"tt1": ("Drama", "War"), "tt2": ("Drama", "War"), "tt3": ("Drama", "War")}
+    assert found.notes == ("genres that differ in case alone are one: 'WAR' is 'War', 'drama' is 'Drama'",)
+    many = "".join(f"tt{n},{name}\ntt{n + 100},{name.upper()}\ntt{n + 200},{name}\n" for n, name in enumerate("abcdefg"))
+    assert read(f"id,genre\n{many}").notes[0].endswith("'D' is 'd', 'E' is 'e' and 2 more")
+
+
+def test_what_is_unknown_in_columns_of_0_and_1_counts_as_0_and_is_said(read):
+    found = read("id,Drama,War\ntt1,1,-1\ntt2,0,1\ntt3,,1.0\n")
+    assert genres(found) == {"tt1": ("Drama",), "tt2": ("War",), "tt3": ("War",)}
+    assert found.notes == ("2 cells of -1 or blank among the columns of 0 and 1 say unknown: they count as 0",)
+    assert read("id,Drama,War\ntt1,1,0\n").notes == ()
+
+
+def test_the_user_may_say_what_separates_the_genres(read):
+    content = "id,genre\ntt1,Mystery, Thriller & more\n".replace("Mystery, Thriller & more", '"Mystery, Thriller & more"')
+    assert genres(read(content, separator="none")) == {"tt1": ("Mystery, Thriller & more",)}
+    assert genres(read(content, separator="&")) == {"tt1": ("Mystery, Thriller", "more")}
+    assert genres(read(content)) == {"tt1": ("Mystery", "Thriller & more")}
+
+
+def test_a_part_of_a_list_is_never_a_genre(read):
+    found = read("id,genre\ntt1,Drama|['War\ntt2,Drama\ntt3,Noir}|Drama\n")
+    assert genres(found) == {"tt2": ("Drama",)}
+    assert [(reject.reason, reject.detail) for reject in found.rejects] == [
+        (Reason.BAD_GENRES, '"[\'War" is a part of a list, and not a genre'),
+        (Reason.BAD_GENRES, "'Noir}' is a part of a list, and not a genre"),
+    ]
+
+
+def test_ids_that_pandas_made_floats_are_whole_and_a_missing_one_is_none(read):
+    found = read("movieId,genre\n862.0,War\nnan,War\n0113497,Drama\n")
+    assert list(genres(found)) == ["862", "0113497"]
+    assert reasons(found) == [(2, Reason.NO_ID)]
+    assert (found.distinct_ids, found.rows) == (2, 3)
+
+
+def test_a_film_may_be_called_none(read):
+    assert list(genres(read("poster,genre\nNone,War\nNaN,War\nAlien,War\n"))) == ["None", "NaN", "Alien"]
+
+
+def test_titles_are_kept_for_the_preview(read):
+    found = read("id,Primary_Title,genre\ntt1, Alien ,War\ntt2,N/A,War\n")
+    assert [film.title for film in found.films] == ["Alien", None]
+
+
+def test_many_genres_of_one_film_are_a_warning(read):
+    rows = [f"tt{n},keyword {n}|Drama" for n in range(10)]
+    found = read("\n".join(["id,genre", *rows]))
+    assert found.warnings == (
+        "10 of 11 genres have one film: check --genres_column and --genre_separator, or leave out rare genres with --min_examples",
+    )
+    assert read("\n".join(["id,genre", *rows[:9]])).warnings == ()
+    assert read("\n".join(["id,genre", *(f"tt{n},keyword {n // 2}" for n in range(10))])).warnings == ()
+
+
+def test_a_cell_of_an_image_may_be_a_url(read):
+    found = read(
+        "id,genre,poster,link\ntt1,War,HTTPS://x.example/1.jpg,\ntt2,War,gs://b/2.jpg,x\ntt3,War,3.jpg,x\n", image="poster"
+    )
+    assert [(film.image, film.url) for film in found.films] == [
+        ("HTTPS://x.example/1.jpg", "HTTPS://x.example/1.jpg"),
+        ("gs://b/2.jpg", "gs://b/2.jpg"),
+        ("3.jpg", None),
+    ]

@@ -155,3 +155,51 @@ def test_a_column_that_does_not_exist_is_named_with_its_flag(requested, flag):
 def test_only_the_first_thousand_rows_are_looked_at():
     rows = [f"{n};War" for n in range(1000)] + [f"{n};other" for n in range(1000, 3000)]
     assert find("id;a", *rows).genres == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "genres"),
+    [
+        ("id;genre1;genre2", "1;War;Noir", ("genre1", "genre2")),
+        ("id;Genre;Genre_2;Genre_3", "1;War;Noir;x", ("Genre", "Genre_2", "Genre_3")),
+        ("id;genre;genre.1", "1;War;Noir", ("genre", "genre.1")),
+        ("id;genres/0/id;genres/0/name;genres/1/name", "1;5;War;Noir", ("genres/0/name", "genres/1/name")),
+        ("id;Primary Genre;Secondary Genre", "1;War;Noir", ("Primary Genre", "Secondary Genre")),
+        ("id;género 1;género 2", "1;War;Noir", ("género 1", "género 2")),
+        ("id;genres;genre1;genre2", "1;War|Noir|x;War;Noir", ("genres", "genre1", "genre2")),
+        ("id;genres;label1;label2", "1;War|Noir|x;War;Noir", ("genres",)),
+        ("id;genres;label1;label2", "1;War;War;Noir", ("label1", "label2")),
+        ("id;genre;genre_id", "1;War;10752", ("genre",)),
+        ("id;genre1;year", "1;War;1990", ("genre1",)),
+        ("id;movie_genres;genre_count", "1;War, Noir;2", ("movie_genres",)),
+        ("id;main_genre;sub_genre1", "1;x;y", ("main_genre", "sub_genre1")),
+        ("id;listed_in", "1;International Movies, Dramas", ("listed_in",)),
+        ("id;类型;TAGS", "1;剧情/喜剧;a/b", ("TAGS",)),
+        ("id;类型", "1;剧情/喜剧", ("类型",)),
+        ("id;a;b", "1;War;unknown|Drama", ("a",)),
+        ("id;a;b", "1;War;Drama", ("a", "b")),
+    ],
+)
+def test_the_columns_of_genres_are_found_by_their_names(header, row, genres):
+    assert find(header, row).genres == genres
+
+
+def test_an_index_a_year_or_a_count_is_no_id_where_anything_else_is():
+    assert find("column 1;year;votes;poster;genre", *(f"{n};{1990 + n};{n * 7};p{n}.jpg;War" for n in range(5))).id == "poster"
+    assert find("rank;film_key;genre", *(f"{n};{n * 7};War" for n in range(5))).id == "film_key"
+    assert find("director_id;number;genre", *(f"{n * 3};{n * 7};War" for n in range(5))).id == "director_id"
+    assert find("rank;seven;genre", *(f"{n};{n * 7};War" for n in range(5))).id == "seven"
+    assert find("rank;title;genre", *(f"{n};Film {n};War" for n in range(5))).id == "rank"
+
+
+def test_a_link_is_no_id():
+    assert find("imdb_link;poster;genre", *(f"https://x.example/{n};p{n}.jpg;War" for n in range(3))).id == "poster"
+
+
+def test_an_error_names_a_few_columns_and_their_beginnings():
+    header = ";".join(f"{'x' * 50}{n}" for n in range(40))
+    with pytest.raises(UserError) as error:
+        find(header, ";".join(["y"] * 40))
+    assert str(error.value).count("x" * 40) == 30
+    assert "x" * 41 not in str(error.value)
+    assert " and 10 more: name " in str(error.value)
