@@ -276,6 +276,9 @@ def test_the_user_may_say_what_separates_the_genres(read):
     assert genres(read(content, separator="none")) == {"tt1": ("Mystery, Thriller & more",)}
     assert genres(read(content, separator="&")) == {"tt1": ("Mystery, Thriller", "more")}
     assert genres(read(content)) == {"tt1": ("Mystery", "Thriller & more")}
+    assert genres(read('id,title,genre\ntt1,a,"War\nNoir, x"\n', separator="\\n")) == {"tt1": ("War", "Noir, x")}
+    with pytest.raises(UserError, match=r"^--genre_separator is empty: give the text between two genres"):
+        read(content, separator="")
 
 
 def test_a_part_of_a_list_is_never_a_genre(read):

@@ -28,6 +28,7 @@ _CHUNK_ROWS = 100_000  # Rows that become columns at once.
 _MAX_SHARED = 10_000  # Different cells of a column up to which equal cells are one object, which saves memory.
 _LINES_WITHOUT_PROGRESS = 500_000  # Fewer are read within a second.
 _MIN_REGULARITY = 0.8
+_WITHOUT_NAME = re.compile(r"column \d+")
 _EXCEL_HINT = re.compile(r"\"?sep=.\"?", re.IGNORECASE)  # A first line that tells Excel the delimiter.
 
 _NAMES_OF_DELIMITERS = {
@@ -68,6 +69,11 @@ class Table:
     def columns(self) -> tuple[str, ...]:
         """Returns the names of the columns."""
         return tuple(self.rows.columns)
+
+    @staticmethod
+    def is_without_name(column: str) -> bool:
+        """Returns whether a column has no name in the header, so that its number is its name."""
+        return _WITHOUT_NAME.fullmatch(column) is not None
 
 
 def read(csv_path: epath.PathLike) -> Table:
