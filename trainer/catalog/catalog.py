@@ -195,7 +195,7 @@ def _films(rows: pd.DataFrame, layout: Layout, ids: pd.Series, genres: Sequence[
         _cells(rows, layout.image if layout.image != layout.id else None),
         _cells(rows, layout.url if layout.url != layout.image else None),
         _cells(rows, layout.title),
-        _cells(rows, layout.split),
+        rows[layout.split].tolist() if layout.split else repeat("", len(rows)),
         strict=True,
     )
     for row, film_id, *cells_of_row in described:
@@ -229,7 +229,7 @@ def _film(
     if not genres:
         return Reject(row, film_id, Reason.NO_GENRE, "the row names no genre")
     parsed_split = cells.parse_split(split) if layout.split is not None else None
-    if layout.split is not None and parsed_split is None and not (layout.split_may_be_blank and not split):
+    if layout.split is not None and parsed_split is None and not (layout.split_may_be_blank and cells.is_missing(split)):
         return Reject(row, film_id, Reason.BAD_SPLIT, f"{brief(split)!r} is neither train, validation nor test")
     if layout.image == layout.id:
         image = film_id

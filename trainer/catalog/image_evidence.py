@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 
 import pandas as pd
 
+from trainer.catalog import cells
 from trainer.images.decode import ImageError
 from trainer.sources.lookup import ImageFinder
 
@@ -72,18 +73,18 @@ def best(rows: pd.DataFrame, finder: ImageFinder, namings: Mapping[str, Naming])
     return min(numbers, key=lambda name: (namings[name], -share[name]), default=None)
 
 
-def _evidence(cells: Sequence[str], finder: ImageFinder) -> Evidence:
+def _evidence(values: Sequence[str], finder: ImageFinder) -> Evidence:
     naming: list[str] = []
     files: set[str] = set()
-    for cell in cells:
+    for value in values:
         try:
-            files.add(finder.find(cell).path)
+            files.add(finder.find(value).path)
         except ImageError:
             continue
-        naming.append(cell)
+        naming.append(value)
     if len(files) < 0.5 * len(set(naming)):  # Many values that lead to one file name no images.
         return Evidence(0.0, 0.0)
-    return Evidence(len(naming) / max(len(cells), 1), len(files) / max(finder.count, 1))
+    return Evidence(len(naming) / max(len(values), 1), len(files) / max(finder.count, 1))
 
 
 def _possible(column: pd.Series, finder: ImageFinder) -> list[str]:
@@ -91,9 +92,11 @@ def _possible(column: pd.Series, finder: ImageFinder) -> list[str]:
     paths = [PurePosixPath(path) for path in finder.image_paths()]
     names = {name for path in paths for name in (path.name, path.stem, _simple(path.stem))}
     different = column.drop_duplicates()
-    simple = different.str.strip().str.replace(r"^(?:tt)?0*(\d+)(?:\.0+)?$", r"\1", regex=True)
-    return different[simple.isin(names) | different.isin(names)].tolist()
+    return different[different.map(_simple).isin(names) | different.isin(names)].tolist()
 
 
-def _simple(stem: str) -> str:
-    return str(int(digits)) if (digits := stem.removeprefix("tt")).isdecimal() else stem
+def _simple(name: str) -> str:
+    """Returns an id without `tt`, leading zeros and the fraction of a float; another name as it is, without surrounding blanks."""
+    name = name.strip()
+    digits = cells.without_fraction(name.removeprefix("tt"))
+    return digits.lstrip("0") or "0" if digits.isdecimal() else name

@@ -13,25 +13,14 @@ _SAMPLE_ROWS = 1000
 _MIN_SHARE = 0.8  # A column is of a kind if at least this share of its cells is, without those that have no value.
 _MAX_LISTED = 30  # Of the columns of a CSV, so many are named in an error message, each by so many characters at most:
 _MAX_NAME = 40
+_MAX_DIGITS = 18  # Python refuses to read some thousand digits as a number.
 
 MEASURES = frozenset(
     {
         *("index", "unnamed", "rank", "ranking", "position", "row", "number", "num", "no", "nr", "order", "top"),
         *("year", "date", "month", "day", "decade", "runtime", "duration", "minutes", "mins", "length", "age"),
-        *(
-            "vote",
-            "votes",
-            "count",
-            "counts",
-            "rating",
-            "ratings",
-            "score",
-            "scores",
-            "popularity",
-            "members",
-            "favorites",
-            "likes",
-        ),
+        *("vote", "votes", "count", "counts", "rating", "ratings", "score", "scores", "popularity"),
+        *("members", "favorites", "likes"),
         *("budget", "revenue", "gross", "income", "price", "episodes", "seasons", "reviews", "metascore", "views", "percent"),
     }
 )
@@ -60,7 +49,7 @@ class Samples:
     def is_counter(self, name: str) -> bool:
         """Returns whether each number in a column is one more than the one in the row before."""
         sample = [cells.without_fraction(cell.strip()) for cell in self.cells[name]]
-        if len(sample) < 3 or not all(map(str.isdecimal, sample)):
+        if len(sample) < 3 or not all(number.isdecimal() and len(number) <= _MAX_DIGITS for number in sample):
             return False
         steps = [int(after) - int(before) for before, after in itertools.pairwise(sample)]
         return steps.count(1) >= 0.95 * len(steps)

@@ -271,6 +271,11 @@ def test_what_is_unknown_in_columns_of_0_and_1_counts_as_0_and_is_said(read):
     assert read("id,Drama,War\ntt1,1,0\n").notes == ()
 
 
+def test_a_split_that_is_a_missing_value_is_shown_as_it_is(read):
+    found = read("id,genre,split\ntt1,War, N/A\n", split="split")
+    assert found.rejects[0].detail == "'N/A' is neither train, validation nor test"
+
+
 def test_the_user_may_say_what_separates_the_genres(read):
     content = "id,genre\ntt1,Mystery, Thriller & more\n".replace("Mystery, Thriller & more", '"Mystery, Thriller & more"')
     assert genres(read(content, separator="none")) == {"tt1": ("Mystery, Thriller & more",)}

@@ -192,6 +192,11 @@ def test_an_index_a_year_or_a_count_is_no_id_where_anything_else_is():
     assert find("rank;title;genre", *(f"{n};Film {n};War" for n in range(5))).id == "rank"
 
 
+def test_a_number_of_thousands_of_digits_is_no_error():
+    rows = [f"{'9' * 5000 if n == 2 else n};{n};War" for n in range(5)]
+    assert find("n;key;genre", *rows).id == "key"
+
+
 def test_a_link_is_no_id():
     assert find("imdb_link;poster;genre", *(f"https://x.example/{n};p{n}.jpg;War" for n in range(3))).id == "poster"
 
