@@ -101,7 +101,7 @@ def parse_genres(cell: str, separator: Separator | None) -> tuple[str, ...]:
         names = separator.split(cell) if separator else [cell]
     names = [_without_marks(name) for name in names]
     for name in names:
-        if re.search(r"[\[\]{}]", name):
+        if lists.BRACKET.search(name):
             raise ValueError(f"{brief(name)!r} is a part of a list, and not a genre")
     return tuple(dict.fromkeys(name for name in names if not is_missing(name)))
 

@@ -170,11 +170,6 @@ class ImageFinder:
             raise ImageError(Reason.OUTSIDE_FOLDER, f"{shown} leads out of the image folder")
         raise ImageError(Reason.NO_PICTURE, f"no image {shown} in the folder")
 
-    def finds(self, name: str) -> bool:
-        """Returns whether `find` finds an image, as far as the listing tells: a file may have been removed since."""
-        found = None if self._is_no_files(name) else self._exact(name) or self._search(name)
-        return found is not None and not isinstance(found, _Several)
-
     def _is_no_files(self, name: str) -> bool:
         """Tells at once that an id is no file's name: a CSV may have a million films more than there are images."""
         if not _WORD.fullmatch(name) or self._index.has_name(name.lower()):

@@ -14,6 +14,9 @@ _MAX_ENCODED = 3  # A text that was encoded as JSON again and again.
 BRACKETS = (("[", "]"), ("{", "}"))
 """The brackets of lists and objects, which no genre has."""
 
+BRACKET = re.compile(r"[\[\]{}]")
+"""Any of these brackets."""
+
 _CLOSING = {"[": "]", "{": "}", "(": ")", "<": ">"}
 # How Python, numpy, pandas, R and Spark print what holds a list: set(), array(['Drama'], dtype=object), c("Drama").
 _PRINTED = re.compile(
@@ -59,7 +62,7 @@ def parse(cell: str) -> list[str] | None:
     if not cell.endswith(_CLOSING[cell[0]]):
         raise ValueError("the list has no closing bracket")
     names = re.findall(r"<([^<>]+)>", cell) if cell[0] == "<" else _names(_value(cell))
-    if not all(name.isprintable() and not re.search(r"[\[\]{}]", name) for name in names):
+    if not all(name.isprintable() and not BRACKET.search(name) for name in names):
         raise ValueError("the list holds something other than names")
     return names
 
@@ -101,7 +104,7 @@ def _value(cell: str) -> Any:
     inside = cell[1:-1]
     if cell[0] == "{" and not _QUOTED.search(inside) and ":" not in inside:
         return _postgresql_array(inside)
-    if '"' in inside or _QUOTED.search(inside) or re.search(r"[{}\[\]]", inside):
+    if '"' in inside or _QUOTED.search(inside) or BRACKET.search(inside):
         raise ValueError("the list cannot be parsed")
     return inside.split(",")
 

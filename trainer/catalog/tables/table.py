@@ -120,7 +120,7 @@ class _Text:
     encoding: Encoding
 
     def lines(self) -> Iterator[str]:
-        """Yields the lines with their ends; shows the progress if there are many."""
+        """Yields the lines with their ends, without a first line that tells Excel the delimiter."""
         lines = io.TextIOWrapper(io.BytesIO(self.data), self.encoding.codec, self.encoding.errors, newline="")
         first = next(lines, "")
         if not _EXCEL_HINT.fullmatch(first.strip()):
@@ -128,7 +128,7 @@ class _Text:
         yield from lines
 
     def lines_with_progress(self) -> Iterator[str]:
-        """Yields the lines as `lines` does, and shows how many of them are read."""
+        """Yields the lines as `lines` does, and shows the progress if there are many."""
         count = self.data.count(b"\n")
         yield from self.lines() if count < _LINES_WITHOUT_PROGRESS else progress(self.lines(), total=count, what="reading lines")
 
@@ -162,7 +162,7 @@ class _Shape:
     cells: Callable[[list[str]], list[str]] | None = None
 
 
-def _shape(sample: Sequence[str], path: str) -> _Shape:
+def _shape(sample: Sequence[str]) -> _Shape:
     import_dialect = Dialect(",")
     if import_files.is_import_file(list(Records(sample, import_dialect))):
         return _Shape(import_dialect, import_files.COLUMNS, False, import_files.columns)
@@ -180,7 +180,7 @@ def _shape(sample: Sequence[str], path: str) -> _Shape:
 def _read_records(text: _Text, sample: Sequence[str], path: str) -> Table:
     if not any(line.strip() for line in sample):
         raise UserError(f"--csv={path} is empty: give a CSV with one row per film")
-    shape = _shape(sample, path)
+    shape = _shape(sample)
     width = None if shape.cells else len(shape.columns)
     records = Records(text.lines_with_progress(), shape.dialect, width=width)
     rows, rejects = _columns(records, shape)
